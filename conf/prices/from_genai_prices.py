@@ -1,0 +1,372 @@
+#!/usr/bin/env python3
+"""Write the embedded price catalogue, one YAML file a provider, next to this script.
+
+    pip install genai-prices
+    python3 conf/prices/from_genai_prices.py
+
+Needs nothing but the standard library and genai-prices (MIT, by Pydantic). The output depends on the
+installed genai-prices release and on TODAY below only, so running it twice changes nothing. Corrections
+belong into an overlay, not into the generated files.
+
+How genai-prices is read (see its types.py and decompose.py):
+
+* Of several conditional prices the last one whose condition holds wins; so it is in the files.
+* A variant (service tier, batch) overlays single fields of the price in force. Of several variants that
+  apply the first one that sets a field wins. Here each item stands alone with the merged prices, and the
+  variants are written in reverse order, so that "the last item that holds wins" says the same.
+* A tier is a cliff: one over the threshold, counted on all input tokens (cached ones included), changes
+  the rate of every token of the request. genai-prices knows only "more than"; a threshold of the form
+  199999, its way of saying "200000 or more", is written as `over: 200000, inclusive: true`.
+* A token kind without a rate of its own is charged at the rate of the kind it is part of.
+"""
+
+import re
+import sys
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+from genai_prices import __version__
+from genai_prices.data import providers
+from genai_prices.types import (
+    ClauseContains,
+    ClauseEndsWith,
+    ClauseEquals,
+    ClauseOr,
+    ClauseRegex,
+    ClauseStartsWith,
+    ConditionalPrice,
+    ModelPrice,
+    StartDateConstraint,
+    TieredPrices,
+    TimeOfDateConstraint,
+)
+
+TODAY = date(2026, 11, 25)
+# An item that a later one fully replaced before this day is left out.
+FORGET_BEFORE = TODAY.replace(year=TODAY.year - 1)
+
+# Our name of the provider -> the name genai-prices gives it.
+PROVIDERS = {
+    'openai': 'openai',
+    'anthropic': 'anthropic',
+    'groq': 'groq',
+    'fireworks': 'fireworks',
+    'xai': 'x-ai',
+    'perplexity': 'perplexity',
+    'deepseek': 'deepseek',
+    'mistral': 'mistral',
+    'openrouter': 'openrouter',
+    'together': 'together',
+    'cerebras': 'cerebras',
+}
+
+# genai-prices field -> our key, in the order they are written. Where two fields map to one key the later wins.
+RATES = {
+    'input_mtok': 'input',
+    'cache_read_mtok': 'cache_read',
+    'cache_write_mtok': 'cache_write_5m',
+    'cache_write_5m_mtok': 'cache_write_5m',
+    'cache_write_1h_mtok': 'cache_write_1h',
+    'input_audio_mtok': 'audio_in',
+    'input_image_mtok': 'image_in',
+    'input_video_mtok': 'video_in',
+    'cache_audio_read_mtok': 'cache_read_audio',
+    'output_mtok': 'output',
+    'output_reasoning_mtok': 'reasoning',
+    'output_audio_mtok': 'audio_out',
+    'output_image_mtok': 'image_out',
+    'output_citation_mtok': 'citation',
+}
+FEES = {'web_searches_kcount': 'web_search', 'storage_searches_kcount': 'tool_call', 'requests_kcount': 'request'}
+
+# Condition of a variant -> our condition. `speed` (Anthropic's fast mode) and `route` (an OpenRouter
+# endpoint) have no key of their own: without these items their users would be charged too little.
+CONTEXTS = {
+    'service_tier': lambda v: ('service_tier', v),
+    'processing': lambda v: ('batch', True) if v == 'batch' else None,
+    'region': lambda v: ('region', v),
+    'inference_geo': lambda v: ('region', v),
+    'speed': lambda v: ('service_tier', v),
+    'route': lambda v: ('region', v),
+}
+BORROWED = {'speed': 'service_tier', 'route': 'region'}
+
+# A regular expression for a name with a date behind it.
+DATED = re.compile(r'\^?((?:[A-Za-z0-9/_-]|\\?\.)+?)(?:\(\?:)?-\\d\{(?:8\}|4\}-\\d\{2\}-\\d\{2\})\)?\??\$?')
+PLAIN = re.compile(r'[A-Za-z][A-Za-z0-9._/-]*')
+RESERVED = {'true', 'false', 'yes', 'no', 'on', 'off', 'y', 'n', 'null', 'nan', 'inf'}
+
+
+def text(s):
+    if PLAIN.fullmatch(s) and s.lower() not in RESERVED:
+        return s
+    return '"' + s.replace('\\', '\\\\').replace('"', '\\"') + '"'
+
+
+def url(s):
+    return s if re.fullmatch(r"https?://[A-Za-z0-9._/%=?&~-]+", s) else text(s)
+
+
+def number(d):
+    s = format(Decimal(d), 'f')
+    return s.rstrip('0').rstrip('.') if '.' in s else s
+
+
+def flow(mapping):
+    return '{' + ', '.join(f'{k}: {v}' for k, v in mapping.items()) + '}'
+
+
+def clauses(match):
+    if isinstance(match, ClauseOr):
+        for part in match.or_:
+            yield from clauses(part)
+    else:
+        yield match
+
+
+def patterns(model):
+    """The match list of a model, and the clauses that cannot be said."""
+    found, lost = [], []
+    if model.is_match(model.id):
+        found.append(model.id)
+    for c in clauses(model.match):
+        if isinstance(c, ClauseEquals):
+            name, pattern = c.equals, c.equals
+        elif isinstance(c, ClauseStartsWith):
+            name, pattern = c.starts_with, c.starts_with + '*'
+        elif isinstance(c, ClauseEndsWith):
+            name, pattern = c.ends_with, '*' + c.ends_with
+        elif isinstance(c, ClauseContains):
+            name, pattern = c.contains, '*' + c.contains + '*'
+        elif isinstance(c, ClauseRegex) and (dated := DATED.fullmatch(c.regex)):
+            # A dated snapshot; every date of this century starts so.
+            name = re.sub(r'\\(.)', r'\1', dated[1]) + '-20'
+            pattern = name + '*'
+        else:
+            lost.append(c)
+            continue
+        if '*' in name or not name:
+            sys.exit(f'{model.id}: {name!r} cannot be written as a pattern')
+        if pattern.lower() not in (p.lower() for p in found):
+            found.append(pattern)
+    return found, lost
+
+
+def fields(price):
+    return {k: v for k, v in vars(price).items() if v is not None}
+
+
+def price_of(merged):
+    """rates, tiers and fees of one item as a mapping of YAML texts; None if nothing can be said."""
+    rates, fees, tiered = {}, {}, {}
+    for field, key in RATES.items():
+        value = merged.get(field)
+        if value is None:
+            continue
+        if isinstance(value, TieredPrices):
+            tiered[key] = value
+            value = value.base
+        else:
+            tiered.pop(key, None)
+        rates[key] = number(value)
+    for field, key in FEES.items():
+        if field in merged:
+            if isinstance(merged[field], TieredPrices):
+                sys.exit(f'tiered fee {field}')
+            fees[key] = number(merged[field])
+    if not rates and not fees:
+        return None
+    out = {'rates': flow(rates)}
+    tiers = []
+    for start in sorted({t.start for v in tiered.values() for t in v.tiers}):
+        in_force = {}
+        for key, value in tiered.items():
+            passed = [t.price for t in value.tiers if t.start <= start]
+            in_force[key] = number(passed[-1] if passed else value.base)
+        # "More than 199999" is "200000 or more".
+        inclusive = start % 1000 == 999
+        tiers.append(flow({
+            'over': start + 1 if inclusive else start,
+            'inclusive': 'true' if inclusive else 'false',
+            'rates': flow(in_force),
+        }))
+    if tiers:
+        out['tiers'] = '[' + ', '.join(tiers) + ']'
+    if fees:
+        out['fees'] = flow(fees)
+    return out
+
+
+def both(a, b):
+    """Both constraints as one (from, utc)."""
+    start, window = None, None
+    for c in (a, b):
+        if isinstance(c, StartDateConstraint):
+            start = max(start, c.start_date) if start else c.start_date
+        elif isinstance(c, TimeOfDateConstraint):
+            if window:
+                sys.exit('two times of day in one item')
+            if any(t.utcoffset() for t in (c.start_time, c.end_time)) or c.start_time.second or c.end_time.second:
+                sys.exit('time of day that is not in whole minutes of UTC')
+            window = (c.start_time.strftime('%H:%M'), c.end_time.strftime('%H:%M'))
+        elif c is not None:
+            sys.exit(f'unknown constraint {c!r}')
+    return start, window
+
+
+def implied(c, by):
+    """Whether constraint `c` holds whenever `by` does."""
+    if c is None or c == by:
+        return True
+    return (
+        isinstance(c, StartDateConstraint)
+        and isinstance(by, StartDateConstraint)
+        and c.start_date <= by.start_date
+    )
+
+
+def conditions(when):
+    """Our conditions for a variant's `when`, None if there is no place for one of them."""
+    out = {}
+    for key, value in when.items():
+        place = CONTEXTS.get(key, lambda v: None)(value)
+        if place is None:
+            return None
+        out[place[0]] = place[1]
+    return out
+
+
+def items(model, notes):
+    base = model.prices
+    if isinstance(base, ModelPrice):
+        base = [ConditionalPrice(prices=base)]
+    if base[0].constraint is not None:
+        sys.exit(f'{model.id}: the first price has a condition, yet genai-prices falls back to it')
+    variants = [v for v in model.price_variants or [] if fields(v.prices)]
+
+    # (conditions, from, utc, merged fields), the last that holds wins
+    made = []
+    for c in base:
+        made.append(({}, *both(c.constraint, None), fields(c.prices)))
+    for v in reversed(variants):
+        when = conditions(v.when)
+        if when is None:
+            name = ', '.join(f'{k}={x}' for k, x in v.when.items())
+            notes['contexts'].setdefault(name, []).append(model.id)
+            continue
+        for key in v.when:
+            if key in BORROWED:
+                notes['borrowed'].setdefault(key, []).append(model.id)
+        # What surely applies together with this variant; the first one that sets a field wins.
+        over = {}
+        for w in variants:
+            if w.when.items() <= v.when.items() and implied(w.constraint, v.constraint):
+                for k, x in fields(w.prices).items():
+                    over.setdefault(k, x)
+        for c in base:
+            made.append((when, *both(c.constraint, v.constraint), {**fields(c.prices), **over}))
+
+    kept = []
+    for i, (when, start, window, merged) in enumerate(made):
+        replaced = any(
+            later_when == when
+            and later_window is None
+            and (later is None or later <= max(start or date.min, FORGET_BEFORE))
+            for later_when, later, later_window, _ in made[i + 1 :]
+        )
+        if not replaced:
+            kept.append((when, start, window, merged))
+
+    out = []
+    for when, start, window, merged in kept:
+        for field in merged:
+            if field not in RATES and field not in FEES:
+                notes['fields'].setdefault(field, {})[model.id] = None
+        price = price_of(merged)
+        if price is None:
+            if merged:
+                notes['models'].append(f'{model.id}: priced in {", ".join(merged)} only')
+                return None
+            # No prices at all means free to genai-prices; believe it only where the name says so.
+            if not model.id.endswith(':free') and model.id != 'moderation':
+                notes['models'].append(f'{model.id}: without any price')
+                return None
+            price = {'rates': '{input: 0, output: 0}'}
+        item = {k: 'true' if x is True else text(x) for k, x in when.items()}
+        if start:
+            item['from'] = start.isoformat()
+        if window:
+            item['utc'] = '["%s", "%s"]' % window
+        item.update(price)
+        out.append(flow(item))
+    return out
+
+
+def some(names, limit=8):
+    names = list(names)
+    more = f' and {len(names) - limit} more' if len(names) > limit else ''
+    return ', '.join(names[:limit]) + more
+
+
+def write(name, provider):
+    notes = {'fields': {}, 'contexts': {}, 'borrowed': {}, 'models': [], 'clauses': []}
+    body, count, priced = [], 0, 0
+    for model in provider.models:
+        prices = items(model, notes)
+        if prices is None:
+            continue
+        match, lost = patterns(model)
+        for c in lost:
+            kind, said = next(iter(vars(c).items()))
+            notes['clauses'].append(f'{model.id}: {kind.rstrip("_")} {said}')
+        if not match:
+            notes['models'].append(f'{model.id}: no clause of its match can be written')
+            continue
+        count += 1
+        priced += len(prices)
+        body.append(f'  {text(model.id)}:')
+        body.append('    match: [' + ', '.join(text(p) for p in match) + ']')
+        body.append('    prices:')
+        body.extend(f'      - {p}' for p in prices)
+
+    head = [
+        f'# Generated by from_genai_prices.py from genai-prices {__version__}'
+        ' (MIT, https://github.com/pydantic/genai-prices). Do not edit: put corrections into an overlay.'
+    ]
+    for field, models in notes['fields'].items():
+        head.append(f'# Left out, no place for it: {field} of {some(models)}')
+    for context, models in notes['contexts'].items():
+        head.append(f'# Left out, no place for the condition: {context} of {some(models)}')
+    for key, models in notes['borrowed'].items():
+        head.append(f'# The condition {key} is written as {BORROWED[key]}: {some(dict.fromkeys(models))}')
+    head.append(f'provider: {name}')
+    head.append(f'version: genai-prices-{__version__}')
+    head.append('sources: [' + ', '.join(url(u) for u in provider.pricing_urls or []) + ']')
+    head.append('models:')
+
+    tail = []
+    if notes['models']:
+        tail.append(f'# Models left out: {len(notes["models"])}')
+        tail.extend(f'#   {m}' for m in notes['models'])
+    if notes['clauses']:
+        tail.append(f'# Match clauses left out: {len(notes["clauses"])}')
+        tail.extend(f'#   {c}' for c in notes['clauses'])
+
+    path = Path(__file__).with_name(f'{name}.yaml')
+    path.write_text('\n'.join(head + body + tail) + '\n', encoding='utf-8')
+    print(
+        f'{path.name}: {count} models, {priced} price items, {len(notes["models"])} models left out,'
+        f' {len(notes["clauses"])} match clauses left out',
+        file=sys.stderr,
+    )
+
+
+def main():
+    by_id = {p.id: p for p in providers}
+    for name, genai_id in PROVIDERS.items():
+        write(name, by_id[genai_id])
+
+
+if __name__ == '__main__':
+    main()

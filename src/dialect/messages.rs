@@ -1,0 +1,47 @@
+//! Anthropic Messages. <https://docs.anthropic.com/en/api/messages>, <https://docs.anthropic.com/en/docs/build-with-claude/streaming>
+
+use super::{ERROR, Grammar, Slot, USAGE};
+use crate::json::Want::{Fields, Take};
+use crate::usage::{Cache, Field};
+
+/// `message_start` opens with placeholders; `message_delta` is cumulative and replaces them field by field.
+pub static GRAMMAR: Grammar = Grammar {
+    root: &Fields(&[
+        ("type", Take(Slot::Type)),
+        ("usage", Take(Slot::Usage)),
+        ("model", Take(Slot::Model)),
+        ("id", Take(Slot::Id)),
+        ("error", Take(Slot::Error)),
+        ("stop_reason", Take(Slot::Finish)),
+        ("delta", Fields(&[("stop_reason", Take(Slot::Finish))])),
+        ("message", Fields(&[("usage", Take(Slot::Usage)), ("model", Take(Slot::Model)), ("id", Take(Slot::Id))])),
+    ]),
+    usage: &[
+        (&["input_tokens"], Field::Input),
+        (&["output_tokens"], Field::Output),
+        (&["cache_read_input_tokens"], Field::CacheRead),
+        (&["cache_creation_input_tokens"], Field::CacheWrite),
+        (&["cache_creation", "ephemeral_5m_input_tokens"], Field::CacheWrite5m),
+        (&["cache_creation", "ephemeral_1h_input_tokens"], Field::CacheWrite1h),
+        (&["output_tokens_details", "thinking_tokens"], Field::Reasoning),
+        (&["server_tool_use", "web_search_requests"], Field::WebSearch),
+    ],
+    cache: Cache::Beside,
+    needles: &[&USAGE, &ERROR],
+    last_types: &["message_stop"],
+};
+
+/// The `type` Anthropic gives an error of this status.
+pub fn error_type(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 | 529 => "overloaded_error",
+        504 => "timeout_error",
+        500.. => "api_error",
+        _ => "invalid_request_error",
+    }
+}

@@ -1,0 +1,165 @@
+//! Dialects: the request and response formats callers and providers speak. Each says where in a response the usage
+//! stands, how it counts, and what the errors look like; all of it is data.
+
+mod chat;
+mod embeddings;
+mod messages;
+mod responses;
+
+use crate::json::Want;
+use crate::usage::{Cache, Field, indexed};
+use memchr::memmem::Finder;
+use once_cell::sync::Lazy;
+
+indexed! {
+    /// A request and response format.
+    Dialect {
+        Chat = "chat",
+        Completions = "completions",
+        Responses = "responses",
+        Embeddings = "embeddings",
+        Messages = "messages",
+    }
+}
+
+indexed! {
+    /// An operation of a dialect, named by how its path ends.
+    Endpoint {
+        ChatCompletions = "/chat/completions",
+        Completions = "/completions",
+        Responses = "/responses",
+        ResponsesCompact = "/responses/compact",
+        ResponsesInputTokens = "/responses/input_tokens",
+        Embeddings = "/embeddings",
+        Messages = "/messages",
+        MessagesCountTokens = "/messages/count_tokens",
+    }
+}
+
+impl Endpoint {
+    /// The endpoint whose path ends `path`; the longest wins (`/chat/completions` also ends in `/completions`).
+    pub fn from_path(path: &str) -> Option<Self> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let ends = Self::ALL.iter().filter(|endpoint| path.ends_with(endpoint.name()));
+        ends.max_by_key(|endpoint| endpoint.name().len()).copied()
+    }
+
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Self::ChatCompletions => Dialect::Chat,
+            Self::Completions => Dialect::Completions,
+            Self::Responses | Self::ResponsesCompact | Self::ResponsesInputTokens => Dialect::Responses,
+            Self::Embeddings => Dialect::Embeddings,
+            Self::Messages | Self::MessagesCountTokens => Dialect::Messages,
+        }
+    }
+
+    /// Counting endpoints return token numbers that nobody pays for.
+    pub fn is_billed(self) -> bool {
+        !matches!(self, Self::ResponsesInputTokens | Self::MessagesCountTokens)
+    }
+}
+
+/// A value wanted from a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    Usage,
+    /// A usage-like object of counted tool calls (`tool_usage`).
+    ToolUsage,
+    Model,
+    Id,
+    Tier,
+    Error,
+    /// The event's `type`.
+    Type,
+    /// Why the model stopped.
+    Finish,
+    /// An element of `choices`, and the array itself.
+    Choice,
+    /// An element of `output`.
+    Output,
+    OutputType,
+    OutputAction,
+}
+
+/// A path of object keys in a usage object and what the number there is.
+pub type UsagePath = (&'static [&'static str], Field);
+
+/// How to read the responses of a dialect.
+#[derive(Debug)]
+pub struct Grammar {
+    /// Serves whole bodies and single events alike.
+    pub root: &'static Want<Slot>,
+    /// Where a number may stand under several keys, the first present counts.
+    pub usage: &'static [UsagePath],
+    pub cache: Cache,
+    /// Keys (quoted) without one of which, with a value, an event cannot matter.
+    pub needles: &'static [&'static Lazy<Finder<'static>>],
+    /// The `type` of events that end a response.
+    pub last_types: &'static [&'static str],
+}
+
+pub(crate) static USAGE: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"usage\""));
+pub(crate) static ERROR: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"error\""));
+pub(crate) static FINISH_REASON: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"finish_reason\""));
+
+impl Dialect {
+    pub fn grammar(self) -> &'static Grammar {
+        match self {
+            Self::Chat | Self::Completions => &chat::GRAMMAR,
+            Self::Responses => &responses::GRAMMAR,
+            Self::Embeddings => &embeddings::GRAMMAR,
+            Self::Messages => &messages::GRAMMAR,
+        }
+    }
+
+    /// True if asking for usage in a stream takes `stream_options` (and Responses would refuse it).
+    pub fn has_stream_options(self) -> bool {
+        matches!(self, Self::Chat | Self::Completions)
+    }
+
+    /// An error body as clients of this dialect expect it.
+    /// Shapes: <https://platform.openai.com/docs/guides/error-codes>, <https://docs.anthropic.com/en/api/errors>.
+    pub fn error_body(self, status: u16, code: &str, message: &str, request_id: &str) -> String {
+        let body = match self {
+            Self::Messages => serde_json::json!({
+                "type": "error",
+                "error": {"type": messages::error_type(status), "message": message},
+                "request_id": request_id,
+            }),
+            _ => serde_json::json!({
+                "error": {"message": message, "type": chat::error_type(status), "param": null, "code": code},
+            }),
+        };
+        body.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_endpoints_by_their_paths() {
+        for (path, want) in [
+            ("/v1/chat/completions", Some(Endpoint::ChatCompletions)),
+            ("/completions/", Some(Endpoint::Completions)),
+            ("/openai/v1/responses", Some(Endpoint::Responses)),
+            ("/v1/responses/input_tokens", Some(Endpoint::ResponsesInputTokens)),
+            ("/v1/messages/count_tokens", Some(Endpoint::MessagesCountTokens)),
+            ("/v1/responses/resp_1", None),
+            ("/v1/models", None),
+            ("/", None),
+        ] {
+            assert_eq!(Endpoint::from_path(path), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn speaks_errors_in_both_shapes() {
+        let body: serde_json::Value = serde_json::from_str(&Dialect::Messages.error_body(413, "too_large", "m\"", "r")).unwrap();
+        assert_eq!((body["type"].as_str(), body["error"]["type"].as_str()), (Some("error"), Some("request_too_large")));
+        let body: serde_json::Value = serde_json::from_str(&Dialect::Chat.error_body(400, "bad_json", "m", "r")).unwrap();
+        assert_eq!((body["error"]["code"].as_str(), body["error"]["type"].as_str()), (Some("bad_json"), Some("invalid_request_error")));
+    }
+}

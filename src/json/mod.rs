@@ -1,0 +1,9 @@
+//! JSON at arm's length: a resumable scanner that finds wanted values and keeps nothing else, and splices that
+//! change some bytes and no others. Neither ever re-serializes a document.
+
+pub mod edit;
+pub mod scan;
+pub mod text;
+
+pub use edit::Splices;
+pub use scan::{Malformed, Scanner, Visit, Want};

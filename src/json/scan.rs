@@ -1,0 +1,501 @@
+//! A resumable JSON scanner: bytes in, wanted values out. It owns the position in the document and must never keep
+//! more of it than a key, nor care where the input is cut.
+//!
+//! Containers that lead to something wanted are read strictly; everything else is only skipped, with its brackets
+//! matched, because whether it is valid is the provider's to say.
+
+/// Containers open at once; one more is [`Malformed::TooDeep`]. serde_json refuses at the same depth.
+pub const DEPTH_MAX: u32 = 128;
+/// A longer key cannot be one that is wanted.
+pub const KEY_BYTES_MAX: usize = 64;
+/// Containers on the way to a wanted value.
+const PATH_MAX: usize = 8;
+
+/// What to look for at one place of a document. `S` names the value to whoever asked.
+#[derive(Debug)]
+pub enum Want<S: 'static> {
+    /// The raw bytes of the value, whatever its type.
+    Take(S),
+    /// Fields of an object; anything but an object is skipped.
+    Fields(&'static [(&'static str, Want<S>)]),
+    /// Elements of an array: the array is announced by its bracket, then each element, and may be looked into.
+    Items(S, &'static Want<S>),
+    /// Nothing here.
+    Skip,
+}
+
+/// Receives what was found. Offsets count from the first byte pushed.
+pub trait Visit<S> {
+    /// A wanted value or array element starts at `at` with the byte `first`.
+    fn begin(&mut self, slot: S, at: u64, first: u8);
+    /// A piece of the wanted value, in order; never called for array elements.
+    fn bytes(&mut self, slot: S, piece: &[u8]);
+    /// The value ended; `at` is just past its last byte.
+    fn end(&mut self, slot: S, at: u64);
+}
+
+/// Why scanning stopped for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// The bytes are not JSON.
+    Syntax,
+    /// More than [`DEPTH_MAX`] containers.
+    TooDeep,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// A value must follow.
+    Value,
+    /// A value or the end of the array.
+    FirstItem,
+    /// A key or the end of the object.
+    FirstKey,
+    Key,
+    InKey,
+    InKeyEscape,
+    Colon,
+    InString,
+    InStringEscape,
+    InScalar,
+    /// Inside a container nobody asked about.
+    Skipping,
+    SkippingString,
+    SkippingEscape,
+    /// A comma or the end of the container.
+    After,
+    /// The document is complete; only blanks may follow.
+    Done,
+    Broken(Malformed),
+}
+
+/// The scanner. Cheap to clone: a snapshot is a plain copy.
+#[derive(Clone, Debug)]
+pub struct Scanner<S: 'static> {
+    root: &'static Want<S>,
+    state: State,
+    /// Bit n is set when the container at depth n is an object.
+    objects: u128,
+    depth: u32,
+    /// The first `tracked` containers are on the way to something wanted.
+    path: [&'static Want<S>; PATH_MAX],
+    tracked: u32,
+    /// What the value that comes next is wanted as.
+    next: &'static Want<S>,
+    capture: Option<(S, u32)>,
+    key: [u8; KEY_BYTES_MAX],
+    key_len: usize,
+    key_escaped: bool,
+    offset: u64,
+}
+
+impl<S: Copy + 'static> Scanner<S> {
+    const SKIP: &'static Want<S> = &Want::Skip;
+
+    /// A scanner at the start of a document.
+    pub fn new(root: &'static Want<S>) -> Self {
+        Self {
+            root,
+            state: State::Value,
+            objects: 0,
+            depth: 0,
+            path: [Self::SKIP; PATH_MAX],
+            tracked: 0,
+            next: root,
+            capture: None,
+            key: [0; KEY_BYTES_MAX],
+            key_len: 0,
+            key_escaped: false,
+            offset: 0,
+        }
+    }
+
+    /// Back to the start of a new document.
+    pub fn reset(&mut self) {
+        self.state = State::Value;
+        self.depth = 0;
+        self.tracked = 0;
+        self.next = self.root;
+        self.capture = None;
+        self.offset = 0;
+    }
+
+    /// True once the top-level value has ended. A bare top-level number ends only with the input.
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done) || (matches!(self.state, State::InScalar) && self.depth == 0)
+    }
+
+    /// Scans the next bytes of the document, however it is cut.
+    ///
+    /// # Errors
+    /// [`Malformed`] once, and again on every later call.
+    pub fn push(&mut self, bytes: &[u8], visit: &mut impl Visit<S>) -> Result<(), Malformed> {
+        let mut at = 0;
+        // Where the piece of a captured value that lies in these bytes starts.
+        let mut from = 0;
+        while at < bytes.len() {
+            at = match self.state {
+                State::Skipping | State::SkippingString | State::SkippingEscape => self.skip(bytes, at, from, visit),
+                State::InString | State::InStringEscape => self.string(bytes, at, from, visit),
+                State::InKey | State::InKeyEscape => self.key(bytes, at),
+                State::InScalar => self.scalar(bytes, at, from, visit),
+                State::Broken(why) => return Err(why),
+                _ => self.structure(bytes, at, &mut from, visit),
+            };
+        }
+        if let Some((slot, _)) = self.capture {
+            visit.bytes(slot, bytes.get(from..).unwrap_or_default());
+        }
+        self.offset += bytes.len() as u64;
+        match self.state {
+            State::Broken(why) => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    /// One byte between values.
+    fn structure(&mut self, bytes: &[u8], at: usize, from: &mut usize, visit: &mut impl Visit<S>) -> usize {
+        let byte = bytes.get(at).copied().unwrap_or_default();
+        match (self.state, byte) {
+            (_, b' ' | b'\n' | b'\t' | b'\r') => {}
+            (State::FirstItem, b']') | (State::FirstKey, b'}') => self.close(byte, at, *from, bytes, visit),
+            (State::Value | State::FirstItem, _) => {
+                *from = at;
+                self.value(byte, at, visit);
+                // A scalar starts and may end with this same byte.
+                return if self.state == State::InScalar { at } else { at + 1 };
+            }
+            (State::FirstKey | State::Key, b'"') => {
+                self.state = State::InKey;
+                self.key_len = 0;
+                self.key_escaped = false;
+            }
+            (State::Colon, b':') => self.state = State::Value,
+            (State::After, b',') if self.in_object() => self.state = State::Key,
+            (State::After, b',') => {
+                self.next = self.item();
+                self.state = State::Value;
+            }
+            (State::After, b'}' | b']') => self.close(byte, at, *from, bytes, visit),
+            _ => self.state = State::Broken(Malformed::Syntax),
+        }
+        at + 1
+    }
+
+    /// The first byte of a value.
+    fn value(&mut self, byte: u8, at: usize, visit: &mut impl Visit<S>) {
+        let want = self.next;
+        let offset = self.offset + at as u64;
+        if let Some(slot) = self.item_slot() {
+            visit.begin(slot, offset, byte);
+        }
+        match want {
+            Want::Take(slot) => {
+                visit.begin(*slot, offset, byte);
+                self.capture = Some((*slot, self.depth));
+            }
+            Want::Items(slot, _) if byte == b'[' => visit.begin(*slot, offset, byte),
+            _ => {}
+        }
+        match byte {
+            b'{' | b'[' => self.open(byte, want),
+            b'"' => self.state = State::InString,
+            b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => self.state = State::InScalar,
+            _ => self.state = State::Broken(Malformed::Syntax),
+        }
+    }
+
+    fn open(&mut self, byte: u8, want: &'static Want<S>) {
+        if self.depth == DEPTH_MAX {
+            self.state = State::Broken(Malformed::TooDeep);
+            return;
+        }
+        self.mark(byte);
+        let tracked = match (want, byte) {
+            (Want::Fields(_), b'{') => Some(State::FirstKey),
+            (Want::Items(..), b'[') => Some(State::FirstItem),
+            _ => None,
+        };
+        let place = self.path.get_mut(self.tracked as usize);
+        if let (Some(state), Some(place)) = (tracked, place) {
+            *place = want;
+            self.tracked += 1;
+            self.next = self.item();
+            self.state = state;
+        } else {
+            self.state = State::Skipping;
+        }
+        self.depth += 1;
+    }
+
+    /// Remembers which bracket must close the container that opens at the present depth.
+    fn mark(&mut self, byte: u8) {
+        let bit = 1u128 << self.depth;
+        if byte == b'{' {
+            self.objects |= bit;
+        } else {
+            self.objects &= !bit;
+        }
+    }
+
+    fn in_object(&self) -> bool {
+        self.depth > 0 && self.objects & (1u128 << (self.depth - 1)) != 0
+    }
+
+    /// True if `byte` is the bracket that ends the innermost container.
+    fn closes(&self, byte: u8) -> bool {
+        self.depth > 0 && (byte == b'}') == self.in_object()
+    }
+
+    fn close(&mut self, byte: u8, at: usize, from: usize, bytes: &[u8], visit: &mut impl Visit<S>) {
+        if !self.closes(byte) {
+            self.state = State::Broken(Malformed::Syntax);
+            return;
+        }
+        self.depth -= 1;
+        self.tracked = self.tracked.min(self.depth);
+        self.ended(at + 1, from, bytes, visit);
+    }
+
+    /// A value ended just before `end`; its container, if any, is tracked.
+    fn ended(&mut self, end: usize, from: usize, bytes: &[u8], visit: &mut impl Visit<S>) {
+        let offset = self.offset + end as u64;
+        if let Some((slot, depth)) = self.capture
+            && depth == self.depth
+        {
+            visit.bytes(slot, bytes.get(from..end).unwrap_or_default());
+            visit.end(slot, offset);
+            self.capture = None;
+        }
+        if let Some(slot) = self.item_slot() {
+            visit.end(slot, offset);
+        }
+        self.state = if self.depth == 0 { State::Done } else { State::After };
+    }
+
+    /// What the innermost tracked container is wanted as.
+    fn innermost(&self) -> &'static Want<S> {
+        let place = (self.tracked as usize).checked_sub(1);
+        place.and_then(|place| self.path.get(place)).copied().unwrap_or(Self::SKIP)
+    }
+
+    fn item(&self) -> &'static Want<S> {
+        match self.innermost() {
+            Want::Items(_, want) => want,
+            _ => Self::SKIP,
+        }
+    }
+
+    /// The name under which elements of the innermost array are announced.
+    fn item_slot(&self) -> Option<S> {
+        match self.innermost() {
+            Want::Items(slot, _) if self.tracked == self.depth => Some(*slot),
+            _ => None,
+        }
+    }
+
+    fn key(&mut self, bytes: &[u8], mut at: usize) -> usize {
+        while let Some(&byte) = bytes.get(at) {
+            at += 1;
+            match (self.state, byte) {
+                (State::InKeyEscape, _) => self.state = State::InKey,
+                (_, b'"') => {
+                    self.next = self.field();
+                    self.state = State::Colon;
+                    return at;
+                }
+                (_, b'\\') => {
+                    self.key_escaped = true;
+                    self.state = State::InKeyEscape;
+                }
+                _ => {}
+            }
+            if let Some(place) = self.key.get_mut(self.key_len) {
+                *place = byte;
+            }
+            self.key_len = (self.key_len + 1).min(KEY_BYTES_MAX + 1);
+        }
+        at
+    }
+
+    /// What the value under the key just read is wanted as. Keys are compared unescaped.
+    fn field(&self) -> &'static Want<S> {
+        let (Want::Fields(fields), Some(raw)) = (self.innermost(), self.key.get(..self.key_len)) else {
+            return Self::SKIP;
+        };
+        let mut plain = [0; KEY_BYTES_MAX];
+        let key = if self.key_escaped { super::text::unescape_into(raw, &mut plain) } else { Some(raw) };
+        fields.iter().find(|(name, _)| Some(name.as_bytes()) == key).map_or(Self::SKIP, |(_, want)| want)
+    }
+
+    fn string(&mut self, bytes: &[u8], mut at: usize, from: usize, visit: &mut impl Visit<S>) -> usize {
+        if self.state == State::InStringEscape {
+            self.state = State::InString;
+            at += 1;
+        }
+        match find_string_end(bytes, at) {
+            StringEnd::Closed(end) => {
+                self.ended(end, from, bytes, visit);
+                end
+            }
+            StringEnd::Open { escape } => {
+                self.state = if escape { State::InStringEscape } else { State::InString };
+                bytes.len()
+            }
+        }
+    }
+
+    fn scalar(&mut self, bytes: &[u8], at: usize, from: usize, visit: &mut impl Visit<S>) -> usize {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let run = rest.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'-' | b'.'));
+        match run {
+            Some(run) => {
+                self.ended(at + run, from, bytes, visit);
+                at + run
+            }
+            None => bytes.len(),
+        }
+    }
+
+    /// Passes over containers nobody asked about.
+    fn skip(&mut self, bytes: &[u8], mut at: usize, from: usize, visit: &mut impl Visit<S>) -> usize {
+        if self.state != State::Skipping {
+            at += usize::from(self.state == State::SkippingEscape);
+            match find_string_end(bytes, at) {
+                StringEnd::Closed(end) => at = end,
+                StringEnd::Open { escape } => return self.left_in_string(escape, bytes),
+            }
+            self.state = State::Skipping;
+        }
+        while let Some(&byte) = bytes.get(at) {
+            at += 1;
+            match byte {
+                b'"' => match find_string_end(bytes, at) {
+                    StringEnd::Closed(end) => at = end,
+                    StringEnd::Open { escape } => return self.left_in_string(escape, bytes),
+                },
+                b'{' | b'[' if self.depth == DEPTH_MAX => {
+                    self.state = State::Broken(Malformed::TooDeep);
+                    return at;
+                }
+                b'{' | b'[' => {
+                    self.mark(byte);
+                    self.depth += 1;
+                }
+                b'}' | b']' if !self.closes(byte) => {
+                    self.state = State::Broken(Malformed::Syntax);
+                    return at;
+                }
+                b'}' | b']' => {
+                    self.depth -= 1;
+                    if self.depth == self.tracked {
+                        self.ended(at, from, bytes, visit);
+                        return at;
+                    }
+                }
+                _ => {}
+            }
+        }
+        at
+    }
+
+    fn left_in_string(&mut self, escape: bool, bytes: &[u8]) -> usize {
+        self.state = if escape { State::SkippingEscape } else { State::SkippingString };
+        bytes.len()
+    }
+}
+
+enum StringEnd {
+    /// Just past the closing quote.
+    Closed(usize),
+    /// The bytes end inside the string, perhaps right after a backslash.
+    Open { escape: bool },
+}
+
+fn find_string_end(bytes: &[u8], mut at: usize) -> StringEnd {
+    while let Some(found) = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
+        at += found + 1;
+        if bytes.get(at - 1) == Some(&b'"') {
+            return StringEnd::Closed(at);
+        }
+        if at == bytes.len() {
+            return StringEnd::Open { escape: true };
+        }
+        at += 1;
+    }
+    StringEnd::Open { escape: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Slot {
+        Model,
+        Usage,
+        Choice,
+        Finish,
+    }
+    static ROOT: Want<Slot> = Want::Fields(&[
+        ("model", Want::Take(Slot::Model)),
+        ("usage", Want::Take(Slot::Usage)),
+        ("choices", Want::Items(Slot::Choice, &Want::Fields(&[("finish", Want::Take(Slot::Finish))]))),
+    ]);
+
+    #[derive(Default, Clone)]
+    struct Seen(Vec<(String, String)>, String);
+    impl Visit<Slot> for Seen {
+        fn begin(&mut self, _: Slot, _: u64, _: u8) {
+            self.1.clear();
+        }
+        fn bytes(&mut self, _: Slot, piece: &[u8]) {
+            self.1.push_str(std::str::from_utf8(piece).unwrap());
+        }
+        fn end(&mut self, slot: Slot, at: u64) {
+            self.0.push((format!("{slot:?}@{at}"), std::mem::take(&mut self.1)));
+        }
+    }
+
+    fn scan(parts: &[&[u8]]) -> Result<Vec<(String, String)>, Malformed> {
+        let (mut scanner, mut seen) = (Scanner::new(&ROOT), Seen::default());
+        for part in parts {
+            scanner.push(part, &mut seen)?;
+        }
+        if scanner.is_done() { Ok(seen.0) } else { Err(Malformed::Syntax) }
+    }
+
+    const BODY: &str = r#" {"x":[{"model":"no"},"\\\"}"],"mod\u0065l":"a\"b","choices":[{"finish":null,"y":{}},3 ,{"finish":"st"}],"usage":{"n":[1,{"u":2}]},"z":-1.5e+3}"#;
+
+    #[test]
+    fn finds_wanted_values_wherever_the_input_is_cut() {
+        let whole = scan(&[BODY.as_bytes()]).unwrap();
+        let names: Vec<_> = whole.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(names, [r#""a\"b""#, "null", "", "", "\"st\"", "", r#"{"n":[1,{"u":2}]}"#]);
+        for at in 0..=BODY.len() {
+            let (head, tail) = BODY.as_bytes().split_at(at);
+            assert_eq!(scan(&[head, tail]).unwrap(), whole, "cut at {at}");
+        }
+        let single: Vec<&[u8]> = BODY.as_bytes().chunks(1).collect();
+        assert_eq!(scan(&single).unwrap(), whole);
+    }
+
+    #[test]
+    fn refuses_what_is_not_json() {
+        for bad in ["{model:1}", r#"{"model":1,}"#, r#"{"a":[1}"#, r#"{"a":{"b":[}}"#, "[1,2", "}", r#"{"a" 1}"#, r#"{"a":1}}"#, "nul l", ""] {
+            assert!(scan(&[bad.as_bytes()]).is_err(), "{bad}");
+        }
+        for good in ["null", "12", "[]", "{}", r#""s""#, "[[],{}]"] {
+            assert_eq!(scan(&[good.as_bytes()]), Ok(vec![]), "{good}");
+        }
+    }
+
+    #[test]
+    fn bounds_depth() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(scan(&[nested(DEPTH_MAX as usize).as_bytes()]).is_ok());
+        assert_eq!(scan(&[nested(DEPTH_MAX as usize + 1).as_bytes()]), Err(Malformed::TooDeep));
+        let key = "k".repeat(KEY_BYTES_MAX + 1);
+        assert_eq!(scan(&[format!("{{\"{key}\":1}}").as_bytes()]), Ok(vec![]));
+    }
+}

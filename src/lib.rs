@@ -1,0 +1,17 @@
+//! tollgate: an LLM gateway that charges every request exactly.
+//!
+//! One binary on Pingora stands between applications and LLM providers. Bytes pass through untouched; what they cost
+//! is read out of them on the way. The modules stand here in the order in which data flows:
+//!
+//! ```text
+//! body in → route → rewrite → upstream → scan → usage → price → ledger → metrics, log
+//! ```
+
+pub mod dialect;
+pub mod json;
+pub mod meter;
+pub mod price;
+pub mod provider;
+pub mod stream;
+pub mod usage;
+pub mod yaml;

@@ -1,0 +1,244 @@
+//! The catalog: which rates held for a model at a moment. Lookups touch no file and no lock.
+
+use crate::provider::fits;
+use crate::usage::{Dimension, Usage};
+use std::collections::HashMap;
+
+/// Rates per dimension in atto-dollars (10^-18) per million units: some published rates are thirds that someone wrote
+/// down with seventeen decimals.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rates([Option<i128>; Dimension::ALL.len()]);
+
+impl Rates {
+    pub fn of(&self, dimension: Dimension) -> Option<i128> {
+        self.0.get(dimension as usize).copied().flatten()
+    }
+
+    pub fn set(&mut self, dimension: Dimension, atto_per_million: i128) {
+        if let Some(place) = self.0.get_mut(dimension as usize) {
+            *place = Some(atto_per_million);
+        }
+    }
+
+    /// The dimension's own rate or that of what contains it.
+    pub fn resolve(&self, dimension: Dimension) -> Option<i128> {
+        self.of(dimension).or_else(|| self.resolve(dimension.parent()?))
+    }
+
+    /// These rates with those of `over` in place of their own.
+    fn overlaid(&self, over: &Self) -> Self {
+        let mut rates = self.clone();
+        for (place, rate) in rates.0.iter_mut().zip(&over.0) {
+            *place = rate.or(*place);
+        }
+        rates
+    }
+}
+
+/// Rates for requests with many input tokens: a cliff, they hold for all of the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tier {
+    pub over: u64,
+    /// Whether `over` tokens exactly belong to the tier; providers differ.
+    pub inclusive: bool,
+    pub rates: Rates,
+}
+
+/// When something happened, as prices look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    /// Seconds since 1970.
+    pub unix_s: i64,
+}
+
+impl Moment {
+    fn minute_of_day(self) -> i64 {
+        self.unix_s.rem_euclid(86_400) / 60
+    }
+}
+
+/// One price of a model and the conditions under which it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Price {
+    pub service_tier: Option<String>,
+    pub region: Option<String>,
+    pub batch: bool,
+    /// Holds from here on.
+    pub from: Option<Moment>,
+    /// Holds until before.
+    pub until: Option<Moment>,
+    /// Minutes of the UTC day, from and until before; may wrap around midnight.
+    pub utc_minutes: Option<(i64, i64)>,
+    pub rates: Rates,
+    pub tiers: Vec<Tier>,
+}
+
+impl Price {
+    fn holds(&self, query: &Query<'_>) -> bool {
+        let named = |condition: &Option<String>, actual: &str| condition.as_deref().is_none_or(|name| name.eq_ignore_ascii_case(actual));
+        let minute = query.at.minute_of_day();
+        named(&self.service_tier, query.tier)
+            && named(&self.region, query.region)
+            && !self.batch
+            && self.from.is_none_or(|from| from <= query.at)
+            && self.until.is_none_or(|until| query.at < until)
+            && self.utc_minutes.is_none_or(|(from, until)| if from <= until { (from..until).contains(&minute) } else { minute >= from || minute < until })
+    }
+
+    /// The rates for this much input.
+    pub fn rates_for(&self, usage: &Usage) -> Rates {
+        let input = usage.sum(Dimension::is_input).unwrap_or(0);
+        let reached = self.tiers.iter().filter(|tier| if tier.inclusive { input >= tier.over } else { input > tier.over });
+        match reached.max_by_key(|tier| tier.over) {
+            Some(tier) => self.rates.overlaid(&tier.rates),
+            None => self.rates.clone(),
+        }
+    }
+}
+
+/// What is looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    pub provider: &'a str,
+    pub model: &'a str,
+    pub tier: &'a str,
+    pub region: &'a str,
+    pub at: Moment,
+}
+
+impl Query<'_> {
+    /// True if the tier is how requests are served when nothing is said.
+    pub fn is_standard(&self) -> bool {
+        matches!(self.tier, "" | "default" | "standard" | "auto" | "on_demand" | "standard_only")
+    }
+}
+
+/// A model's prices, in the order of their file: the last that holds wins.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub id: String,
+    pub prices: Vec<Price>,
+}
+
+impl Model {
+    /// The price that holds, and whether it was made for the tier that served (or that is the standard one).
+    pub fn price(&self, query: &Query<'_>) -> Option<(&Price, bool)> {
+        let price = self.prices.iter().rfind(|price| price.holds(query))?;
+        Some((price, query.is_standard() || price.service_tier.is_some()))
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct ProviderPrices {
+    models: Vec<Model>,
+    /// By lower-case name.
+    exact: HashMap<String, usize>,
+    /// Patterns with a `*`, the longest first.
+    patterns: Vec<(String, usize)>,
+}
+
+/// All prices. Immutable once loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Of what it was made, as stamped on entries.
+    pub version: String,
+    providers: HashMap<String, ProviderPrices>,
+}
+
+impl Catalog {
+    /// The model that bears this name at a provider, perhaps by a pattern.
+    pub fn model(&self, provider: &str, model: &str) -> Option<&Model> {
+        let prices = self.providers.get(provider)?;
+        let place = prices.exact.get(model).or_else(|| prices.exact.get(&model.to_ascii_lowercase())).or_else(|| {
+            let fitting = prices.patterns.iter().find(|(pattern, _)| fits(model, pattern));
+            fitting.map(|(_, place)| place)
+        })?;
+        prices.models.get(*place)
+    }
+
+    /// Models of a provider, in the order of their files.
+    pub fn models(&self, provider: &str) -> impl Iterator<Item = &Model> {
+        self.providers.get(provider).into_iter().flat_map(|prices| &prices.models)
+    }
+
+    /// Adds a model, or replaces the one of the same id under all its names. A name that another model bore goes to
+    /// this one, so that overlays win.
+    pub fn add(&mut self, provider: &str, model: Model, names: &[&str]) {
+        let prices = self.providers.entry(provider.to_owned()).or_default();
+        let known = prices.models.iter().position(|other| other.id == model.id);
+        let place = known.unwrap_or(prices.models.len());
+        match prices.models.get_mut(place) {
+            Some(old) => *old = model,
+            None => prices.models.push(model),
+        }
+        for name in names {
+            if name.contains('*') {
+                prices.patterns.retain(|(pattern, _)| pattern != name);
+                prices.patterns.push(((*name).to_owned(), place));
+            } else {
+                prices.exact.insert(name.to_ascii_lowercase(), place);
+            }
+        }
+    }
+
+    /// Orders the patterns, after everything was added.
+    pub fn seal(&mut self) {
+        for prices in self.providers.values_mut() {
+            prices.patterns.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.len()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(id: &str, rate: i128) -> Model {
+        let mut price = Price::default();
+        price.rates.set(Dimension::Input, rate);
+        Model { id: id.to_owned(), prices: vec![price] }
+    }
+
+    fn rate(catalog: &Catalog, name: &str) -> Option<i128> {
+        catalog.model("p", name)?.prices[0].rates.of(Dimension::Input)
+    }
+
+    #[test]
+    fn finds_exact_names_before_longer_patterns_before_shorter() {
+        let mut catalog = Catalog::default();
+        catalog.add("p", model("a", 1), &["a-*"]);
+        catalog.add("p", model("ab", 2), &["a-b*"]);
+        catalog.add("p", model("abc", 3), &["a-b-c"]);
+        catalog.seal();
+        assert_eq!(["a-x", "A-B-d", "a-b-c", "z"].map(|name| rate(&catalog, name)), [Some(1), Some(2), Some(3), None]);
+        assert!(catalog.model("q", "a-x").is_none());
+    }
+
+    #[test]
+    fn a_later_model_of_the_same_id_replaces_it() {
+        let mut catalog = Catalog::default();
+        catalog.add("p", model("a", 1), &["a", "a-2025"]);
+        catalog.add("p", model("a", 2), &["a"]);
+        catalog.seal();
+        assert_eq!(["a", "a-2025"].map(|name| rate(&catalog, name)), [Some(2), Some(2)]);
+        assert_eq!(catalog.models("p").count(), 1);
+    }
+
+    #[test]
+    fn conditions_and_tiers_hold_at_their_edges() {
+        let at = |unix_s| Query { provider: "p", model: "a", tier: "", region: "", at: Moment { unix_s } };
+        let night = Price { utc_minutes: Some((22 * 60, 60)), from: Some(Moment { unix_s: 0 }), until: Some(Moment { unix_s: 86_400 }), ..Price::default() };
+        for (unix_s, want) in [(-1, false), (0, true), (3_599, true), (3_600, false), (22 * 3_600, true), (86_399, true), (86_400, false)] {
+            assert_eq!(night.holds(&at(unix_s)), want, "{unix_s}");
+        }
+        let mut tiered = Price::default();
+        let mut above = Rates::default();
+        above.set(Dimension::Input, 9);
+        tiered.rates.set(Dimension::Input, 5);
+        for (inclusive, input, want) in [(false, 100, 5), (false, 101, 9), (true, 99, 5), (true, 100, 9)] {
+            tiered.tiers = vec![Tier { over: 100, inclusive, rates: above.clone() }];
+            let usage: Usage = [(Dimension::CacheRead, 40), (Dimension::Input, input - 40)].into_iter().collect();
+            assert_eq!(tiered.rates_for(&usage).of(Dimension::Input), Some(want), "{inclusive} {input}");
+        }
+    }
+}

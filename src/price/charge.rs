@@ -1,0 +1,90 @@
+//! The charge: usage times rates, exact, rounded half to even once.
+
+use super::catalog::{Catalog, Query, Rates};
+use super::money::{PicoUsd, divide_half_even};
+use crate::usage::{Dimension, Usage};
+
+/// What usage costs. `unpriced` is a state of its own: it is never the same as free.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Charge {
+    pub amount: PicoUsd,
+    /// What was used and has no rate; `amount` leaves it out.
+    pub unpriced: Vec<Dimension>,
+    /// No model of this name is in the catalog, or none of its prices holds.
+    pub unknown_model: bool,
+    /// The tier that served has no price of its own and was charged as standard.
+    pub unknown_tier: bool,
+    /// The amount does not fit; it is the largest that does.
+    pub overflow: bool,
+}
+
+impl Charge {
+    /// True if nothing that was used lacks a rate.
+    pub fn is_priced(&self) -> bool {
+        !self.unknown_model && self.unpriced.is_empty()
+    }
+}
+
+/// Rates are atto-dollars per million; this many make a pico-dollar per unit.
+const PER: i128 = 1_000_000 * 1_000_000;
+
+/// Charges one line of usage. `requests` is 1 for a line that stands for a request of its own (some models cost a fee
+/// a request), 0 for a round within one.
+pub fn charge(catalog: &Catalog, query: &Query<'_>, usage: &Usage, requests: u64) -> Charge {
+    let Some((price, tier_known)) = catalog.model(query.provider, query.model).and_then(|model| model.price(query)) else {
+        return Charge { unknown_model: true, ..Charge::default() };
+    };
+    let rates = price.rates_for(usage);
+    let fee = rates.of(Dimension::Request).map(|_| (Dimension::Request, requests));
+    let mut charge = total(&rates, usage.iter().chain(fee));
+    charge.unknown_tier = !tier_known;
+    charge
+}
+
+fn total(rates: &Rates, counts: impl Iterator<Item = (Dimension, u64)>) -> Charge {
+    let (mut charge, mut sum) = (Charge::default(), Some(0i128));
+    for (dimension, count) in counts.filter(|(_, count)| *count > 0) {
+        match rates.resolve(dimension) {
+            Some(rate) => sum = sum.and_then(|sum| sum.checked_add(rate.checked_mul(i128::from(count))?)),
+            None => charge.unpriced.push(dimension),
+        }
+    }
+    charge.overflow = sum.is_none();
+    charge.amount = PicoUsd(divide_half_even(sum.unwrap_or(i128::MAX / 4), PER));
+    charge
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(of: &[(Dimension, i128)]) -> Rates {
+        let mut rates = Rates::default();
+        of.iter().for_each(|(dimension, rate)| rates.set(*dimension, *rate));
+        rates
+    }
+
+    #[test]
+    fn multiplies_exactly_and_falls_back_to_what_contains() {
+        // $0.0375 and $10 per million tokens.
+        let rates = rates(&[(Dimension::Input, 37_500_000_000_000_000), (Dimension::Output, 10_000_000_000_000_000_000)]);
+        let charge = total(&rates, [(Dimension::Input, 3), (Dimension::CacheRead, 1), (Dimension::Reasoning, 2)].into_iter());
+        assert_eq!((charge.amount.0, charge.is_priced()), (4 * 37_500 + 2 * 10_000_000, true));
+    }
+
+    #[test]
+    fn says_what_has_no_rate_but_not_what_was_not_used() {
+        let charge = total(&rates(&[(Dimension::Input, 1)]), [(Dimension::Output, 0), (Dimension::WebSearch, 2)].into_iter());
+        assert_eq!(charge.unpriced, [Dimension::WebSearch]);
+        assert!(!charge.is_priced());
+    }
+
+    #[test]
+    fn rounds_once_and_notices_overflow() {
+        // Two halves of a pico-dollar make one; alone each would round to none.
+        let halves = rates(&[(Dimension::Input, PER / 2), (Dimension::Output, PER / 2)]);
+        assert_eq!(total(&halves, [(Dimension::Input, 1), (Dimension::Output, 1)].into_iter()).amount.0, 1);
+        let huge = rates(&[(Dimension::Input, i128::MAX / 2)]);
+        assert!(total(&huge, [(Dimension::Input, 3)].into_iter()).overflow);
+    }
+}

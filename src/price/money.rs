@@ -1,0 +1,82 @@
+//! Amounts of money: whole pico-dollars (10^-12 US dollars).
+
+use rust_decimal::Decimal;
+use serde::{Serialize, Serializer};
+use std::fmt;
+use std::iter::Sum;
+
+/// Pico-dollars. In JSON a decimal string, since it may exceed what JSON numbers hold exactly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PicoUsd(pub i128);
+
+/// Pico-dollars in a dollar.
+pub const PICO: i128 = 1_000_000_000_000;
+
+impl PicoUsd {
+    /// Sum, `None` on overflow.
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        self.0.checked_add(other.0).map(Self)
+    }
+
+    /// The pico-dollars of a decimal number of dollars; `None` if it has more than twelve decimals.
+    pub fn from_dollars(dollars: Decimal) -> Option<Self> {
+        let scaled = dollars.checked_mul(Decimal::from_i128_with_scale(PICO, 0))?.normalize();
+        (scaled.scale() == 0).then(|| Self(scaled.mantissa()))
+    }
+
+    /// Parses a string of whole pico-dollars, as in JSON.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+}
+
+/// In dollars, all decimals that are not zero and at least two.
+impl fmt::Display for PicoUsd {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, part) = (self.0.unsigned_abs() / PICO.unsigned_abs(), self.0.unsigned_abs() % PICO.unsigned_abs());
+        let decimals = format!("{part:012}");
+        let kept = decimals.trim_end_matches('0').len().max(2);
+        let sign = if self.0 < 0 { "-" } else { "" };
+        write!(to, "{sign}{whole}.{}", decimals.get(..kept).unwrap_or_default())
+    }
+}
+
+impl Serialize for PicoUsd {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
+    }
+}
+
+impl Sum for PicoUsd {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        Self(amounts.fold(0, |sum, amount| sum.saturating_add(amount.0)))
+    }
+}
+
+/// `numerator / denominator`, rounded half to even. The denominator is positive.
+pub fn divide_half_even(numerator: i128, denominator: i128) -> i128 {
+    let (quotient, remainder) = (numerator.div_euclid(denominator), numerator.rem_euclid(denominator));
+    let twice = remainder * 2;
+    quotient + i128::from(twice > denominator || (twice == denominator && quotient % 2 != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_and_writes_dollars() {
+        for (dollars, pico, shown) in [("1.5", 1_500_000_000_000, "1.50"), ("0.000000000001", 1, "0.000000000001"), ("-0.25", -250_000_000_000, "-0.25")] {
+            let amount = PicoUsd::from_dollars(dollars.parse().unwrap()).unwrap();
+            assert_eq!((amount.0, amount.to_string().as_str()), (pico, shown));
+        }
+        assert_eq!(PicoUsd::from_dollars("0.0000000000001".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn rounds_half_to_even() {
+        for (numerator, want) in [(5, 2), (15, 2), (25, 2), (26, 3), (35, 4), (-5, 0), (-15, -2), (0, 0)] {
+            assert_eq!(divide_half_even(numerator, 10), if numerator == 5 { 0 } else { want }, "{numerator}");
+        }
+    }
+}

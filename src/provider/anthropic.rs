@@ -1,0 +1,18 @@
+//! Anthropic. <https://docs.anthropic.com/en/api/overview>, and its OpenAI-compatible endpoint
+//! <https://docs.anthropic.com/en/api/openai-sdk>.
+
+use super::{Auth, CHAT_COMPATIBLE, Provider, StreamUsage};
+use crate::dialect::Endpoint;
+
+pub const ANTHROPIC: Provider = Provider {
+    id: "anthropic",
+    host: "api.anthropic.com",
+    endpoints: &[Endpoint::Messages, Endpoint::MessagesCountTokens, Endpoint::ChatCompletions],
+    auth: Auth::Header("x-api-key"),
+    headers: &[("anthropic-version", "2023-06-01")],
+    key_variables: &["ANTHROPIC_API_KEY"],
+    models: &["claude*"],
+    credentials: &[("anthropic-version", ""), ("x-api-key", "sk-ant-")],
+    stream_usage: StreamUsage::OnRequest,
+    ..CHAT_COMPATIBLE
+};

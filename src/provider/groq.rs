@@ -1,0 +1,16 @@
+//! Groq. <https://console.groq.com/docs/openai>
+
+use super::{CHAT_COMPATIBLE, Provider, StreamUsage};
+use crate::dialect::Endpoint;
+
+pub const GROQ: Provider = Provider {
+    id: "groq",
+    host: "api.groq.com",
+    base_path: "/openai/v1",
+    endpoints: &[Endpoint::ChatCompletions, Endpoint::Responses, Endpoint::Embeddings],
+    key_variables: &["GROQ_API_KEY"],
+    credentials: &[("authorization", "Bearer gsk_")],
+    // The last chunk carries `x_groq.usage` whether asked or not (recorded).
+    stream_usage: StreamUsage::Always,
+    ..CHAT_COMPATIBLE
+};

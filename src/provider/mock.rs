@@ -1,0 +1,22 @@
+//! The built-in mock: answers without a key, so that the first request works and tests have an upstream.
+
+use super::{Auth, CHAT_COMPATIBLE, Provider, StreamUsage};
+use crate::dialect::Endpoint;
+
+pub const MOCK: Provider = Provider {
+    id: "mock",
+    host: "127.0.0.1",
+    endpoints: &[
+        Endpoint::ChatCompletions,
+        Endpoint::Completions,
+        Endpoint::Responses,
+        Endpoint::ResponsesInputTokens,
+        Endpoint::Embeddings,
+        Endpoint::Messages,
+        Endpoint::MessagesCountTokens,
+    ],
+    auth: Auth::None,
+    models: &["mock-*"],
+    stream_usage: StreamUsage::OnRequest,
+    ..CHAT_COMPATIBLE
+};

@@ -1,0 +1,168 @@
+//! Providers: the companies that serve models, as plain data. A file each, a line in [`REGISTRY`]; what a table
+//! cannot say has no place here.
+
+mod anthropic;
+mod cerebras;
+mod deepseek;
+mod fireworks;
+mod google;
+mod groq;
+mod mistral;
+mod mock;
+mod openai;
+mod openrouter;
+mod perplexity;
+mod together;
+mod xai;
+
+use crate::dialect::Endpoint;
+use crate::usage::{Convention, Reasoning};
+
+/// Every provider known by name. To add one: its file, its line here, fixtures and prices.
+pub const REGISTRY: &[&Provider] = &[
+    &openai::OPENAI,
+    &anthropic::ANTHROPIC,
+    &groq::GROQ,
+    &fireworks::FIREWORKS,
+    &xai::XAI,
+    &perplexity::PERPLEXITY,
+    &deepseek::DEEPSEEK,
+    &mistral::MISTRAL,
+    &openrouter::OPENROUTER,
+    &together::TOGETHER,
+    &cerebras::CEREBRAS,
+    &google::GOOGLE,
+    &mock::MOCK,
+];
+
+/// The one with this id.
+pub fn find(id: &str) -> Option<&'static Provider> {
+    REGISTRY.iter().copied().find(|provider| provider.id == id)
+}
+
+/// How a request proves who pays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// `Authorization: Bearer …`
+    Bearer,
+    /// A header that holds the bare key.
+    Header(&'static str),
+    None,
+}
+
+/// Whether a stream states its usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamUsage {
+    /// Without being asked.
+    Always,
+    /// When asked by `stream_options.include_usage`.
+    OnRequest,
+    /// Nobody has said; asking may be answered with a 400, so only configuration turns it on.
+    Unknown,
+}
+
+/// What a provider is, apart from keys and overrides, which configuration holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Provider {
+    pub id: &'static str,
+    pub host: &'static str,
+    /// Path in front of the endpoints, without a slash at its end.
+    pub base_path: &'static str,
+    /// Where an endpoint does not lie below `base_path`.
+    pub paths: &'static [(Endpoint, &'static str)],
+    pub endpoints: &'static [Endpoint],
+    pub auth: Auth,
+    /// Headers every request carries unless the caller sent them.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// Variables that may hold the key, the first set wins.
+    pub key_variables: &'static [&'static str],
+    /// How the provider's model names look: `name`, `prefix*` or `*part*`.
+    pub models: &'static [&'static str],
+    /// Shapes of credentials by which a caller's own key gives the provider away: header and prefix of the value.
+    pub credentials: &'static [(&'static str, &'static str)],
+    pub stream_usage: StreamUsage,
+    pub reasoning: Reasoning,
+    /// See [`Convention::output_by_total`]; holds for chat completions only.
+    pub output_by_total: bool,
+    /// The rates' provider in the catalog, where it has another name.
+    pub catalog: &'static str,
+}
+
+/// OpenAI's endpoints as most others offer them.
+pub const CHAT_COMPATIBLE: Provider = Provider {
+    id: "",
+    host: "",
+    base_path: "/v1",
+    paths: &[],
+    endpoints: &[Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Embeddings],
+    auth: Auth::Bearer,
+    headers: &[],
+    key_variables: &[],
+    models: &[],
+    credentials: &[],
+    stream_usage: StreamUsage::Unknown,
+    reasoning: Reasoning::Inside,
+    output_by_total: false,
+    catalog: "",
+};
+
+impl Provider {
+    /// The endpoint's path at the provider, `None` if it has no such endpoint.
+    pub fn path(&self, base_path: &str, endpoint: Endpoint) -> Option<String> {
+        if !self.endpoints.contains(&endpoint) {
+            return None;
+        }
+        let own = self.paths.iter().find(|(other, _)| *other == endpoint);
+        Some(own.map_or_else(|| format!("{base_path}{}", endpoint.name()), |(_, path)| (*path).to_owned()))
+    }
+
+    /// How this provider counts in responses of a dialect.
+    pub fn convention(&self, dialect: crate::dialect::Dialect) -> Convention {
+        Convention {
+            cache: dialect.grammar().cache,
+            reasoning: self.reasoning,
+            output_by_total: self.output_by_total && dialect == crate::dialect::Dialect::Chat,
+        }
+    }
+}
+
+/// True if `name` fits one of the patterns `name`, `prefix*`, `*suffix` or `*part*`, letter case aside.
+pub fn fits(name: &str, pattern: &str) -> bool {
+    let (name, pattern) = (name.to_ascii_lowercase(), pattern.to_ascii_lowercase());
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(_), Some(_)) if pattern.len() > 1 => name.contains(pattern.trim_matches('*')),
+        (Some(suffix), _) => name.ends_with(suffix),
+        (_, Some(prefix)) => name.starts_with(prefix),
+        (None, None) => name == pattern,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_fit_for_paths_and_labels() {
+        for (at, provider) in REGISTRY.iter().enumerate() {
+            assert!(provider.id.bytes().all(|byte| byte.is_ascii_lowercase()), "{}", provider.id);
+            assert!(REGISTRY.iter().skip(at + 1).all(|other| other.id != provider.id), "{}", provider.id);
+            assert!(!provider.endpoints.is_empty() && provider.base_path.strip_suffix('/').is_none());
+        }
+    }
+
+    #[test]
+    fn matches_patterns() {
+        for (name, pattern, want) in [
+            ("gpt-4o", "gpt-*", true),
+            ("GPT-4o", "gpt-*", true),
+            ("my-gpt-4o", "gpt-*", false),
+            ("llama-sonar-x", "*sonar*", true),
+            ("x:free", "*:free", true),
+            ("o1", "o1", true),
+            ("o10", "o1", false),
+            ("anything", "*", true),
+        ] {
+            assert_eq!(fits(name, pattern), want, "{name} {pattern}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! OpenAI. <https://platform.openai.com/docs/api-reference>
+
+use super::{CHAT_COMPATIBLE, Provider, StreamUsage};
+use crate::dialect::Endpoint;
+
+pub const OPENAI: Provider = Provider {
+    id: "openai",
+    host: "api.openai.com",
+    endpoints: &[
+        Endpoint::ChatCompletions,
+        Endpoint::Completions,
+        Endpoint::Responses,
+        Endpoint::ResponsesCompact,
+        Endpoint::ResponsesInputTokens,
+        Endpoint::Embeddings,
+    ],
+    key_variables: &["OPENAI_API_KEY"],
+    models: &["gpt-*", "o1*", "o3*", "o4*", "chatgpt-*", "text-*", "davinci-*", "babbage-*", "codex-*", "computer-use-*"],
+    credentials: &[("authorization", "Bearer sk-proj-")],
+    stream_usage: StreamUsage::OnRequest,
+    ..CHAT_COMPATIBLE
+};

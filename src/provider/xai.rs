@@ -1,0 +1,18 @@
+//! xAI. <https://docs.x.ai/docs/api-reference>
+
+use super::{CHAT_COMPATIBLE, Provider, StreamUsage};
+use crate::dialect::Endpoint;
+use crate::usage::Reasoning;
+
+pub const XAI: Provider = Provider {
+    id: "xai",
+    host: "api.x.ai",
+    endpoints: &[Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Responses, Endpoint::Embeddings, Endpoint::Messages],
+    key_variables: &["XAI_API_KEY"],
+    models: &["grok-*"],
+    credentials: &[("authorization", "Bearer xai-")],
+    // "The last chunk contains the usage": https://docs.x.ai/docs/guides/streaming-response
+    stream_usage: StreamUsage::Always,
+    reasoning: Reasoning::ByTotal,
+    ..CHAT_COMPATIBLE
+};

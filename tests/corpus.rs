@@ -1,0 +1,180 @@
+//! Recorded exchanges with real providers must meter to exactly the usage they state, whole and cut at every byte.
+//! The recordings are not part of the repository: `TOLLGATE_CORPUS` names their folder, and without it these tests
+//! say that they were skipped.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use base64::Engine;
+use serde_json::Value;
+use std::io::BufRead;
+use tollgate::dialect::Dialect;
+use tollgate::meter::{Framing, Meter};
+use tollgate::provider::{self, CHAT_COMPATIBLE, Provider};
+use tollgate::stream::sse::Sse;
+use tollgate::usage::{Convention, Dimension, Reported, Usage};
+
+struct Record {
+    id: String,
+    dialect: Dialect,
+    convention: Convention,
+    framing: Framing,
+    billed: bool,
+    body: Vec<u8>,
+    want: Value,
+}
+
+fn lines(name: &str) -> Option<Vec<Value>> {
+    let folder = std::env::var_os("TOLLGATE_CORPUS")?;
+    let file = std::fs::File::open(std::path::Path::new(&folder).join(name)).expect("the corpus");
+    Some(std::io::BufReader::new(file).lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect())
+}
+
+/// The records of the dialects spoken so far.
+fn records() -> Option<Vec<Record>> {
+    let wants = lines("expected.jsonl")?;
+    let records = lines("exchanges.jsonl")?.into_iter().zip(wants).filter_map(|(record, want)| {
+        let api = record["api"].as_str().unwrap();
+        let provider = record["provider"].as_str().unwrap();
+        let dialect = match (api, provider) {
+            ("embeddings", "googleai" | "vertex" | "bedrock") => return None,
+            ("count_tokens", "anthropic") => Dialect::Messages,
+            ("count_tokens", "openai") => Dialect::Responses,
+            ("chat_completions", _) => Dialect::Chat,
+            ("responses" | "responses_retrieve", _) => Dialect::Responses,
+            ("embeddings", _) => Dialect::Embeddings,
+            ("messages", _) => Dialect::Messages,
+            _ => return None,
+        };
+        let provider: &Provider = provider::find(provider).unwrap_or(&CHAT_COMPATIBLE);
+        Some(Record {
+            id: record["id"].as_str().unwrap().to_owned(),
+            dialect,
+            convention: provider.convention(dialect),
+            framing: if record["response"]["framing"] == "sse" { Framing::Sse(Sse::default()) } else { Framing::Whole },
+            billed: api != "count_tokens" && record["response"]["status"].as_u64() < Some(400),
+            body: base64::engine::general_purpose::STANDARD.decode(record["response"]["body_b64"].as_str().unwrap_or("")).unwrap(),
+            want,
+        })
+    });
+    Some(records.collect())
+}
+
+fn skipped() {
+    println!("skipped: TOLLGATE_CORPUS is not set");
+}
+
+fn main_usage(meter: &Meter, convention: Convention) -> Usage {
+    meter.found().reported.settle(convention).0
+}
+
+fn totals(usage: &Usage) -> [(&'static str, Option<u64>); 7] {
+    use Dimension::{AudioIn, AudioOut, CacheRead, CacheWrite1h, CacheWrite5m, Input, Reasoning};
+    let input = usage.sum(Dimension::is_input);
+    [
+        ("input_tokens_total", input),
+        ("input_tokens_uncached", usage.sum(|d| d.is_input() && !matches!(d, CacheRead | CacheWrite5m | CacheWrite1h))),
+        ("cache_read_tokens", usage.of(CacheRead)),
+        ("cache_write_tokens", usage.sum(|d| matches!(d, CacheWrite5m | CacheWrite1h))),
+        ("output_tokens_total", usage.sum(Dimension::is_output)),
+        ("reasoning_tokens", usage.of(Reasoning)),
+        ("audio_input_tokens", usage.of(AudioIn).filter(|_| usage.of(Input).is_some())),
+    ]
+    .map(|pair| if pair.0 == "audio_output_tokens" { (pair.0, usage.of(AudioOut)) } else { pair })
+}
+
+/// The differences between what was metered and what is expected; ambiguous fields do not count.
+fn differences(record: &Record, meter: &Meter) -> Vec<String> {
+    let want = &record.want;
+    // One recording counts the same tokens as read and as written, and expects a negative remainder.
+    let overlap = want["input_tokens_uncached"].as_i64() < Some(0);
+    let ambiguous = |name: &str| {
+        want["ambiguous"].as_array().unwrap().iter().any(|field| field == name) || (overlap && name.starts_with("input_tokens"))
+    };
+    let mut out = vec![];
+    let mut compare = |scope: &str, name: &str, got: Option<u64>, expected: Option<u64>| {
+        if got != expected && !ambiguous(name) && !ambiguous(scope) {
+            out.push(format!("{}: {scope} {name}: metered {got:?}, expected {expected:?}", record.id));
+        }
+    };
+    if !record.billed {
+        // A count of tokens, or a refusal: whatever numbers stand there, nothing is to be charged.
+        return out;
+    }
+    for (name, got) in totals(&main_usage(meter, record.convention)) {
+        // An embedding has no output; the recordings say 0 where the response says nothing.
+        let got = if record.dialect == Dialect::Embeddings && name == "output_tokens_total" { got.or(want[name].as_u64()) } else { got };
+        compare("usage", name, got, want[name].as_u64());
+    }
+    let usage = main_usage(meter, record.convention);
+    for (name, dimension) in [("cache_write_5m_tokens", Dimension::CacheWrite5m), ("cache_write_1h_tokens", Dimension::CacheWrite1h)] {
+        if want[name].is_u64() {
+            compare("usage", name, usage.of(dimension), want[name].as_u64());
+        }
+    }
+    let mut all: Reported = meter.found().reported.clone();
+    all.add(&meter.found().compaction);
+    for (name, got) in totals(&all.settle(record.convention).0) {
+        if want["billed"].get(name).is_some() && record.dialect != Dialect::Embeddings {
+            compare("billed", name, got, want["billed"][name].as_u64());
+        }
+    }
+    let others = want["billed_other_models"].as_array().unwrap();
+    assert_eq!(meter.found().rounds.len(), others.len(), "{}", record.id);
+    for (round, other) in meter.found().rounds.iter().zip(others) {
+        assert_eq!(Some(round.model.as_str()), other["model"].as_str(), "{}", record.id);
+        for (name, got) in totals(&round.reported.settle(record.convention).0) {
+            if let Some(expected) = other.get(name) {
+                compare("other model", name, got, expected.as_u64());
+            }
+        }
+    }
+    for (name, got) in [("model_reported", &meter.found().model), ("response_id", &meter.found().id)] {
+        if !ambiguous(name) && want[name].as_str().is_some_and(|want| want != got) {
+            out.push(format!("{}: {name}: {got}, expected {}", record.id, want[name]));
+        }
+    }
+    out
+}
+
+fn meter_of(record: &Record, parts: &mut dyn Iterator<Item = &[u8]>) -> Meter {
+    let mut meter = Meter::new(record.dialect.grammar(), record.framing);
+    parts.for_each(|part| meter.push(part, |_| {}));
+    meter.finish(true);
+    meter
+}
+
+#[test]
+fn meters_every_record_whole_and_by_the_byte() {
+    let Some(records) = records() else { return skipped() };
+    let mut wrong = vec![];
+    for record in &records {
+        wrong.extend(differences(record, &meter_of(record, &mut std::iter::once(&record.body[..]))));
+        wrong.extend(differences(record, &meter_of(record, &mut record.body.chunks(1))));
+        wrong.extend(differences(record, &meter_of(record, &mut record.body.chunks(7))));
+    }
+    assert!(wrong.is_empty(), "{} of {} records:\n{}", wrong.len(), records.len(), wrong.join("\n"));
+    println!("{} records", records.len());
+}
+
+/// Cuts past this are sampled, and so are those of bodies that are one document.
+const EVERY_CUT_BYTES_MAX: usize = 64 * 1024;
+
+#[test]
+fn meters_every_record_cut_anywhere() {
+    let Some(records) = records() else { return skipped() };
+    let (mut cuts, mut wrong) = (0, vec![]);
+    for record in &records {
+        let whole = record.body.len() > EVERY_CUT_BYTES_MAX || !matches!(record.framing, Framing::Sse(_));
+        let step = if whole { 1 + record.body.len() / 97 } else { 1 };
+        let mut head = Meter::new(record.dialect.grammar(), record.framing);
+        for at in (0..record.body.len()).step_by(step) {
+            let mut tail = head.clone();
+            tail.push(&record.body[at..], |_| {});
+            tail.finish(true);
+            wrong.extend(differences(record, &tail).into_iter().map(|line| format!("{line} (cut at {at})")));
+            head.push(&record.body[at..(at + step).min(record.body.len())], |_| {});
+            cuts += 1;
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+    println!("{cuts} cuts");
+}
