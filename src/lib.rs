@@ -7,11 +7,17 @@
 //! body in → route → rewrite → upstream → scan → usage → price → ledger → metrics, log
 //! ```
 
+pub mod config;
 pub mod dialect;
+pub mod error;
+pub mod exchange;
 pub mod json;
+pub mod ledger;
 pub mod meter;
 pub mod price;
 pub mod provider;
+pub mod rewrite;
+pub mod route;
 pub mod stream;
 pub mod usage;
 pub mod yaml;

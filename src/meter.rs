@@ -33,6 +33,8 @@ indexed! {
         CutOff = "cut_off",
         /// The charge does not fit its type.
         Overflow = "overflow",
+        /// The tier that served has no price and was charged as standard.
+        UnknownTier = "unknown_tier",
     }
 }
 
@@ -197,6 +199,11 @@ impl Meter {
     pub fn may_be_usage_only(&self) -> bool {
         let at_boundary = matches!(self.framing, Framing::Sse(sse) if sse.at_line_start()) && !self.event.started;
         self.is_stream() && !at_boundary && !self.event.ruled_out()
+    }
+
+    /// True if the event that is being read carries usage and nothing else, though its blank line has not come.
+    pub fn is_at_usage_only(&self) -> bool {
+        self.event.is_usage_only()
     }
 
     /// A whole `data` line. Most cannot matter, and a substring search is all they cost.

@@ -1,0 +1,77 @@
+use super::*;
+
+fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("tollgate-config-{}-{count}.yaml", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    let variable = |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
+    let loaded = load(&Source::File(path.clone()), &variable);
+    std::fs::remove_file(&path).unwrap();
+    loaded.map_err(|list| list.iter().map(|problem| format!("{}: {}", problem.line, problem.message)).collect())
+}
+
+#[test]
+fn embedded_defaults_run_without_a_key() {
+    let config = load(&Source::Embedded, &|_| None).unwrap();
+    assert_eq!(config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect::<Vec<_>>(), ["mock"]);
+    assert!(config.is_loopback_only());
+    assert!(config.answers_for("localhost:8080") && !config.answers_for("evil.example:8080"));
+}
+
+#[test]
+fn providers_switch_on_by_their_variables() {
+    let config = load(&Source::Embedded, &|name| (name == "GROQ_API_KEY").then(|| "gsk_x".to_owned())).unwrap();
+    let groq = &config.upstreams[config.upstream("groq").unwrap()];
+    assert_eq!((groq.authority(), groq.key.as_ref().map(Secret::expose)), ("api.groq.com".to_owned(), Some("gsk_x")));
+}
+
+#[test]
+fn reads_what_operators_write() {
+    let text = r#"
+listen: [127.0.0.1:1, {address: "127.0.0.1:2"}]
+admin: off
+workers: 3
+providers:
+  vllm: {base_url: "http://10.0.0.5:8000/v1/", models: ["llama*"], stream_usage: on_request, prices: openai, allow: ["POST /rerank"]}
+  openai: {api_key: "${MY_KEY}"}
+aliases: {fast: openai/gpt-5-mini}
+fallback: vllm
+body: {bytes_max: 1MiB, budget: 10MiB}
+timeouts: {connect: 2s}
+headers: {response: {deny: [X-Secret], add: {server: tollgate}}}
+access_log: off
+"#;
+    let config = load_text(text, &[("MY_KEY", "sk-1")]).unwrap();
+    assert_eq!((config.listen.len(), config.admin, config.workers), (2, None, 3));
+    let vllm = &config.upstreams[config.upstream("vllm").unwrap()];
+    assert_eq!((vllm.tls, vllm.authority().as_str(), vllm.path(Endpoint::ChatCompletions).as_deref()), (false, "10.0.0.5:8000", Some("/v1/chat/completions")));
+    assert!(vllm.serves("llama-3") && vllm.passes(&http::Method::POST, "/rerank") && !vllm.passes(&http::Method::POST, "/files"));
+    assert_eq!(config.aliases["fast"], (config.upstream("openai").unwrap(), "gpt-5-mini".to_owned()));
+    assert_eq!((config.bounds.body_bytes_max, config.timeouts.connect.as_secs()), (1 << 20, 2));
+    assert_eq!(config.headers.response_deny, ["x-secret"]);
+    assert!(!config.headers.request_deny.is_empty());
+    assert_eq!(config.access_log, AccessLog::Off);
+}
+
+#[test]
+fn tells_every_mistake_at_once() {
+    let text = "listen: 0.0.0.0:80\nworkers: many\nprovidrs: {}\nproviders:\n  openai: {}\n  own: {base_urll: x}\n  Bad: {base_url: \"ftp://x\"}\nfallback: nobody\nbody: {bytes_max: big}\nprices: {overlay: /no/such/file}\nhosts: [\"${NOPE}\"]\n";
+    let list = load_text(text, &[]).unwrap_err();
+    for part in [
+        "0: 0.0.0.0:80 can be reached",
+        "2: `workers: many`",
+        "3: unknown key `providrs`; did you mean `providers`?",
+        "5: provider `openai` has no key",
+        "6: unknown key `base_urll`; did you mean `base_url`?",
+        "6: provider `own` is not a known one",
+        "7: `Bad` cannot name a provider",
+        "7: `base_url` must look like",
+        "8: fallback `nobody`",
+        "9: `bytes_max: big`",
+        "0: cannot be read",
+        "variable NOPE is not set",
+    ] {
+        assert!(list.iter().any(|line| line.contains(part)), "{part} in {list:#?}");
+    }
+}

@@ -1,0 +1,128 @@
+//! Configuration: one YAML file, read once into immutable, validated types. All mistakes are told at once, with file
+//! and line, before a socket is bound.
+
+mod file;
+mod secret;
+mod units;
+mod upstream;
+
+pub use file::{Source, load};
+pub use secret::Secret;
+pub use upstream::{Credentials, Pass, Upstream};
+
+use crate::price::Catalog;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The configuration this binary was built with.
+pub const EMBEDDED: &str = include_str!("../../conf/tollgate.yaml");
+
+/// Everything the daemon was told. Shared by all requests, swapped whole.
+#[derive(Debug)]
+pub struct Config {
+    pub listen: Vec<Listener>,
+    pub admin: Option<SocketAddr>,
+    /// Where the built-in mock provider listens.
+    pub mock: Option<SocketAddr>,
+    pub workers: usize,
+    pub data: PathBuf,
+    pub pid_file: PathBuf,
+    pub upgrade_socket: PathBuf,
+    /// Serve without keys on addresses others can reach.
+    pub anonymous: bool,
+    /// Further names by which the gateway may be addressed.
+    pub hosts: Vec<String>,
+    pub upstreams: Vec<Upstream>,
+    /// By name, and by the names of known providers that were given another.
+    pub by_name: HashMap<String, usize>,
+    /// Name → upstream and the model it stands for.
+    pub aliases: HashMap<String, (usize, String)>,
+    pub fallback: Option<usize>,
+    pub bounds: Bounds,
+    pub timeouts: Timeouts,
+    pub headers: HeaderRules,
+    pub prices: Catalog,
+    pub access_log: AccessLog,
+}
+
+/// An address to listen on: HTTP/1.1 and h2c, or TLS with HTTP/1.1 and HTTP/2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub tls: Option<Tls>,
+}
+
+/// Files of a certificate chain and its key, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// What a peer may make grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Of one request body; one byte more is answered 413.
+    pub body_bytes_max: u64,
+    /// Of all request bodies held at once; more is answered 503.
+    pub body_budget_bytes: u64,
+}
+
+/// How long to wait for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a whole request body.
+    pub body: Duration,
+    /// For TCP and TLS to an upstream.
+    pub connect: Duration,
+    /// For each read from an upstream: its first byte, and every further one.
+    pub upstream_read: Duration,
+    pub upstream_write: Duration,
+    /// For a client to take what is sent to it.
+    pub downstream_write: Duration,
+    /// For open exchanges when the daemon is told to leave.
+    pub drain: Duration,
+}
+
+/// Headers dropped and set on the way, names in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderRules {
+    pub request_deny: Vec<String>,
+    pub request_add: Vec<(String, String)>,
+    pub response_deny: Vec<String>,
+    pub response_add: Vec<(String, String)>,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    Off,
+    Stdout,
+    File(PathBuf),
+}
+
+impl Config {
+    /// The upstream of this name.
+    pub fn upstream(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// True if a `Host` header may name this gateway; names are compared with their port.
+    pub fn answers_for(&self, host: &str) -> bool {
+        let named = |own: &str| own.eq_ignore_ascii_case(host) || host.rsplit_once(':').is_some_and(|(name, _)| own.eq_ignore_ascii_case(name));
+        let bound = self.listen.iter().map(|listener| listener.address).chain(self.admin);
+        let local = |address: SocketAddr| {
+            let port = address.port();
+            let names = [address.to_string(), format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
+            names.iter().any(|name| name.eq_ignore_ascii_case(host))
+        };
+        self.hosts.iter().any(|own| named(own)) || bound.into_iter().any(local)
+    }
+
+    /// True if every listener is reachable from this machine alone.
+    pub fn is_loopback_only(&self) -> bool {
+        self.listen.iter().all(|listener| listener.address.ip().is_loopback())
+    }
+}

@@ -1,0 +1,145 @@
+//! What ends an exchange before or instead of an answer, and how the caller is told.
+
+use crate::dialect::Dialect;
+use std::fmt;
+
+/// Why a request gets no answer from a provider. Holds nothing secret: all of it may be shown to the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The body is not a JSON object, or is nested too deeply.
+    BadJson { why: &'static str },
+    /// A field that decides over routing or billing stands there twice.
+    DuplicateField { name: &'static str },
+    BodyTooLarge { bytes_max: u64 },
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The client left or broke off while sending the body.
+    BodyBroken,
+    /// All bodies in flight together would exceed the budget.
+    BodyBudget,
+    MissingModel,
+    /// No rule says which provider serves this model.
+    UnknownModel { model: String },
+    /// The provider is known but has no key or address here.
+    ProviderOff { provider: String, variable: &'static str },
+    UnknownProvider { provider: String },
+    /// The provider has no such endpoint.
+    NoEndpoint { provider: String, path: &'static str, instead: String },
+    /// The body's format cannot be told, or is not spoken.
+    UnknownFormat,
+    NotFound { path: String },
+    MethodNotAllowed,
+    /// The path is not allowed by the provider's list.
+    NotAllowed { path: String },
+    /// A path segment that could leave its place (`..`, encoded slashes).
+    BadPath,
+    ForbiddenHost,
+    CrossSite,
+    /// The upstream refused, reset or could not be reached.
+    UpstreamUnreachable { provider: String },
+    UpstreamBroken { provider: String },
+    UpstreamTimeout { provider: String },
+    /// The ledger cannot be written, and policy says that nothing is served unbilled.
+    Unbillable,
+    Internal,
+}
+
+impl Error {
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::BadJson { .. }
+            | Self::DuplicateField { .. }
+            | Self::BodyBroken
+            | Self::MissingModel
+            | Self::ProviderOff { .. }
+            | Self::UnknownProvider { .. }
+            | Self::NoEndpoint { .. }
+            | Self::UnknownFormat
+            | Self::BadPath => 400,
+            Self::ForbiddenHost | Self::CrossSite | Self::NotAllowed { .. } => 403,
+            Self::UnknownModel { .. } | Self::NotFound { .. } => 404,
+            Self::MethodNotAllowed => 405,
+            Self::BodyTimeout => 408,
+            Self::BodyTooLarge { .. } => 413,
+            Self::Internal => 500,
+            Self::UpstreamUnreachable { .. } | Self::UpstreamBroken { .. } => 502,
+            Self::BodyBudget | Self::Unbillable => 503,
+            Self::UpstreamTimeout { .. } => 504,
+        }
+    }
+
+    /// A word for programs: stable, in errors, logs and metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadJson { .. } => "invalid_json",
+            Self::DuplicateField { .. } => "duplicate_field",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyBroken => "body_broken",
+            Self::BodyBudget => "overloaded",
+            Self::MissingModel => "missing_model",
+            Self::UnknownModel { .. } => "model_not_found",
+            Self::ProviderOff { .. } => "provider_not_configured",
+            Self::UnknownProvider { .. } => "unknown_provider",
+            Self::NoEndpoint { .. } => "endpoint_not_supported",
+            Self::UnknownFormat => "unknown_format",
+            Self::NotFound { .. } => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::NotAllowed { .. } => "path_not_allowed",
+            Self::BadPath => "invalid_path",
+            Self::ForbiddenHost => "forbidden_host",
+            Self::CrossSite => "cross_site_request",
+            Self::UpstreamUnreachable { .. } => "upstream_unreachable",
+            Self::UpstreamBroken { .. } => "upstream_broken",
+            Self::UpstreamTimeout { .. } => "upstream_timeout",
+            Self::Unbillable => "ledger_unavailable",
+            Self::Internal => "internal_error",
+        }
+    }
+
+    /// Seconds after which trying again makes sense.
+    pub fn retry_after_s(&self) -> Option<u32> {
+        matches!(self, Self::BodyBudget | Self::Unbillable).then_some(1)
+    }
+
+    /// The body that tells the caller, in its dialect.
+    pub fn body(&self, dialect: Dialect, request_id: &str) -> String {
+        dialect.error_body(self.status(), self.code(), &self.to_string(), request_id)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadJson { why } => write!(to, "the request body is not usable JSON: {why}"),
+            Self::DuplicateField { name } => write!(to, "`{name}` appears more than once at the top level of the request; send it once"),
+            Self::BodyTooLarge { bytes_max } => write!(to, "the request body exceeds the gateway's limit of {bytes_max} bytes"),
+            Self::BodyTimeout => to.write_str("the request body did not arrive in time"),
+            Self::BodyBroken => to.write_str("the request body ended early"),
+            Self::BodyBudget => to.write_str("the gateway holds as many request bodies as its memory budget allows; try again shortly"),
+            Self::MissingModel => to.write_str("`model` is missing; name a model such as `openai/gpt-5` or choose the provider with the `x-provider` header"),
+            Self::UnknownModel { model } => write!(
+                to,
+                "no configured provider is known to serve `{model}`; write `provider/{model}`, send an `x-provider` header, or list the model in the gateway's configuration (GET /v1/models shows what is there)"
+            ),
+            Self::ProviderOff { provider, variable: "" } => write!(to, "provider `{provider}` is not configured at this gateway"),
+            Self::ProviderOff { provider, variable } => write!(to, "provider `{provider}` is not configured at this gateway: set {variable} or add it to the configuration"),
+            Self::UnknownProvider { provider } => write!(to, "no provider is called `{provider}` here"),
+            Self::NoEndpoint { provider, path, instead } => write!(to, "provider `{provider}` has no `{path}`; what it has: {instead}"),
+            Self::UnknownFormat => to.write_str("the format of the request cannot be told: expected `messages`, `input` or `prompt` in the body, or a known path"),
+            Self::NotFound { path } => write!(to, "there is nothing at `{path}`"),
+            Self::MethodNotAllowed => to.write_str("this method is not allowed here"),
+            Self::NotAllowed { path } => write!(to, "`{path}` is not on the provider's list of allowed paths"),
+            Self::BadPath => to.write_str("the path has a segment that is not allowed"),
+            Self::ForbiddenHost => to.write_str("the Host header names a host this gateway does not answer for; add it to `hosts` in the configuration"),
+            Self::CrossSite => to.write_str("requests from other web sites are refused"),
+            Self::UpstreamUnreachable { provider } => write!(to, "provider `{provider}` could not be reached"),
+            Self::UpstreamBroken { provider } => write!(to, "provider `{provider}` broke off before it answered"),
+            Self::UpstreamTimeout { provider } => write!(to, "provider `{provider}` did not answer in time"),
+            Self::Unbillable => to.write_str("the gateway cannot write its ledger and serves nothing that it could not bill"),
+            Self::Internal => to.write_str("the gateway failed to handle the request"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

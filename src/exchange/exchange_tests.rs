@@ -1,0 +1,115 @@
+use super::*;
+use crate::config::{Source, load};
+use crate::ledger;
+use crate::usage::Dimension;
+
+fn exchange(path: &str, body: &str) -> Exchange {
+    let config = Arc::new(load(&Source::Embedded, &|_| None).unwrap());
+    let headers = HeaderMap::new();
+    let head = Head { method: &Method::POST, path, query: Some("beta=true"), headers: &headers };
+    let destination = route::destination(&head, &config).unwrap();
+    Exchange::plan(&head, destination, &Bytes::from(body.to_owned()), config, "request".to_owned()).unwrap()
+}
+
+fn content_type(kind: &str) -> HeaderMap {
+    HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().unwrap())])
+}
+
+const STREAM: &[&str] = &[
+    "data: {\"id\":\"c1\",\"model\":\"mock-small\",\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":null}]}\n\n",
+    "data: {\"id\":\"c1\",\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
+    "data: {\"id\":\"c1\",\"choices\":[],\"usage\":{\"prompt_tokens\":1000,\"completion_tokens\":200,\"total_tokens\":1200,\"prompt_tokens_details\":{\"cached_tokens\":500}}}\n\n",
+    "data: [DONE]\n\n",
+];
+
+#[test]
+fn a_stream_is_billed_before_its_end_leaves_and_the_callers_view_is_its_own() {
+    let mut exchange = exchange("/v1/chat/completions", r#"{"model":"mock/mock-small","stream":true}"#);
+    assert!(std::str::from_utf8(exchange.body()).unwrap().contains(r#""model":"mock-small""#));
+    assert_eq!(exchange.path_and_query(), "/v1/chat/completions?beta=true");
+    assert!(matches!(&exchange.attempt(5).event, Event::Open(open) if open.model_requested == "mock/mock-small" && open.attempt == 1));
+    exchange.respond(200, &content_type("text/event-stream; charset=utf-8"));
+    let (mut out, mut news) = (String::new(), vec![]);
+    for chunk in STREAM {
+        let forward = exchange.push(Bytes::from_static(chunk.as_bytes()), false, 9);
+        if let Some(record) = exchange.news(9) {
+            news.push((out.clone(), record.clone()));
+        }
+        out.push_str(std::str::from_utf8(&forward).unwrap());
+    }
+    assert_eq!(out, [STREAM[0], STREAM[1], STREAM[3]].concat());
+    // Once, and before [DONE] was let out.
+    assert_eq!(news.len(), 1);
+    assert!(!news[0].0.contains("DONE"));
+    let closed = exchange.close(&Ending::Complete, 20).unwrap();
+    let used = closed.entry.used.as_ref().unwrap();
+    // 500 at $1, 500 at $0.1, 200 at $5 per million.
+    assert_eq!((used.total.to_string().as_str(), used.source), ("0.00155", ledger::Source::Reported));
+    let close = closed.entry.close.as_ref().unwrap();
+    assert_eq!((close.outcome, close.first_byte_ms, close.faults.len()), (Outcome::Ok, Some(9), 0));
+    assert!(!closed.usage_news && !exchange.is_open());
+}
+
+#[test]
+fn a_caller_that_leaves_gets_an_entry_with_what_was_known() {
+    let mut exchange = exchange("/v1/messages", r#"{"model":"mock-small","stream":true,"messages":[]}"#);
+    exchange.attempt(1);
+    exchange.respond(200, &content_type("text/event-stream"));
+    let start = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg\",\"model\":\"mock-small\",\"usage\":{\"input_tokens\":100,\"output_tokens\":1}}}\n\n";
+    exchange.push(Bytes::from_static(start.as_bytes()), false, 2);
+    assert!(exchange.news(2).is_none());
+    let mut closed = exchange.close(&Ending::ClientClosed, 3).unwrap();
+    let mut events = vec![];
+    closed.append(|record| events.push(record.event.clone()));
+    assert!(matches!(&events[..], [Event::Usage(_), Event::Close(_)]));
+    let used = closed.used().unwrap();
+    assert_eq!(used.source, ledger::Source::Partial);
+    let usage = &used.lines[0].usage;
+    // The output count in the opening is a placeholder.
+    assert_eq!((usage.of(Dimension::Input), usage.of(Dimension::Output), used.total.to_string().as_str()), (Some(100), None, "0.0001"));
+    assert_eq!(closed.entry.outcome(), Outcome::ClientClosed);
+}
+
+#[test]
+fn outcomes_tell_how_it_ended() {
+    let ok = r#"{"id":"c","model":"mock-small","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#;
+    let rows: &[(u16, &str, Ending, Outcome, ledger::Source)] = &[
+        (200, ok, Ending::Complete, Outcome::Ok, ledger::Source::Reported),
+        (200, &ok[..40], Ending::Complete, Outcome::Truncated, ledger::Source::None),
+        (429, r#"{"error":{"code":"rate_limited"}}"#, Ending::Complete, Outcome::UpstreamError, ledger::Source::None),
+        (200, r#"{"error":{"type":"overloaded_error"}}"#, Ending::Complete, Outcome::UpstreamError, ledger::Source::None),
+        (200, "", Ending::Failed(Error::UpstreamTimeout { provider: "p".to_owned() }), Outcome::UpstreamError, ledger::Source::None),
+        (200, &ok[..40], Ending::Failed(Error::UpstreamBroken { provider: "p".to_owned() }), Outcome::Truncated, ledger::Source::None),
+    ];
+    for (status, body, ending, outcome, source) in rows {
+        let mut exchange = exchange("/v1/chat/completions", r#"{"model":"mock-small"}"#);
+        exchange.attempt(1);
+        exchange.respond(*status, &content_type("application/json"));
+        assert_eq!(exchange.push(Bytes::from((*body).to_owned()), true, 2), body.as_bytes());
+        let closed = exchange.close(ending, 3).unwrap();
+        let got = closed.used().map_or(ledger::Source::None, |used| used.source);
+        assert_eq!((closed.entry.outcome(), got), (*outcome, *source), "{status} {body}");
+    }
+}
+
+#[test]
+fn counting_is_not_billed() {
+    let mut exchange = exchange("/v1/messages/count_tokens", r#"{"model":"mock-small","messages":[]}"#);
+    exchange.attempt(1);
+    exchange.respond(200, &content_type("application/json"));
+    exchange.push(Bytes::from_static(br#"{"input_tokens":5}"#), true, 2);
+    let closed = exchange.close(&Ending::Complete, 3).unwrap();
+    assert!(closed.used().is_none() && !closed.entry.open.billed);
+}
+
+#[test]
+fn compressed_answers_pass_and_are_marked() {
+    let mut exchange = exchange("/v1/chat/completions", r#"{"model":"mock-small"}"#);
+    exchange.attempt(1);
+    let mut headers = content_type("application/json");
+    headers.insert(header::CONTENT_ENCODING, "zstd".parse().unwrap());
+    exchange.respond(200, &headers);
+    assert_eq!(&exchange.push(Bytes::from_static(b"\x28\xb5"), true, 2)[..], b"\x28\xb5");
+    let closed = exchange.close(&Ending::Complete, 3).unwrap();
+    assert!(closed.entry.close.unwrap().faults.contains(&"encoded".to_owned()));
+}

@@ -1,0 +1,357 @@
+//! The heart: one request from its body to its entries. No sockets and no clock of its own; the shell drives it, one
+//! short call a phase, and appends the records it hands out.
+
+mod conceal;
+mod settle;
+
+use crate::config::{Config, Credentials, Upstream};
+use crate::dialect::Dialect;
+use crate::error::Error;
+use crate::ledger::{Close, Entry, Event, Open, Outcome, Record, Used};
+use crate::meter::{Fault, Framing, Meter};
+use crate::price::Moment;
+use crate::rewrite::rewrite;
+use crate::route::{self, Destination, Facts, Head, Route, Target};
+use crate::stream::sse::Sse;
+use bytes::Bytes;
+use conceal::Conceal;
+use http::{HeaderMap, Method, header};
+use std::sync::Arc;
+
+/// Milliseconds since 1970.
+pub type UnixMs = u64;
+
+/// How an attempt came to its end, as the shell saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The upstream's answer was forwarded to its end.
+    Complete,
+    /// The caller left.
+    ClientClosed,
+    /// The gateway gave up on the upstream.
+    Failed(Error),
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct Exchange {
+    config: Arc<Config>,
+    request_id: String,
+    route: Route,
+    query: Option<String>,
+    /// As the upstream gets it; dropped once an answer is committed.
+    body: Bytes,
+    bytes_in: u64,
+    stream: bool,
+    usage_asked: bool,
+    billed: bool,
+    credential: Option<String>,
+    attempts: u32,
+    attempt: Option<Attempt>,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    id: String,
+    open: Record,
+    status: u16,
+    first_byte_ms: Option<UnixMs>,
+    bytes_out: u64,
+    meter: Option<Meter>,
+    conceal: Option<Conceal>,
+    used: Option<Record>,
+    /// How many readings of usage the record reflects.
+    settled: u32,
+}
+
+impl Exchange {
+    /// Plans a request whose body has been read.
+    ///
+    /// # Errors
+    /// If the body is of no use or no upstream fits.
+    pub fn plan(head: &Head<'_>, destination: Destination, body: &Bytes, config: Arc<Config>, request_id: String) -> Result<Self, Error> {
+        let facts = if matches!(destination, Destination::Pass { .. }) { Facts::default() } else { Facts::read(body)? };
+        let route = route::route(head, destination, &facts, &config)?;
+        let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
+        let rewritten = rewrite(body, &facts, &route, upstream);
+        let billed = match route.target {
+            Target::Endpoint(endpoint) => endpoint.is_billed(),
+            // Reading something again is not generating it again.
+            Target::Pass => head.method != Method::GET,
+        };
+        let credential = (upstream.credentials == Credentials::Caller).then(|| caller_credential(head.headers, upstream)).flatten();
+        Ok(Self {
+            request_id,
+            query: head.query.map(str::to_owned),
+            bytes_in: body.len() as u64,
+            stream: facts.stream.is_some_and(|stream| stream.value),
+            usage_asked: rewritten.usage_asked,
+            body: rewritten.body,
+            billed,
+            credential,
+            attempts: 0,
+            attempt: None,
+            route,
+            config,
+        })
+    }
+
+    /// Starts the next attempt. Its record must be appended before the upstream sees anything.
+    pub fn attempt(&mut self, now: UnixMs) -> &Record {
+        self.attempts += 1;
+        let id = uuid::Uuid::now_v7().to_string();
+        let upstream = self.upstream();
+        let (provider, name) = (upstream.map_or("", |upstream| upstream.provider.id), upstream.map_or("", |upstream| &upstream.name));
+        let open = Open {
+            request_id: self.request_id.clone(),
+            attempt: self.attempts,
+            start_ms: now,
+            provider: provider.to_owned(),
+            upstream: name.to_owned(),
+            dialect: self.route.dialect.name().to_owned(),
+            endpoint: match self.route.target {
+                Target::Endpoint(endpoint) => endpoint.name().to_owned(),
+                Target::Pass => self.route.path.clone(),
+            },
+            model_requested: self.route.model_requested.clone(),
+            model: self.route.model.clone(),
+            stream: self.stream,
+            bytes_in: self.bytes_in,
+            billed: self.billed,
+            credential: self.credential.clone(),
+        };
+        let open = Record { id: id.clone(), event: Event::Open(open) };
+        let attempt = Attempt { id, open, status: 0, first_byte_ms: None, bytes_out: 0, meter: None, conceal: None, used: None, settled: 0 };
+        &self.attempt.insert(attempt).open
+    }
+
+    /// True while an attempt is under way.
+    pub fn is_open(&self) -> bool {
+        self.attempt.is_some()
+    }
+
+    /// The upstream chosen.
+    pub fn upstream(&self) -> Option<&Upstream> {
+        self.config.upstreams.get(self.route.upstream)
+    }
+
+    /// The configuration this request was planned with.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        self.route.dialect
+    }
+
+    /// The path and query at the upstream.
+    pub fn path_and_query(&self) -> String {
+        match &self.query {
+            Some(query) => format!("{}?{query}", self.route.path),
+            None => self.route.path.clone(),
+        }
+    }
+
+    /// The body this attempt sends.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// An answer is committed: no other attempt will need the body.
+    pub fn drop_body(&mut self) {
+        self.body = Bytes::new();
+    }
+
+    /// The upstream answered with this head.
+    pub fn respond(&mut self, status: u16, headers: &HeaderMap) {
+        let hides = self.usage_asked && status < 300;
+        let grammar = self.route.dialect.grammar();
+        let Some(attempt) = &mut self.attempt else { return };
+        attempt.status = status;
+        let encoded = headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
+        let framing = if encoded { Framing::Whole } else { framing(headers) };
+        let mut meter = Meter::new(grammar, framing);
+        if encoded {
+            meter.fault(Fault::Encoded);
+        }
+        attempt.conceal = (hides && !encoded).then(Conceal::default);
+        attempt.meter = Some(meter);
+    }
+
+    /// Takes the next chunk of the answer and returns what goes on. If [`Exchange::news`] has a record after this, it
+    /// must be appended before the chunk leaves.
+    pub fn push(&mut self, chunk: Bytes, end: bool, now: UnixMs) -> Bytes {
+        let Some(attempt) = &mut self.attempt else { return chunk };
+        if !chunk.is_empty() {
+            attempt.first_byte_ms.get_or_insert(now);
+        }
+        let out = attempt.forward(chunk, end);
+        attempt.bytes_out += out.len() as u64;
+        out
+    }
+
+    /// Usage that has become final since the last record, as a record to append.
+    pub fn news(&mut self, now: UnixMs) -> Option<&Record> {
+        let attempt = self.attempt.as_ref()?;
+        let found = attempt.meter.as_ref()?.found();
+        if found.usages == attempt.settled || !(found.finished || found.done) {
+            return None;
+        }
+        self.settle(now);
+        self.attempt.as_ref()?.used.as_ref()
+    }
+
+    /// Prices what was found so far into the usage record.
+    fn settle(&mut self, now: UnixMs) {
+        let charged = self.billed && self.attempt.as_ref().is_some_and(|attempt| attempt.status < 400);
+        let (Some(upstream), Some(attempt)) = (self.config.upstreams.get(self.route.upstream), &mut self.attempt) else { return };
+        let Some(meter) = attempt.meter.as_mut().filter(|_| charged) else { return };
+        let found = meter.found();
+        let terms = settle::Terms {
+            upstream,
+            catalog: &self.config.prices,
+            convention: upstream.provider.convention(self.route.dialect),
+            model: &self.route.model,
+            opening_only: self.route.dialect == Dialect::Messages && !found.finished && found.usages == 1,
+            at: Moment { unix_s: i64::try_from(now / 1000).unwrap_or(i64::MAX) },
+        };
+        let (used, faults) = settle::settle(found, &terms);
+        attempt.settled = found.usages;
+        attempt.used = Some(Record { id: attempt.id.clone(), event: Event::Usage(used) });
+        faults.iter().for_each(|fault| meter.fault(fault));
+    }
+
+    /// Ends the attempt: the records to append, and the entry they make.
+    pub fn close(&mut self, ending: &Ending, now: UnixMs) -> Option<Closed> {
+        let whole = *ending == Ending::Complete;
+        let attempt = self.attempt.as_mut()?;
+        let settled = attempt.settled;
+        if let Some(meter) = &mut attempt.meter {
+            meter.finish(whole);
+        }
+        let stale = attempt.meter.as_ref().is_some_and(|meter| meter.found().usages != settled);
+        if stale || attempt.used.is_none() {
+            self.settle(now);
+        }
+        let metered = self.billed;
+        let attempt = self.attempt.take()?;
+        let close = attempt.close(ending, now, metered, matches!(self.route.target, Target::Endpoint(_)));
+        let Event::Open(open) = attempt.open.event else { return None };
+        let used = attempt.used.and_then(|record| match record.event {
+            Event::Usage(used) => Some(used),
+            _ => None,
+        });
+        let usage_news = stale || settled == 0;
+        Some(Closed { entry: Entry { id: attempt.id, open, used, close: Some(close) }, usage_news })
+    }
+}
+
+impl Attempt {
+    fn forward(&mut self, chunk: Bytes, end: bool) -> Bytes {
+        let Some(meter) = self.meter.as_mut().filter(|meter| !meter.found().faults.has(Fault::Encoded)) else {
+            return chunk;
+        };
+        let Some(conceal) = &mut self.conceal else {
+            meter.push(&chunk, |_| {});
+            return chunk;
+        };
+        let out = conceal.push(meter, chunk);
+        if !end {
+            return out;
+        }
+        let rest = conceal.finish(meter.is_at_usage_only());
+        if rest.is_empty() { out } else { [out, rest].concat().into() }
+    }
+
+    fn close(&self, ending: &Ending, now: UnixMs, metered: bool, endpoint: bool) -> Close {
+        let found = self.meter.as_ref().map(Meter::found);
+        let faults = found.map(|found| found.faults).unwrap_or_default();
+        let carried = found.and_then(|found| found.error.clone());
+        let cut_off = faults.has(Fault::CutOff) && endpoint;
+        let outcome = match ending {
+            Ending::ClientClosed => Outcome::ClientClosed,
+            _ if self.status >= 400 || carried.is_some() => Outcome::UpstreamError,
+            Ending::Failed(_) if self.first_byte_ms.is_none() => Outcome::UpstreamError,
+            Ending::Failed(_) => Outcome::Truncated,
+            Ending::Complete if cut_off && self.status < 300 => Outcome::Truncated,
+            Ending::Complete => Outcome::Ok,
+        };
+        let error = match ending {
+            Ending::Failed(error) => Some(error.code().to_owned()),
+            _ => carried,
+        };
+        Close {
+            end_ms: now,
+            first_byte_ms: self.first_byte_ms,
+            status: self.status,
+            outcome,
+            error,
+            faults: faults.iter().map(|fault| fault.name().to_owned()).collect(),
+            bytes_out: self.bytes_out,
+            metered,
+        }
+    }
+}
+
+/// What is left to do when an attempt has ended.
+#[derive(Debug)]
+pub struct Closed {
+    pub entry: Entry,
+    usage_news: bool,
+}
+
+impl Closed {
+    /// The records that have not been appended yet. The entry's parts are lent to `append` and stay.
+    pub fn append(&mut self, mut append: impl FnMut(&Record)) {
+        let mut lend = |event: Event, id: &mut String| {
+            let record = Record { id: std::mem::take(id), event };
+            append(&record);
+            *id = record.id;
+            record.event
+        };
+        let id = &mut self.entry.id;
+        if let Some(used) = self.entry.used.take_if(|_| self.usage_news)
+            && let Event::Usage(used) = lend(Event::Usage(used), id)
+        {
+            self.entry.used = Some(used);
+        }
+        if let Some(close) = self.entry.close.take()
+            && let Event::Close(close) = lend(Event::Close(close), id)
+        {
+            self.entry.close = Some(close);
+        }
+    }
+
+    /// The usage, if there is any.
+    pub fn used(&self) -> Option<&Used> {
+        self.entry.used.as_ref()
+    }
+}
+
+fn framing(headers: &HeaderMap) -> Framing {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.contains("event-stream") {
+        Framing::Sse(Sse::default())
+    } else if kind.contains("json") && !kind.contains("stream") {
+        Framing::Whole
+    } else {
+        Framing::Undecided
+    }
+}
+
+/// A short hash by which a caller's own credential can be told from another's.
+fn caller_credential(headers: &HeaderMap, upstream: &Upstream) -> Option<String> {
+    use std::hash::{Hash, Hasher};
+    let name = match upstream.auth {
+        crate::provider::Auth::Header(name) => name,
+        _ => header::AUTHORIZATION.as_str(),
+    };
+    let value = headers.get(name)?;
+    let mut hasher = std::hash::DefaultHasher::new();
+    value.as_bytes().hash(&mut hasher);
+    Some(format!("{:016x}", hasher.finish()))
+}
+
+#[cfg(test)]
+#[path = "exchange_tests.rs"]
+mod tests;

@@ -1,0 +1,85 @@
+//! Settling: what a meter found becomes lines, charges and a usage record.
+
+use crate::config::Upstream;
+use crate::ledger::{Line, Source, Used};
+use crate::meter::{Fault, Faults, Found};
+use crate::price::{Catalog, Moment, PicoUsd, Query, charge};
+use crate::usage::{Convention, Dimension, Reported, Usage};
+
+/// What settling needs besides what was found.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    pub upstream: &'a Upstream,
+    pub catalog: &'a Catalog,
+    pub convention: Convention,
+    /// The model that was asked for, in case the answer names none that has a price.
+    pub model: &'a str,
+    /// Only the opening numbers of a stream came (Anthropic): its output count is a placeholder.
+    pub opening_only: bool,
+    pub at: Moment,
+}
+
+/// The usage record, and defects found on the way.
+pub fn settle(found: &Found, terms: &Terms<'_>) -> (Used, Faults) {
+    let mut faults = Faults::default();
+    let mut own = found.reported.clone();
+    own.add(&found.compaction);
+    let mut lines = vec![];
+    if found.has_usage() {
+        let model = if found.model.is_empty() { terms.model } else { &found.model };
+        lines.push(line(found, &own, model, true, terms, &mut faults));
+        for round in &found.rounds {
+            lines.push(line(found, &round.reported, &round.model, false, terms, &mut faults));
+        }
+    }
+    let mut total = PicoUsd::default();
+    for line in &lines {
+        total = total.checked_add(line.charge).unwrap_or_else(|| {
+            faults.add(Fault::Overflow);
+            total
+        });
+    }
+    let source = match (found.has_usage(), found.finished || found.done) {
+        (false, _) => Source::None,
+        (true, true) => Source::Reported,
+        (true, false) => Source::Partial,
+    };
+    let used = Used {
+        source,
+        lines,
+        total,
+        catalog: terms.catalog.version.clone(),
+        provider_cost: found.cost.clone(),
+        response_id: found.id.clone(),
+    };
+    (used, faults)
+}
+
+fn line(found: &Found, reported: &Reported, model: &str, main: bool, terms: &Terms<'_>, faults: &mut Faults) -> Line {
+    let (mut usage, consistent) = reported.settle(terms.convention);
+    if !consistent {
+        faults.add(Fault::Inconsistent);
+    }
+    if terms.opening_only && main {
+        Dimension::ALL.iter().filter(|dimension| dimension.is_output()).for_each(|dimension| usage.set(*dimension, None));
+    }
+    let charge = charge_for(&usage, found, model, main, terms);
+    if charge.overflow {
+        faults.add(Fault::Overflow);
+    }
+    if charge.unknown_tier {
+        faults.add(Fault::UnknownTier);
+    }
+    let unpriced = if charge.unknown_model { vec!["model".to_owned()] } else { charge.unpriced.iter().map(|dimension| dimension.name().to_owned()).collect() };
+    Line { model: model.to_owned(), service_tier: found.tier.clone(), region: found.region.clone(), usage, charge: charge.amount, unpriced }
+}
+
+/// By the model that served; by the one that was asked for if the catalog does not know the former by its name.
+fn charge_for(usage: &Usage, found: &Found, model: &str, main: bool, terms: &Terms<'_>) -> crate::price::Charge {
+    let query = Query { provider: &terms.upstream.catalog, model, tier: &found.tier, region: &found.region, at: terms.at };
+    let served = charge(terms.catalog, &query, usage, u64::from(main));
+    if served.unknown_model && main && model != terms.model {
+        return charge(terms.catalog, &Query { model: terms.model, ..query }, usage, 1);
+    }
+    served
+}

@@ -1,0 +1,111 @@
+//! Entries: the fold of an attempt's records, in whatever order they are read.
+
+use super::record::{Close, Event, Open, Outcome, Record, Used};
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// One attempt: what was asked, what it used, what it costs and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    pub id: String,
+    #[serde(flatten)]
+    pub open: Open,
+    #[serde(flatten)]
+    pub used: Option<Used>,
+    #[serde(flatten)]
+    pub close: Option<Close>,
+}
+
+impl Entry {
+    /// How it ended; an attempt without an end was interrupted.
+    pub fn outcome(&self) -> Outcome {
+        self.close.as_ref().map_or(Outcome::Interrupted, |close| close.outcome)
+    }
+}
+
+/// Collects records into entries.
+#[derive(Debug, Default)]
+pub struct Fold {
+    entries: HashMap<String, (Option<Open>, Option<Used>, Option<Close>)>,
+}
+
+impl Fold {
+    /// Takes the next record; of several usage records the last counts.
+    pub fn add(&mut self, record: Record) {
+        let entry = self.entries.entry(record.id).or_default();
+        match record.event {
+            Event::Open(open) => entry.0 = Some(open),
+            Event::Usage(used) => entry.1 = Some(used),
+            Event::Close(close) => entry.2 = Some(close),
+        }
+    }
+
+    /// The entries by start, and how many had records but no beginning.
+    pub fn finish(self) -> (Vec<Entry>, usize) {
+        let all = self.entries.len();
+        let whole = self.entries.into_iter().filter_map(|(id, (open, used, close))| Some(Entry { id, open: open?, used, close }));
+        let mut entries: Vec<Entry> = whole.collect();
+        entries.sort_by(|a, b| (a.open.start_ms, &a.id).cmp(&(b.open.start_ms, &b.id)));
+        let orphans = all - entries.len();
+        (entries, orphans)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Source;
+    use crate::price::PicoUsd;
+
+    fn open(id: &str, start_ms: u64) -> Record {
+        let open = Open {
+            request_id: "r".to_owned(),
+            attempt: 1,
+            start_ms,
+            provider: "mock".to_owned(),
+            upstream: "mock".to_owned(),
+            dialect: "chat".to_owned(),
+            endpoint: "/chat/completions".to_owned(),
+            model_requested: "m".to_owned(),
+            model: "m".to_owned(),
+            stream: false,
+            bytes_in: 2,
+            billed: true,
+            credential: None,
+        };
+        Record { id: id.to_owned(), event: Event::Open(open) }
+    }
+
+    fn used(id: &str, pico: i128) -> Record {
+        let used = Used {
+            source: Source::Reported,
+            lines: vec![],
+            total: PicoUsd(pico),
+            catalog: "c".to_owned(),
+            provider_cost: None,
+            response_id: String::new(),
+        };
+        Record { id: id.to_owned(), event: Event::Usage(used) }
+    }
+
+    #[test]
+    fn folds_records_in_any_order() {
+        let mut fold = Fold::default();
+        for record in [used("a", 1), open("b", 2), open("a", 1), used("a", 7), used("orphan", 9)] {
+            fold.add(record);
+        }
+        let (entries, orphans) = fold.finish();
+        assert_eq!(orphans, 1);
+        assert_eq!(entries.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(entries[0].used.as_ref().map(|used| used.total.0), Some(7));
+        assert_eq!(entries[1].outcome(), Outcome::Interrupted);
+    }
+
+    #[test]
+    fn records_survive_their_text_form() {
+        for record in [open("a", 1), used("a", i128::from(u64::MAX) * 5)] {
+            let text = serde_json::to_string(&record).unwrap();
+            assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record, "{text}");
+        }
+    }
+}

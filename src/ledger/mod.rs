@@ -1,0 +1,10 @@
+//! The ledger: the durable truth about what was used and what it costs. Records `open`, `usage` and `close` of every
+//! attempt are appended to segment files before the caller can have the end of the answer; an [`Entry`] is their fold.
+
+mod entry;
+mod record;
+mod segment;
+
+pub use entry::{Entry, Fold};
+pub use record::{Close, Event, Line, Open, Outcome, Record, Source, Used};
+pub use segment::{Ledger, RecordReader, read_folder};

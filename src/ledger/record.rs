@@ -1,0 +1,163 @@
+//! Records: what is appended. One JSON line each, told apart by `record`, tied by the entry's `id`.
+
+use crate::price::PicoUsd;
+use crate::usage::{Usage, indexed};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
+
+indexed! {
+    /// How an attempt ended.
+    Outcome {
+        Ok = "ok",
+        /// The caller left before the end.
+        ClientClosed = "client_closed",
+        /// The provider refused or failed, by status or inside the body.
+        UpstreamError = "upstream_error",
+        /// The answer was cut off.
+        Truncated = "truncated",
+        /// The gateway died; what was known stands.
+        Interrupted = "interrupted",
+    }
+}
+
+indexed! {
+    /// How an entry's numbers came about.
+    Source {
+        /// The provider's final usage.
+        Reported = "reported",
+        /// Some of the provider's numbers, but not its final ones.
+        Partial = "partial",
+        /// Nothing was reported.
+        None = "none",
+    }
+}
+
+macro_rules! as_text {
+    ($($name:ident),+) => { $(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(self.name())
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = Cow::<'de, str>::deserialize(from)?;
+                Self::from_name(&text).ok_or_else(|| serde::de::Error::custom(format!("unknown {} `{text}`", stringify!($name))))
+            }
+        }
+    )+ };
+}
+as_text!(Outcome, Source);
+
+impl<'de> Deserialize<'de> for PicoUsd {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(from)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not an amount of pico-dollars"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Usage {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let map = std::collections::BTreeMap::<String, u64>::deserialize(from)?;
+        let known = |(name, count): (String, u64)| {
+            let dimension = crate::usage::Dimension::from_name(&name);
+            dimension.map(|dimension| (dimension, count)).ok_or_else(|| serde::de::Error::custom(format!("unknown dimension `{name}`")))
+        };
+        map.into_iter().map(known).collect::<Result<Vec<_>, _>>().map(|counts| counts.into_iter().collect())
+    }
+}
+
+/// What was used of one model, and what that costs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// The model that served.
+    pub model: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service_tier: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub region: String,
+    pub usage: Usage,
+    pub charge: PicoUsd,
+    /// Dimensions that were used and have no rate, `model` if none has. Empty: the charge is complete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unpriced: Vec<String>,
+}
+
+/// An attempt starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    pub request_id: String,
+    /// From 1.
+    pub attempt: u32,
+    /// Milliseconds since 1970.
+    pub start_ms: u64,
+    pub provider: String,
+    pub upstream: String,
+    pub dialect: String,
+    /// The endpoint, or the path that was let through.
+    pub endpoint: String,
+    pub model_requested: String,
+    pub model: String,
+    /// Streaming was asked for.
+    pub stream: bool,
+    pub bytes_in: u64,
+    /// False for counting endpoints, whose numbers nobody pays for.
+    pub billed: bool,
+    /// A short hash of the caller's own credential, where callers bring theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+}
+
+/// Usage became known. A later one replaces it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    pub source: Source,
+    pub lines: Vec<Line>,
+    /// Sum of the lines.
+    pub total: PicoUsd,
+    /// Which prices were applied.
+    pub catalog: String,
+    /// In US dollars, as the provider wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_cost: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub response_id: String,
+}
+
+/// An attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close {
+    pub end_ms: u64,
+    /// When the first byte of the body came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte_ms: Option<u64>,
+    /// The upstream's status, 0 if there was none.
+    pub status: u16,
+    pub outcome: Outcome,
+    /// The provider's or the gateway's word for what went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
+    pub bytes_out: u64,
+    /// A usage record of this entry must exist; its loss would show.
+    pub metered: bool,
+}
+
+/// What happened to an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Event {
+    Open(Open),
+    Usage(Used),
+    Close(Close),
+}
+
+/// A line of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Of the entry: a UUIDv7, in its text form.
+    pub id: String,
+    #[serde(flatten)]
+    pub event: Event,
+}

@@ -1,0 +1,126 @@
+//! Rewriting: a route and the facts of a body become splices. Only the bytes of `model` and `stream_options` change;
+//! everything else keeps its order, spelling and blanks, since providers cache prompts by their bytes.
+
+use crate::config::Upstream;
+use crate::json::Want::{self, Fields, Take};
+use crate::json::{Scanner, Splices, Visit, text};
+use crate::provider::StreamUsage;
+use crate::route::{Facts, Route, Target};
+use bytes::Bytes;
+use std::ops::Range;
+
+/// A body as the upstream gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewritten {
+    pub body: Bytes,
+    /// Usage was asked for on the caller's behalf: the chunk this adds to the stream is not for the caller.
+    pub usage_asked: bool,
+}
+
+/// Applies what the route demands.
+pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream) -> Rewritten {
+    let mut splices = Splices::default();
+    if let Some(model) = &facts.model
+        && model.value != route.model
+    {
+        splices.replace(model.span.clone(), text::encode(&route.model));
+    }
+    let asks = matches!(route.target, Target::Endpoint(_)) && route.dialect.has_stream_options() && upstream.stream_usage == StreamUsage::OnRequest;
+    let streams = facts.stream.as_ref().filter(|stream| stream.value && asks);
+    let usage_asked = streams.is_some_and(|stream| ask_for_usage(body, facts, stream.span.end, &mut splices));
+    Rewritten { body: splices.apply(body), usage_asked }
+}
+
+const ASK: &[u8] = br#""include_usage":true"#;
+
+/// Sets `stream_options.include_usage`, keeping the caller's other keys; true if that was needed.
+fn ask_for_usage(body: &[u8], facts: &Facts, stream_end: usize, splices: &mut Splices) -> bool {
+    let Some(options) = facts.stream_options.clone() else {
+        return splices.replace(stream_end..stream_end, [&b",\"stream_options\":{"[..], ASK, b"}"].concat());
+    };
+    let raw = body.get(options.clone()).unwrap_or_default();
+    if raw == b"null" {
+        return splices.replace(options, [&b"{"[..], ASK, b"}"].concat());
+    }
+    if !raw.starts_with(b"{") {
+        return false;
+    }
+    match include_usage(raw) {
+        Some(span) if raw.get(span.clone()) == Some(b"true") => false,
+        Some(span) => splices.replace(options.start + span.start..options.start + span.end, "true"),
+        None => {
+            let empty = raw.get(1..).unwrap_or_default().trim_ascii_start().starts_with(b"}");
+            let inside = options.start + 1;
+            splices.replace(inside..inside, if empty { ASK.to_vec() } else { [ASK, b","].concat() })
+        }
+    }
+}
+
+/// Where the value of `include_usage` stands in an object. Of several the last counts, as parsers have it.
+fn include_usage(options: &[u8]) -> Option<Range<usize>> {
+    static ROOT: Want<()> = Fields(&[("include_usage", Take(()))]);
+    #[derive(Default)]
+    struct Span(usize, Option<Range<usize>>);
+    impl Visit<()> for Span {
+        fn begin(&mut self, (): (), at: u64, _: u8) {
+            self.0 = usize::try_from(at).unwrap_or(usize::MAX);
+        }
+        fn bytes(&mut self, (): (), _: &[u8]) {}
+        fn end(&mut self, (): (), at: u64) {
+            self.1 = Some(self.0..usize::try_from(at).unwrap_or(usize::MAX));
+        }
+    }
+    let mut span = Span::default();
+    Scanner::new(&ROOT).push(options, &mut span).ok()?;
+    span.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::{Dialect, Endpoint};
+    use crate::provider;
+
+    fn rewritten(body: &str, model: &str, stream_usage: StreamUsage, dialect: Dialect) -> (String, bool) {
+        let provider = provider::find("openai").unwrap();
+        let upstream = Upstream { stream_usage, ..Upstream::of(provider, "openai") };
+        let facts = Facts::read(body.as_bytes()).unwrap();
+        let route = Route {
+            upstream: 0,
+            target: Target::Endpoint(Endpoint::ChatCompletions),
+            dialect,
+            path: String::new(),
+            model_requested: String::new(),
+            model: model.to_owned(),
+        };
+        let out = rewrite(&Bytes::from(body.to_owned()), &facts, &route, &upstream);
+        (String::from_utf8(out.body.to_vec()).unwrap(), out.usage_asked)
+    }
+
+    #[test]
+    fn changes_nothing_but_what_it_must() {
+        let same = r#"{ "b":1.0e5, "model" :"m","stream" : true, "stream_options": {"include_usage": true , "x":1}}"#;
+        for (body, want, asked) in [
+            (same, same, false),
+            (r#"{"n":1.0,"model":"o/m","z":[1,2]}"#, r#"{"n":1.0,"model":"m","z":[1,2]}"#, false),
+            (r#"{"model":"m","stream":true ,"a":1}"#, r#"{"model":"m","stream":true,"stream_options":{"include_usage":true} ,"a":1}"#, true),
+            (r#"{"stream":true,"model":"m","stream_options":{}}"#, r#"{"stream":true,"model":"m","stream_options":{"include_usage":true}}"#, true),
+            (r#"{"stream_options":{"k":1},"stream":true,"model":"m"}"#, r#"{"stream_options":{"include_usage":true,"k":1},"stream":true,"model":"m"}"#, true),
+            (r#"{"model":"m","stream":true,"stream_options":{"include_usage": false}}"#, r#"{"model":"m","stream":true,"stream_options":{"include_usage": true}}"#, true),
+            (r#"{"model":"m","stream":true,"stream_options":null}"#, r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#, true),
+            (r#"{"model":"m","stream":true,"stream_options":3}"#, r#"{"model":"m","stream":true,"stream_options":3}"#, false),
+            (r#"{"model":"m","stream":false}"#, r#"{"model":"m","stream":false}"#, false),
+        ] {
+            assert_eq!(rewritten(body, "m", StreamUsage::OnRequest, Dialect::Chat), (want.to_owned(), asked), "{body}");
+        }
+    }
+
+    #[test]
+    fn asks_only_where_asking_is_understood() {
+        let body = r#"{"model":"m","stream":true}"#;
+        for (stream_usage, dialect) in [(StreamUsage::Always, Dialect::Chat), (StreamUsage::Unknown, Dialect::Chat), (StreamUsage::OnRequest, Dialect::Responses), (StreamUsage::OnRequest, Dialect::Messages)] {
+            assert_eq!(rewritten(body, "m", stream_usage, dialect), (body.to_owned(), false));
+        }
+        assert!(rewritten(body, "m", StreamUsage::OnRequest, Dialect::Completions).1);
+    }
+}

@@ -1,0 +1,176 @@
+//! What routing and rewriting need to know of a request body, with the spans of what may change.
+
+use crate::error::Error;
+use crate::json::Want::{self, Fields, Take};
+use crate::json::{Malformed, Scanner, Visit, text};
+use std::ops::Range;
+
+/// A value and the bytes it stands in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spanned<T> {
+    pub value: T,
+    pub span: Range<usize>,
+}
+
+/// A request body, as far as it matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    pub model: Option<Spanned<String>>,
+    pub stream: Option<Spanned<bool>>,
+    /// The raw value of `stream_options`.
+    pub stream_options: Option<Range<usize>>,
+    pub messages: bool,
+    pub input: bool,
+    pub prompt: bool,
+    pub system: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    Model,
+    Stream,
+    StreamOptions,
+    Messages,
+    Input,
+    Prompt,
+    System,
+}
+
+static ROOT: Want<Key> = Fields(&[
+    ("model", Take(Key::Model)),
+    ("stream", Take(Key::Stream)),
+    ("stream_options", Take(Key::StreamOptions)),
+    ("messages", Take(Key::Messages)),
+    ("input", Take(Key::Input)),
+    ("prompt", Take(Key::Prompt)),
+    ("system", Take(Key::System)),
+]);
+
+/// A longer model name is refused.
+pub const MODEL_BYTES_MAX: usize = 1024;
+
+impl Facts {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// If it is no JSON object, or says twice what may be said once.
+    pub fn read(body: &[u8]) -> Result<Self, Error> {
+        let mut found = Found::default();
+        let mut scanner = Scanner::new(&ROOT);
+        let broken = scanner.push(body, &mut found).err();
+        match broken {
+            Some(Malformed::TooDeep) => return Err(Error::BadJson { why: "nested too deeply" }),
+            Some(Malformed::Syntax) => return Err(Error::BadJson { why: "a syntax error" }),
+            None if body.trim_ascii_start().first() != Some(&b'{') => return Err(Error::BadJson { why: "expected an object" }),
+            None if !scanner.is_done() => return Err(Error::BadJson { why: "it ends too early" }),
+            None => {}
+        }
+        if let Some(name) = found.duplicate {
+            return Err(Error::DuplicateField { name });
+        }
+        found.into_facts(body)
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    facts: Facts,
+    start: usize,
+    null: bool,
+    model: Option<Range<usize>>,
+    stream: Option<Range<usize>>,
+    duplicate: Option<&'static str>,
+}
+
+impl Found {
+    fn into_facts(self, body: &[u8]) -> Result<Facts, Error> {
+        let mut facts = self.facts;
+        if let Some(span) = self.model {
+            let raw = body.get(span.clone()).unwrap_or_default();
+            if raw != b"null" {
+                let value = text::decode(raw).filter(|model| model.len() <= MODEL_BYTES_MAX);
+                let value = value.ok_or(Error::BadJson { why: "`model` is not a string of reasonable length" })?.into_owned();
+                facts.model = Some(Spanned { value, span });
+            }
+        }
+        if let Some(span) = self.stream {
+            let value = body.get(span.clone()) == Some(b"true");
+            facts.stream = Some(Spanned { value, span });
+        }
+        Ok(facts)
+    }
+
+    fn once(&mut self, taken: bool, name: &'static str) {
+        if taken {
+            self.duplicate.get_or_insert(name);
+        }
+    }
+}
+
+impl Visit<Key> for Found {
+    fn begin(&mut self, _: Key, at: u64, first: u8) {
+        self.start = usize::try_from(at).unwrap_or(usize::MAX);
+        self.null = first == b'n';
+    }
+
+    fn bytes(&mut self, _: Key, _: &[u8]) {}
+
+    fn end(&mut self, key: Key, at: u64) {
+        let span = self.start..usize::try_from(at).unwrap_or(usize::MAX);
+        let there = !self.null;
+        match key {
+            Key::Model => {
+                self.once(self.model.is_some(), "model");
+                self.model = Some(span);
+            }
+            Key::Stream => {
+                self.once(self.stream.is_some(), "stream");
+                self.stream = Some(span);
+            }
+            Key::StreamOptions => {
+                self.once(self.facts.stream_options.is_some(), "stream_options");
+                self.facts.stream_options = Some(span);
+            }
+            Key::Messages => self.facts.messages |= there,
+            Key::Input => self.facts.input |= there,
+            Key::Prompt => self.facts.prompt |= there,
+            Key::System => self.facts.system |= there,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_matters_and_where_it_stands() {
+        let body = br#"{"messages":[{"model":"no"}],"mod\u0065l" : "a\/b" ,"stream":true,"stream_options":{"x":1},"system":null}"#;
+        let facts = Facts::read(body).unwrap();
+        let model = facts.model.unwrap();
+        assert_eq!((model.value.as_str(), &body[model.span]), ("a/b", &br#""a\/b""#[..]));
+        assert_eq!(&body[facts.stream_options.unwrap()], br#"{"x":1}"#);
+        assert!(facts.stream.unwrap().value && facts.messages && !facts.system && !facts.input);
+    }
+
+    #[test]
+    fn refuses_what_could_be_read_two_ways() {
+        for (body, name) in [
+            (r#"{"model":"a","model":"b"}"#, "model"),
+            (r#"{"model":"a","mod\u0065l":"b"}"#, "model"),
+            (r#"{"stream":false,"stream":true}"#, "stream"),
+            (r#"{"stream_options":null,"stream_options":{}}"#, "stream_options"),
+        ] {
+            assert_eq!(Facts::read(body.as_bytes()), Err(Error::DuplicateField { name }), "{body}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_object() {
+        for bad in ["", "[]", "\"s\"", "{", "{}{}", "{\"model\":3}", "{\"a\":tru\u{1}}", "{\"a\" \"b\"}"] {
+            assert!(matches!(Facts::read(bad.as_bytes()), Err(Error::BadJson { .. })), "{bad}");
+        }
+        let long = format!("{{\"model\":\"{}\"}}", "m".repeat(MODEL_BYTES_MAX + 1));
+        assert!(matches!(Facts::read(long.as_bytes()), Err(Error::BadJson { .. })));
+    }
+}

@@ -1,0 +1,242 @@
+//! Routing: from a request to an upstream, an endpoint there and a model. First match wins:
+//!
+//! `x-provider` → path mount → alias → model prefix → model pattern → credential shape → catalog → fallback → a clear
+//! error. The path fixes the dialect where it can, else the body does.
+
+mod facts;
+mod path;
+
+pub use facts::{Facts, Spanned};
+
+use crate::config::{Config, Credentials, Upstream};
+use crate::dialect::{Dialect, Endpoint};
+use crate::error::Error;
+use crate::provider;
+use http::{HeaderMap, Method};
+
+/// Chooses the provider by name.
+pub const PROVIDER_HEADER: &str = "x-provider";
+
+/// The part of a request that routing looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    pub method: &'a Method,
+    /// Without the query.
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+}
+
+/// What an upstream is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Endpoint(Endpoint),
+    /// A path of the allow-list, forwarded as it is.
+    Pass,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Index into the configuration's upstreams.
+    pub upstream: usize,
+    pub target: Target,
+    pub dialect: Dialect,
+    /// The path at the upstream.
+    pub path: String,
+    /// As the caller named it; empty if it did not.
+    pub model_requested: String,
+    /// As the upstream is asked for it.
+    pub model: String,
+}
+
+/// A request as far as its path tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The gateway's own list of models.
+    Models,
+    /// An endpoint, or one the body must tell (`POST /`), perhaps below a mount.
+    Endpoint { mount: Option<usize>, endpoint: Option<Endpoint> },
+    /// Another path below a mount.
+    Pass { mount: usize, path: String },
+}
+
+/// What the path and headers alone say; the body need not have been read.
+///
+/// # Errors
+/// Whatever makes the body not worth reading.
+pub fn destination(head: &Head<'_>, config: &Config) -> Result<Destination, Error> {
+    path::check(head.path)?;
+    let (mount, rest) = path::mount(head.path, config)?;
+    let endpoint = Endpoint::from_path(rest);
+    if endpoint.is_some() || (rest == "/" || rest.is_empty()) && head.method == Method::POST {
+        return if head.method == Method::POST { Ok(Destination::Endpoint { mount, endpoint }) } else { Err(Error::MethodNotAllowed) };
+    }
+    let own_models = mount.is_none() && matches!(rest, "/v1/models" | "/models");
+    match mount {
+        _ if own_models && head.method == Method::GET => Ok(Destination::Models),
+        Some(mount) => pass(head, config, mount, rest),
+        None => Err(Error::NotFound { path: head.path.to_owned() }),
+    }
+}
+
+fn pass(head: &Head<'_>, config: &Config, mount: usize, rest: &str) -> Result<Destination, Error> {
+    let upstream = config.upstreams.get(mount).ok_or(Error::Internal)?;
+    let below = path::below_base(rest, upstream);
+    if !upstream.passes(head.method, below) {
+        return Err(Error::NotAllowed { path: head.path.to_owned() });
+    }
+    Ok(Destination::Pass { mount, path: format!("{}{below}", upstream.base_path) })
+}
+
+/// The dialect in which a caller expects errors, as far as path and headers tell.
+pub fn caller_dialect(path: &str, headers: &HeaderMap) -> Dialect {
+    match Endpoint::from_path(path) {
+        Some(endpoint) => endpoint.dialect(),
+        None if headers.contains_key("anthropic-version") => Dialect::Messages,
+        None => Dialect::Chat,
+    }
+}
+
+/// The whole route, once the body has been read.
+///
+/// # Errors
+/// That no upstream fits, and why.
+pub fn route(head: &Head<'_>, destination: Destination, facts: &Facts, config: &Config) -> Result<Route, Error> {
+    let (mount, endpoint) = match destination {
+        Destination::Endpoint { mount, endpoint } => (mount, endpoint),
+        Destination::Pass { mount, path } => {
+            let dialect = caller_dialect(&path, head.headers);
+            return Ok(Route { upstream: mount, target: Target::Pass, dialect, path, model_requested: String::new(), model: String::new() });
+        }
+        Destination::Models => return Err(Error::Internal),
+    };
+    let requested = facts.model.as_ref().map_or("", |model| model.value.as_str());
+    let (at, model) = choose(head, mount, requested, config)?;
+    let upstream = config.upstreams.get(at).ok_or(Error::Internal)?;
+    let endpoint = match endpoint {
+        Some(endpoint) => endpoint,
+        None => guess(facts, upstream)?,
+    };
+    let path = upstream.path(endpoint).ok_or_else(|| Error::NoEndpoint {
+        provider: upstream.name.clone(),
+        path: endpoint.name(),
+        instead: upstream.endpoints.iter().map(|endpoint| endpoint.name()).collect::<Vec<_>>().join(", "),
+    })?;
+    Ok(Route {
+        upstream: at,
+        target: Target::Endpoint(endpoint),
+        dialect: endpoint.dialect(),
+        path,
+        model_requested: requested.to_owned(),
+        model: model.to_owned(),
+    })
+}
+
+/// The upstream, and the model as it is called there.
+fn choose<'a>(head: &Head<'_>, mount: Option<usize>, requested: &'a str, config: &'a Config) -> Result<(usize, &'a str), Error> {
+    let named = head.headers.get(PROVIDER_HEADER).map(|value| value.to_str().unwrap_or_default().trim());
+    let fixed = match named {
+        Some(name) => Some(configured(&name.to_ascii_lowercase(), config)?),
+        None => mount,
+    };
+    if let Some(at) = fixed {
+        return Ok((at, without_own_prefix(requested, at, config)));
+    }
+    if let Some((at, model)) = config.aliases.get(requested) {
+        return Ok((*at, model));
+    }
+    if let Some((prefix, model)) = requested.split_once('/')
+        && (config.upstream(prefix).is_some() || provider::find(prefix).is_some())
+    {
+        return Ok((configured(prefix, config)?, model));
+    }
+    let by_model = by_pattern(requested, config)?.or_else(|| by_credential(head.headers, config));
+    match by_model.or_else(|| by_catalog(requested, config)).or(config.fallback) {
+        Some(at) => Ok((at, requested)),
+        None if requested.is_empty() => Err(Error::MissingModel),
+        None => Err(Error::UnknownModel { model: shown(requested) }),
+    }
+}
+
+/// A model name as an error may repeat it.
+fn shown(model: &str) -> String {
+    const SHOWN_BYTES_MAX: usize = 128;
+    let end = model.floor_char_boundary(SHOWN_BYTES_MAX);
+    model.get(..end).unwrap_or_default().to_owned()
+}
+
+fn configured(name: &str, config: &Config) -> Result<usize, Error> {
+    match (config.upstream(name), provider::find(name)) {
+        (Some(at), _) => Ok(at),
+        (None, Some(provider)) => Err(off(provider)),
+        (None, None) => Err(Error::UnknownProvider { provider: shown(name) }),
+    }
+}
+
+fn off(provider: &provider::Provider) -> Error {
+    Error::ProviderOff { provider: provider.id.to_owned(), variable: provider.key_variables.first().copied().unwrap_or_default() }
+}
+
+/// `openai/gpt-5` sent to `openai` means `gpt-5` there; any other prefix is part of the name.
+fn without_own_prefix<'a>(model: &'a str, at: usize, config: &Config) -> &'a str {
+    let upstream = config.upstreams.get(at);
+    let own = |prefix: &str| upstream.is_some_and(|upstream| upstream.name == prefix || upstream.provider.id == prefix);
+    match model.split_once('/') {
+        Some((prefix, rest)) if own(prefix) && !rest.is_empty() && !upstream.is_some_and(|upstream| upstream.serves(model)) => rest,
+        _ => model,
+    }
+}
+
+/// By the looks of the name: what the operator listed first, then what providers are known for.
+fn by_pattern(model: &str, config: &Config) -> Result<Option<usize>, Error> {
+    if model.is_empty() {
+        return Ok(None);
+    }
+    let listed = |upstream: &Upstream| upstream.models.iter().any(|pattern| provider::fits(model, pattern));
+    let known = |upstream: &Upstream| upstream.serves(model);
+    if let Some(at) = config.upstreams.iter().position(listed).or_else(|| config.upstreams.iter().position(known)) {
+        return Ok(Some(at));
+    }
+    // Known to belong to a provider that is off: better to say so than to guess, unless something else may take it.
+    let owner = provider::REGISTRY.iter().find(|provider| provider.models.iter().any(|pattern| provider::fits(model, pattern)));
+    match owner {
+        Some(owner) if config.fallback.is_none() && by_catalog(model, config).is_none() => Err(off(owner)),
+        _ => Ok(None),
+    }
+}
+
+/// By the shape of the caller's credential, where callers bring their own.
+fn by_credential(headers: &HeaderMap, config: &Config) -> Option<usize> {
+    config.upstreams.iter().position(|upstream| {
+        let fits = |(name, prefix): &(&str, &str)| headers.get(*name).is_some_and(|value| value.as_bytes().starts_with(prefix.as_bytes()));
+        upstream.credentials == Credentials::Caller && upstream.provider.credentials.iter().any(fits)
+    })
+}
+
+fn by_catalog(model: &str, config: &Config) -> Option<usize> {
+    if model.is_empty() {
+        return None;
+    }
+    config.upstreams.iter().position(|upstream| config.prices.model(&upstream.catalog, model).is_some())
+}
+
+/// The endpoint of a body sent to no path in particular.
+fn guess(facts: &Facts, upstream: &Upstream) -> Result<Endpoint, Error> {
+    let messages_first = upstream.endpoints.first() == Some(&Endpoint::Messages) || facts.system;
+    if facts.messages && messages_first && upstream.endpoints.contains(&Endpoint::Messages) {
+        Ok(Endpoint::Messages)
+    } else if facts.messages {
+        Ok(Endpoint::ChatCompletions)
+    } else if facts.input {
+        Ok(Endpoint::Responses)
+    } else if facts.prompt {
+        Ok(Endpoint::Completions)
+    } else {
+        Err(Error::UnknownFormat)
+    }
+}
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;

@@ -1,0 +1,57 @@
+//! Paths: what is refused outright, and what a mount leaves.
+
+use super::{Error, off};
+use crate::config::{Config, Upstream};
+use crate::provider;
+
+/// Longest path that is looked at.
+pub const PATH_BYTES_MAX: usize = 4096;
+
+/// Refuses segments that could leave their place, in plain or encoded form.
+pub fn check(path: &str) -> Result<(), Error> {
+    let leaves = |segment: &str| {
+        let plain = percent_encoding::percent_decode_str(segment).collect::<Vec<u8>>();
+        matches!(plain.as_slice(), b"." | b"..") || plain.iter().any(|byte| matches!(byte, b'/' | b'\\') || byte.is_ascii_control())
+    };
+    if path.len() > PATH_BYTES_MAX || !path.starts_with('/') || path.split('/').any(leaves) {
+        return Err(Error::BadPath);
+    }
+    Ok(())
+}
+
+/// The upstream mounted at the first segment, and the path below it (with its slash). A known provider that is not
+/// configured is told apart from a path that means nothing.
+pub fn mount<'a>(path: &'a str, config: &Config) -> Result<(Option<usize>, &'a str), Error> {
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    let (first, rest) = match inner.find('/') {
+        Some(at) => inner.split_at(at),
+        None => (inner, ""),
+    };
+    match (config.upstream(first), provider::find(first)) {
+        (Some(at), _) => Ok((Some(at), rest)),
+        (None, Some(provider)) => Err(off(provider)),
+        (None, None) => Ok((None, path)),
+    }
+}
+
+/// A path below a mount, relative to the upstream's base path: clients put their own idea of it in front.
+pub fn below_base<'a>(rest: &'a str, upstream: &Upstream) -> &'a str {
+    let own = rest.strip_prefix(upstream.base_path.as_str()).filter(|below| below.is_empty() || below.starts_with('/'));
+    own.or_else(|| rest.strip_prefix("/v1").filter(|below| below.starts_with('/'))).unwrap_or(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_paths_that_leave_their_place() {
+        for bad in ["/a/../b", "/a/%2e%2E/b", "/./a", "/a%2fb", "/a%5cb", "a", "/a%00", "/a/%2e"] {
+            assert_eq!(check(bad), Err(Error::BadPath), "{bad}");
+        }
+        for good in ["/", "/openai/v1/chat/completions", "/a.b/..c", "/model/x%3A0/converse"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        assert_eq!(check(&format!("/{}", "a".repeat(PATH_BYTES_MAX))), Err(Error::BadPath));
+    }
+}

@@ -1,0 +1,99 @@
+use super::*;
+use crate::config::{Source, load};
+
+/// All providers configured, a custom one too; `caller` lets callers bring keys to Anthropic and Groq.
+fn config(extra: &str) -> Config {
+    static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("tollgate-route-{}-{count}.yaml", std::process::id()));
+    std::fs::write(&path, extra).unwrap();
+    let config = load(&Source::File(path.clone()), &|name| name.ends_with("_API_KEY").then(|| "key".to_owned()));
+    std::fs::remove_file(&path).unwrap();
+    config.unwrap_or_else(|list| panic!("{list:?}"))
+}
+
+const OWN: &str = "providers: {own: {base_url: 'http://h:1/v1', models: ['llama-*']}}\naliases: {fast: openai/gpt-5-mini}";
+
+fn go(config: &Config, path: &str, headers: &[(&str, &str)], body: &str) -> Result<String, Error> {
+    let headers: HeaderMap = headers.iter().map(|(name, value)| (http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap())).collect();
+    let head = Head { method: &Method::POST, path, query: None, headers: &headers };
+    let destination = destination(&head, config)?;
+    let route = route(&head, destination, &Facts::read(body.as_bytes())?, config)?;
+    Ok(format!("{} {} {}", config.upstreams[route.upstream].name, route.path, route.model))
+}
+
+#[test]
+fn the_first_rule_that_matches_wins() {
+    let config = config(OWN);
+    let chat = "/v1/chat/completions";
+    for (path, headers, body, want) in [
+        (chat, &[("x-provider", "groq")][..], r#"{"model":"gpt-5"}"#, "groq /openai/v1/chat/completions gpt-5"),
+        (chat, &[("x-provider", "OpenAI")], r#"{"model":"openai/gpt-5"}"#, "openai /v1/chat/completions gpt-5"),
+        ("/groq/openai/v1/chat/completions", &[], r#"{"model":"openai/gpt-oss-120b"}"#, "groq /openai/v1/chat/completions openai/gpt-oss-120b"),
+        ("/perplexity/chat/completions", &[], r#"{"model":"x"}"#, "perplexity /chat/completions x"),
+        ("/openrouter/v1/chat/completions", &[], r#"{"model":"openrouter/auto"}"#, "openrouter /api/v1/chat/completions openrouter/auto"),
+        (chat, &[], r#"{"model":"fast"}"#, "openai /v1/chat/completions gpt-5-mini"),
+        (chat, &[], r#"{"model":"own/anything"}"#, "own /v1/chat/completions anything"),
+        (chat, &[], r#"{"model":"openrouter/openai/gpt-5"}"#, "openrouter /api/v1/chat/completions openai/gpt-5"),
+        (chat, &[], r#"{"model":"llama-3.3"}"#, "own /v1/chat/completions llama-3.3"),
+        (chat, &[], r#"{"model":"accounts/fireworks/models/x"}"#, "fireworks /inference/v1/chat/completions accounts/fireworks/models/x"),
+        ("/v1/responses", &[], r#"{"model":"o3"}"#, "openai /v1/responses o3"),
+        ("/v1/messages", &[], r#"{"model":"claude-sonnet-4-5"}"#, "anthropic /v1/messages claude-sonnet-4-5"),
+        ("/v1/messages/count_tokens", &[], r#"{"model":"claude-sonnet-4-5"}"#, "anthropic /v1/messages/count_tokens claude-sonnet-4-5"),
+        (chat, &[], r#"{"model":"claude-sonnet-4-5"}"#, "anthropic /v1/chat/completions claude-sonnet-4-5"),
+        (chat, &[], r#"{"model":"grok-4"}"#, "xai /v1/chat/completions grok-4"),
+        (chat, &[], r#"{"model":"meta-llama/Llama-3.3-70B-Instruct-Turbo"}"#, "together /v1/chat/completions meta-llama/Llama-3.3-70B-Instruct-Turbo"),
+        ("/", &[], r#"{"model":"gpt-5","messages":[]}"#, "openai /v1/chat/completions gpt-5"),
+        ("/", &[], r#"{"model":"gpt-5","input":"x"}"#, "openai /v1/responses gpt-5"),
+        ("/", &[], r#"{"model":"davinci-002","prompt":"x"}"#, "openai /v1/completions davinci-002"),
+        ("/", &[], r#"{"model":"claude-x","messages":[]}"#, "anthropic /v1/messages claude-x"),
+        ("/openai", &[], r#"{"input":"x"}"#, "openai /v1/responses "),
+    ] {
+        assert_eq!(go(&config, path, headers, body).as_deref(), Ok(want), "{path} {body}");
+    }
+}
+
+#[test]
+fn says_why_there_is_no_route() {
+    let bare = config("environment_providers: false");
+    let all = config(OWN);
+    let chat = "/v1/chat/completions";
+    for (config, path, headers, body, code) in [
+        (&all, chat, &[][..], r#"{"model":"nobody-knows"}"#, "model_not_found"),
+        (&all, chat, &[], "{}", "missing_model"),
+        (&all, chat, &[("x-provider", "nobody")], "{}", "unknown_provider"),
+        (&all, "/v1/messages", &[], r#"{"model":"gpt-5"}"#, "endpoint_not_supported"),
+        (&all, "/", &[], r#"{"model":"gpt-5","contents":[]}"#, "unknown_format"),
+        (&all, "/v2/else", &[], "{}", "not_found"),
+        (&all, "/openai/v1/files", &[], "{}", "path_not_allowed"),
+        (&all, "/openai/../x", &[], "{}", "invalid_path"),
+        (&bare, chat, &[], r#"{"model":"openai/gpt-5"}"#, "provider_not_configured"),
+        (&bare, chat, &[], r#"{"model":"claude-sonnet-4-5"}"#, "provider_not_configured"),
+        (&bare, "/groq/v1/chat/completions", &[], "{}", "provider_not_configured"),
+    ] {
+        assert_eq!(go(config, path, headers, body).map_err(|error| error.code()), Err(code), "{path} {body}");
+    }
+}
+
+#[test]
+fn a_providers_own_shape_of_key_leads_to_it_only_where_callers_bring_keys() {
+    let config = config("providers: {anthropic: {credentials: caller}, groq: {credentials: caller}}");
+    let chat = "/v1/chat/completions";
+    let groq = go(&config, chat, &[("authorization", "Bearer gsk_1")], r#"{"model":"nobody-knows"}"#);
+    assert_eq!(groq.as_deref(), Ok("groq /openai/v1/chat/completions nobody-knows"));
+    let openai = go(&config, chat, &[("authorization", "Bearer sk-proj-1")], r#"{"model":"nobody-knows"}"#);
+    assert_eq!(openai.map_err(|error| error.code()), Err("model_not_found"));
+}
+
+#[test]
+fn other_paths_pass_by_the_list_alone() {
+    let config = config("providers: {openai: {allow: ['POST /moderations']}}");
+    let headers = HeaderMap::new();
+    let at = |method: &Method, path: &str| destination(&Head { method, path, query: None, headers: &headers }, &config);
+    assert!(matches!(at(&Method::GET, "/openai/v1/models/gpt-5"), Ok(Destination::Pass { path, .. }) if path == "/v1/models/gpt-5"));
+    assert!(matches!(at(&Method::POST, "/openai/moderations"), Ok(Destination::Pass { path, .. }) if path == "/v1/moderations"));
+    assert!(matches!(at(&Method::DELETE, "/openai/v1/models/x"), Err(Error::NotAllowed { .. })));
+    assert!(matches!(at(&Method::GET, "/openai/v1/responses/resp_1"), Err(Error::NotAllowed { .. })));
+    assert_eq!(at(&Method::GET, "/v1/models"), Ok(Destination::Models));
+    assert_eq!(at(&Method::GET, "/v1/chat/completions"), Err(Error::MethodNotAllowed));
+}
