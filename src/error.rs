@@ -7,10 +7,16 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The body is not a JSON object, or is nested too deeply.
-    BadJson { why: &'static str },
+    BadJson {
+        why: &'static str,
+    },
     /// A field that decides over routing or billing stands there twice.
-    DuplicateField { name: &'static str },
-    BodyTooLarge { bytes_max: u64 },
+    DuplicateField {
+        name: &'static str,
+    },
+    BodyTooLarge {
+        bytes_max: u64,
+    },
     /// The body did not arrive in time.
     BodyTimeout,
     /// The client left or broke off while sending the body.
@@ -19,26 +25,47 @@ pub enum Error {
     BodyBudget,
     MissingModel,
     /// No rule says which provider serves this model.
-    UnknownModel { model: String },
+    UnknownModel {
+        model: String,
+    },
     /// The provider is known but has no key or address here.
-    ProviderOff { provider: String, variable: &'static str },
-    UnknownProvider { provider: String },
+    ProviderOff {
+        provider: String,
+        variable: &'static str,
+    },
+    UnknownProvider {
+        provider: String,
+    },
     /// The provider has no such endpoint.
-    NoEndpoint { provider: String, path: &'static str, instead: String },
+    NoEndpoint {
+        provider: String,
+        path: &'static str,
+        instead: String,
+    },
     /// The body's format cannot be told, or is not spoken.
     UnknownFormat,
-    NotFound { path: String },
+    NotFound {
+        path: String,
+    },
     MethodNotAllowed,
     /// The path is not allowed by the provider's list.
-    NotAllowed { path: String },
+    NotAllowed {
+        path: String,
+    },
     /// A path segment that could leave its place (`..`, encoded slashes).
     BadPath,
     ForbiddenHost,
     CrossSite,
     /// The upstream refused, reset or could not be reached.
-    UpstreamUnreachable { provider: String },
-    UpstreamBroken { provider: String },
-    UpstreamTimeout { provider: String },
+    UpstreamUnreachable {
+        provider: String,
+    },
+    UpstreamBroken {
+        provider: String,
+    },
+    UpstreamTimeout {
+        provider: String,
+    },
     /// The ledger cannot be written, and policy says that nothing is served unbilled.
     Unbillable,
     Internal,
@@ -117,21 +144,29 @@ impl fmt::Display for Error {
             Self::BodyTimeout => to.write_str("the request body did not arrive in time"),
             Self::BodyBroken => to.write_str("the request body ended early"),
             Self::BodyBudget => to.write_str("the gateway holds as many request bodies as its memory budget allows; try again shortly"),
-            Self::MissingModel => to.write_str("`model` is missing; name a model such as `openai/gpt-5` or choose the provider with the `x-provider` header"),
+            Self::MissingModel => {
+                to.write_str("`model` is missing; name a model such as `openai/gpt-5` or choose the provider with the `x-provider` header")
+            }
             Self::UnknownModel { model } => write!(
                 to,
                 "no configured provider is known to serve `{model}`; write `provider/{model}`, send an `x-provider` header, or list the model in the gateway's configuration (GET /v1/models shows what is there)"
             ),
             Self::ProviderOff { provider, variable: "" } => write!(to, "provider `{provider}` is not configured at this gateway"),
-            Self::ProviderOff { provider, variable } => write!(to, "provider `{provider}` is not configured at this gateway: set {variable} or add it to the configuration"),
+            Self::ProviderOff { provider, variable } => {
+                write!(to, "provider `{provider}` is not configured at this gateway: set {variable} or add it to the configuration")
+            }
             Self::UnknownProvider { provider } => write!(to, "no provider is called `{provider}` here"),
             Self::NoEndpoint { provider, path, instead } => write!(to, "provider `{provider}` has no `{path}`; what it has: {instead}"),
-            Self::UnknownFormat => to.write_str("the format of the request cannot be told: expected `messages`, `input` or `prompt` in the body, or a known path"),
+            Self::UnknownFormat => to.write_str(
+                "the format of the request cannot be told: expected `messages`, `input` or `prompt` in the body, or a known path",
+            ),
             Self::NotFound { path } => write!(to, "there is nothing at `{path}`"),
             Self::MethodNotAllowed => to.write_str("this method is not allowed here"),
             Self::NotAllowed { path } => write!(to, "`{path}` is not on the provider's list of allowed paths"),
             Self::BadPath => to.write_str("the path has a segment that is not allowed"),
-            Self::ForbiddenHost => to.write_str("the Host header names a host this gateway does not answer for; add it to `hosts` in the configuration"),
+            Self::ForbiddenHost => {
+                to.write_str("the Host header names a host this gateway does not answer for; add it to `hosts` in the configuration")
+            }
             Self::CrossSite => to.write_str("requests from other web sites are refused"),
             Self::UpstreamUnreachable { provider } => write!(to, "provider `{provider}` could not be reached"),
             Self::UpstreamBroken { provider } => write!(to, "provider `{provider}` broke off before it answered"),

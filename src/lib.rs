@@ -8,16 +8,29 @@
 //! ```
 
 pub mod config;
-pub mod dialect;
 pub mod error;
+pub mod yaml;
+
 pub mod exchange;
-pub mod json;
-pub mod ledger;
-pub mod meter;
-pub mod price;
-pub mod provider;
-pub mod rewrite;
 pub mod route;
+
+pub mod dialect;
+pub mod provider;
+
+pub mod json;
+pub mod rewrite;
+
+pub mod meter;
 pub mod stream;
 pub mod usage;
-pub mod yaml;
+
+pub mod price;
+
+pub mod ledger;
+
+pub mod access_log;
+pub mod metrics;
+
+pub mod admin;
+pub mod mock;
+pub mod proxy;

@@ -323,7 +323,9 @@ struct OutputItem {
 
 impl Event {
     fn clear(&mut self) {
-        for buffer in [&mut self.usage, &mut self.tool_usage, &mut self.model, &mut self.id, &mut self.tier, &mut self.error, &mut self.kind] {
+        for buffer in
+            [&mut self.usage, &mut self.tool_usage, &mut self.model, &mut self.id, &mut self.tier, &mut self.error, &mut self.kind]
+        {
             buffer.clear();
         }
         let Self { usage, tool_usage, model, id, tier, error, kind, output, .. } = std::mem::take(self);
@@ -533,7 +535,9 @@ impl Found {
 /// A count of tokens; a fraction of zero is tolerated (`12.0`).
 fn count(value: simd_json::tape::Value<'_, '_>) -> Option<u64> {
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    value.as_u64().or_else(|| value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..EXACT_MAX).contains(number)).map(|number| number as u64))
+    value
+        .as_u64()
+        .or_else(|| value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..EXACT_MAX).contains(number)).map(|number| number as u64))
 }
 
 /// `tool_usage.web_search.num_requests` of the Responses API.

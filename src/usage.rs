@@ -238,11 +238,9 @@ impl Reported {
         let (mut usage, mut consistent) = (Usage::default(), true);
         whole.settle_input(convention, &mut usage, &mut consistent);
         whole.settle_output(&mut usage, &mut consistent);
-        for (field, dimension) in [
-            (Field::Citation, Dimension::Citation),
-            (Field::WebSearch, Dimension::WebSearch),
-            (Field::ToolCall, Dimension::ToolCall),
-        ] {
+        for (field, dimension) in
+            [(Field::Citation, Dimension::Citation), (Field::WebSearch, Dimension::WebSearch), (Field::ToolCall, Dimension::ToolCall)]
+        {
             usage.set(dimension, self.of(field));
         }
         if let Some(total) = self.of(Field::Total) {

@@ -150,7 +150,13 @@ impl<'a> Map<'a> {
     }
 
     /// Takes a scalar and reads it, saying what was expected if that fails.
-    pub fn take_as<T>(&mut self, key: &'static str, problems: &mut Problems, expected: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    pub fn take_as<T>(
+        &mut self,
+        key: &'static str,
+        problems: &mut Problems,
+        expected: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
         let (line, text) = self.take_text(key, problems)?;
         let value = read(text);
         if value.is_none() {

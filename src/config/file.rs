@@ -21,7 +21,11 @@ pub enum Source {
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// What a provider made up of a base URL alone is.
-const COMPATIBLE: &Provider = &Provider { id: "compatible", endpoints: &[Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Responses, Endpoint::Embeddings], ..CHAT_COMPATIBLE };
+const COMPATIBLE: &Provider = &Provider {
+    id: "compatible",
+    endpoints: &[Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Responses, Endpoint::Embeddings],
+    ..CHAT_COMPATIBLE
+};
 
 /// Loads and validates a configuration.
 ///
@@ -216,26 +220,39 @@ impl Reader<'_> {
     }
 
     fn upstream(&mut self, name: &str, node: Node<'_>) -> Option<Upstream> {
-        let fit = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte)) && !matches!(name, "v1" | "v1beta" | "." | "..");
+        let fit = !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte))
+            && !matches!(name, "v1" | "v1beta" | "." | "..");
         if !fit {
             self.problems.add(node.line(), format!("`{name}` cannot name a provider: use small letters, digits, `-`, `_` and `.`"));
         }
         let mut map = Map::new(node, &mut self.problems);
-        let kind = map.take_as("kind", &mut self.problems, &format!("a known provider ({})", known()), |text| if text == "compatible" { Some(COMPATIBLE) } else { provider::find(text) });
+        let kind = map.take_as("kind", &mut self.problems, &format!("a known provider ({})", known()), |text| {
+            if text == "compatible" { Some(COMPATIBLE) } else { provider::find(text) }
+        });
         let provider = kind.or_else(|| provider::find(name)).unwrap_or(COMPATIBLE);
         let mut upstream = Upstream::of(provider, name);
         let base_url = self.text(&mut map, "base_url");
         match base_url {
             Some((line, url)) => self.base_url(line, &url, &mut upstream),
-            None if upstream.host.is_empty() => self.problems.add(map.line(), format!("provider `{name}` is not a known one ({}) and needs a `base_url`", known())),
+            None if upstream.host.is_empty() => {
+                self.problems.add(map.line(), format!("provider `{name}` is not a known one ({}) and needs a `base_url`", known()))
+            }
             None => {}
         }
-        upstream.credentials = map.take_as("credentials", &mut self.problems, "`gateway` or `caller`", credentials).unwrap_or(Credentials::Gateway);
+        upstream.credentials =
+            map.take_as("credentials", &mut self.problems, "`gateway` or `caller`", credentials).unwrap_or(Credentials::Gateway);
         upstream.key = self.text(&mut map, "api_key").map(|(_, key)| Secret::new(key));
         if upstream.key.is_none() && upstream.credentials == Credentials::Gateway {
             upstream.key = self.key_from_environment(provider);
             if upstream.key.is_none() && !provider.host.is_empty() && provider.auth != Auth::None && upstream.host == provider.host {
-                self.problems.add(map.line(), format!("provider `{name}` has no key: give `api_key`, set {}, or write `credentials: caller`", provider.key_variables.join(" or ")));
+                self.problems.add(
+                    map.line(),
+                    format!(
+                        "provider `{name}` has no key: give `api_key`, set {}, or write `credentials: caller`",
+                        provider.key_variables.join(" or ")
+                    ),
+                );
             }
         }
         upstream.models = self.texts(&mut map, "models");
@@ -263,7 +280,11 @@ impl Reader<'_> {
         let parsed: Option<http::Uri> = url.parse().ok();
         let parts = parsed.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?, uri.port_u16(), uri.path())));
         match parts {
-            Some((scheme @ ("http" | "https"), host, port, path)) if parsed.as_ref().is_some_and(|uri| uri.query().is_none() && !uri.authority().is_some_and(|authority| authority.as_str().contains('@'))) => {
+            Some((scheme @ ("http" | "https"), host, port, path))
+                if parsed.as_ref().is_some_and(|uri| {
+                    uri.query().is_none() && !uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
+                }) =>
+            {
                 upstream.tls = scheme == "https";
                 upstream.host = host.trim_matches(['[', ']']).to_owned();
                 upstream.port = port.unwrap_or(if upstream.tls { 443 } else { 80 });
@@ -278,14 +299,23 @@ impl Reader<'_> {
         for path in paths {
             match Endpoint::from_name(path) {
                 Some(endpoint) => found.push(endpoint),
-                None => self.problems.add(line, format!("`{path}` is not an endpoint; known: {}", Endpoint::ALL.iter().map(|endpoint| endpoint.name()).collect::<Vec<_>>().join(", "))),
+                None => self.problems.add(
+                    line,
+                    format!(
+                        "`{path}` is not an endpoint; known: {}",
+                        Endpoint::ALL.iter().map(|endpoint| endpoint.name()).collect::<Vec<_>>().join(", ")
+                    ),
+                ),
             }
         }
         found
     }
 
     fn pass(&mut self, line: usize, text: &str) -> Option<Pass> {
-        let pass = text.split_once(' ').and_then(|(method, path)| Some(Pass { method: method.parse().ok()?, path: path.trim().to_owned() })).filter(|pass| pass.path.starts_with('/'));
+        let pass = text
+            .split_once(' ')
+            .and_then(|(method, path)| Some(Pass { method: method.parse().ok()?, path: path.trim().to_owned() }))
+            .filter(|pass| pass.path.starts_with('/'));
         if pass.is_none() {
             self.problems.add(line, format!("`{text}` in `allow` must be a method and a path (POST /moderations)"));
         }
@@ -315,7 +345,9 @@ impl Reader<'_> {
             let upstream = target.and_then(|(upstream, model)| Some((*by_name.get(upstream)?, model.to_owned())));
             match upstream {
                 Some(target) => drop(aliases.insert(name.to_owned(), target)),
-                None => self.problems.add(node.line(), format!("alias `{name}` must be `provider/model` with a configured provider ({})", names(by_name))),
+                None => self
+                    .problems
+                    .add(node.line(), format!("alias `{name}` must be `provider/model` with a configured provider ({})", names(by_name))),
             }
         }
         aliases

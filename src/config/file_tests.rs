@@ -45,7 +45,10 @@ access_log: off
     let config = load_text(text, &[("MY_KEY", "sk-1")]).unwrap();
     assert_eq!((config.listen.len(), config.admin, config.workers), (2, None, 3));
     let vllm = &config.upstreams[config.upstream("vllm").unwrap()];
-    assert_eq!((vllm.tls, vllm.authority().as_str(), vllm.path(Endpoint::ChatCompletions).as_deref()), (false, "10.0.0.5:8000", Some("/v1/chat/completions")));
+    assert_eq!(
+        (vllm.tls, vllm.authority().as_str(), vllm.path(Endpoint::ChatCompletions).as_deref()),
+        (false, "10.0.0.5:8000", Some("/v1/chat/completions"))
+    );
     assert!(vllm.serves("llama-3") && vllm.passes(&http::Method::POST, "/rerank") && !vllm.passes(&http::Method::POST, "/files"));
     assert_eq!(config.aliases["fast"], (config.upstream("openai").unwrap(), "gpt-5-mini".to_owned()));
     assert_eq!((config.bounds.body_bytes_max, config.timeouts.connect.as_secs()), (1 << 20, 2));

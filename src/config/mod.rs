@@ -111,7 +111,8 @@ impl Config {
 
     /// True if a `Host` header may name this gateway; names are compared with their port.
     pub fn answers_for(&self, host: &str) -> bool {
-        let named = |own: &str| own.eq_ignore_ascii_case(host) || host.rsplit_once(':').is_some_and(|(name, _)| own.eq_ignore_ascii_case(name));
+        let named =
+            |own: &str| own.eq_ignore_ascii_case(host) || host.rsplit_once(':').is_some_and(|(name, _)| own.eq_ignore_ascii_case(name));
         let bound = self.listen.iter().map(|listener| listener.address).chain(self.admin);
         let local = |address: SocketAddr| {
             let port = address.port();

@@ -45,7 +45,4 @@ const RESPONSE: &[(&str, Want<Slot>)] = &[
 ];
 
 /// Calls of built-in tools are counted from the output where `tool_usage` is not given.
-static ITEM: Want<Slot> = Fields(&[
-    ("type", Take(Slot::OutputType)),
-    ("action", Fields(&[("type", Take(Slot::OutputAction))])),
-]);
+static ITEM: Want<Slot> = Fields(&[("type", Take(Slot::OutputType)), ("action", Fields(&[("type", Take(Slot::OutputAction))]))]);

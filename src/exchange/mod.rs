@@ -2,7 +2,7 @@
 //! short call a phase, and appends the records it hands out.
 
 mod conceal;
-mod settle;
+pub mod settle;
 
 use crate::config::{Config, Credentials, Upstream};
 use crate::dialect::Dialect;
@@ -121,7 +121,8 @@ impl Exchange {
             credential: self.credential.clone(),
         };
         let open = Record { id: id.clone(), event: Event::Open(open) };
-        let attempt = Attempt { id, open, status: 0, first_byte_ms: None, bytes_out: 0, meter: None, conceal: None, used: None, settled: 0 };
+        let attempt =
+            Attempt { id, open, status: 0, first_byte_ms: None, bytes_out: 0, meter: None, conceal: None, used: None, settled: 0 };
         &self.attempt.insert(attempt).open
     }
 
@@ -133,6 +134,16 @@ impl Exchange {
     /// The upstream chosen.
     pub fn upstream(&self) -> Option<&Upstream> {
         self.config.upstreams.get(self.route.upstream)
+    }
+
+    /// Its place in the configuration.
+    pub fn upstream_index(&self) -> usize {
+        self.route.upstream
+    }
+
+    /// True if what the caller gets may be shorter than what the upstream sends.
+    pub fn changes_length(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.conceal.is_some())
     }
 
     /// The configuration this request was planned with.

@@ -70,7 +70,11 @@ fn line(found: &Found, reported: &Reported, model: &str, main: bool, terms: &Ter
     if charge.unknown_tier {
         faults.add(Fault::UnknownTier);
     }
-    let unpriced = if charge.unknown_model { vec!["model".to_owned()] } else { charge.unpriced.iter().map(|dimension| dimension.name().to_owned()).collect() };
+    let unpriced = if charge.unknown_model {
+        vec!["model".to_owned()]
+    } else {
+        charge.unpriced.iter().map(|dimension| dimension.name().to_owned()).collect()
+    };
     Line { model: model.to_owned(), service_tier: found.tier.clone(), region: found.region.clone(), usage, charge: charge.amount, unpriced }
 }
 

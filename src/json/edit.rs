@@ -13,7 +13,8 @@ impl Splices {
     pub fn replace(&mut self, span: Range<usize>, with: impl Into<Vec<u8>>) -> bool {
         let place = self.0.partition_point(|(other, _)| other.start < span.start || (other.start == span.start && other.end <= span.start));
         let before = place.checked_sub(1).and_then(|place| self.0.get(place));
-        let clear = before.is_none_or(|(other, _)| other.end <= span.start) && self.0.get(place).is_none_or(|(other, _)| span.end <= other.start);
+        let clear =
+            before.is_none_or(|(other, _)| other.end <= span.start) && self.0.get(place).is_none_or(|(other, _)| span.end <= other.start);
         if clear {
             self.0.insert(place, (span, with.into()));
         }

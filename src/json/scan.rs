@@ -482,7 +482,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_json() {
-        for bad in ["{model:1}", r#"{"model":1,}"#, r#"{"a":[1}"#, r#"{"a":{"b":[}}"#, "[1,2", "}", r#"{"a" 1}"#, r#"{"a":1}}"#, "nul l", ""] {
+        for bad in
+            ["{model:1}", r#"{"model":1,}"#, r#"{"a":[1}"#, r#"{"a":{"b":[}}"#, "[1,2", "}", r#"{"a" 1}"#, r#"{"a":1}}"#, "nul l", ""]
+        {
             assert!(scan(&[bad.as_bytes()]).is_err(), "{bad}");
         }
         for good in ["null", "12", "[]", "{}", r#""s""#, "[[],{}]"] {

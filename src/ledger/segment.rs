@@ -221,7 +221,10 @@ mod tests {
     #[test]
     fn counts_what_could_not_be_written() {
         let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger { segments: vec![Mutex::new(Segment { file: File::open(folder.path()).unwrap(), line: vec![] })], failures: AtomicU64::new(0) };
+        let ledger = Ledger {
+            segments: vec![Mutex::new(Segment { file: File::open(folder.path()).unwrap(), line: vec![] })],
+            failures: AtomicU64::new(0),
+        };
         assert!(ledger.append(&close("a")).is_err());
         assert_eq!(ledger.failures(), 1);
     }

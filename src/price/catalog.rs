@@ -82,7 +82,9 @@ impl Price {
             && !self.batch
             && self.from.is_none_or(|from| from <= query.at)
             && self.until.is_none_or(|until| query.at < until)
-            && self.utc_minutes.is_none_or(|(from, until)| if from <= until { (from..until).contains(&minute) } else { minute >= from || minute < until })
+            && self
+                .utc_minutes
+                .is_none_or(|(from, until)| if from <= until { (from..until).contains(&minute) } else { minute >= from || minute < until })
     }
 
     /// The rates for this much input.
@@ -227,7 +229,12 @@ mod tests {
     #[test]
     fn conditions_and_tiers_hold_at_their_edges() {
         let at = |unix_s| Query { provider: "p", model: "a", tier: "", region: "", at: Moment { unix_s } };
-        let night = Price { utc_minutes: Some((22 * 60, 60)), from: Some(Moment { unix_s: 0 }), until: Some(Moment { unix_s: 86_400 }), ..Price::default() };
+        let night = Price {
+            utc_minutes: Some((22 * 60, 60)),
+            from: Some(Moment { unix_s: 0 }),
+            until: Some(Moment { unix_s: 86_400 }),
+            ..Price::default()
+        };
         for (unix_s, want) in [(-1, false), (0, true), (3_599, true), (3_600, false), (22 * 3_600, true), (86_399, true), (86_400, false)] {
             assert_eq!(night.holds(&at(unix_s)), want, "{unix_s}");
         }

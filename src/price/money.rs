@@ -66,7 +66,9 @@ mod tests {
 
     #[test]
     fn reads_and_writes_dollars() {
-        for (dollars, pico, shown) in [("1.5", 1_500_000_000_000, "1.50"), ("0.000000000001", 1, "0.000000000001"), ("-0.25", -250_000_000_000, "-0.25")] {
+        for (dollars, pico, shown) in
+            [("1.5", 1_500_000_000_000, "1.50"), ("0.000000000001", 1, "0.000000000001"), ("-0.25", -250_000_000_000, "-0.25")]
+        {
             let amount = PicoUsd::from_dollars(dollars.parse().unwrap()).unwrap();
             assert_eq!((amount.0, amount.to_string().as_str()), (pico, shown));
         }

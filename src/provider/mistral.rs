@@ -8,7 +8,17 @@ pub const MISTRAL: Provider = Provider {
     host: "api.mistral.ai",
     endpoints: &[Endpoint::ChatCompletions, Endpoint::Embeddings],
     key_variables: &["MISTRAL_API_KEY"],
-    models: &["mistral-*", "ministral-*", "magistral-*", "codestral-*", "devstral-*", "pixtral-*", "voxtral-*", "open-mistral-*", "open-mixtral-*"],
+    models: &[
+        "mistral-*",
+        "ministral-*",
+        "magistral-*",
+        "codestral-*",
+        "devstral-*",
+        "pixtral-*",
+        "voxtral-*",
+        "open-mistral-*",
+        "open-mixtral-*",
+    ],
     // The last chunk carries the usage (recorded), and unknown fields are refused with 422.
     stream_usage: StreamUsage::Always,
     ..CHAT_COMPATIBLE

@@ -25,7 +25,9 @@ pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream) 
     {
         splices.replace(model.span.clone(), text::encode(&route.model));
     }
-    let asks = matches!(route.target, Target::Endpoint(_)) && route.dialect.has_stream_options() && upstream.stream_usage == StreamUsage::OnRequest;
+    let asks = matches!(route.target, Target::Endpoint(_))
+        && route.dialect.has_stream_options()
+        && upstream.stream_usage == StreamUsage::OnRequest;
     let streams = facts.stream.as_ref().filter(|stream| stream.value && asks);
     let usage_asked = streams.is_some_and(|stream| ask_for_usage(body, facts, stream.span.end, &mut splices));
     Rewritten { body: splices.apply(body), usage_asked }
@@ -103,11 +105,31 @@ mod tests {
         for (body, want, asked) in [
             (same, same, false),
             (r#"{"n":1.0,"model":"o/m","z":[1,2]}"#, r#"{"n":1.0,"model":"m","z":[1,2]}"#, false),
-            (r#"{"model":"m","stream":true ,"a":1}"#, r#"{"model":"m","stream":true,"stream_options":{"include_usage":true} ,"a":1}"#, true),
-            (r#"{"stream":true,"model":"m","stream_options":{}}"#, r#"{"stream":true,"model":"m","stream_options":{"include_usage":true}}"#, true),
-            (r#"{"stream_options":{"k":1},"stream":true,"model":"m"}"#, r#"{"stream_options":{"include_usage":true,"k":1},"stream":true,"model":"m"}"#, true),
-            (r#"{"model":"m","stream":true,"stream_options":{"include_usage": false}}"#, r#"{"model":"m","stream":true,"stream_options":{"include_usage": true}}"#, true),
-            (r#"{"model":"m","stream":true,"stream_options":null}"#, r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#, true),
+            (
+                r#"{"model":"m","stream":true ,"a":1}"#,
+                r#"{"model":"m","stream":true,"stream_options":{"include_usage":true} ,"a":1}"#,
+                true,
+            ),
+            (
+                r#"{"stream":true,"model":"m","stream_options":{}}"#,
+                r#"{"stream":true,"model":"m","stream_options":{"include_usage":true}}"#,
+                true,
+            ),
+            (
+                r#"{"stream_options":{"k":1},"stream":true,"model":"m"}"#,
+                r#"{"stream_options":{"include_usage":true,"k":1},"stream":true,"model":"m"}"#,
+                true,
+            ),
+            (
+                r#"{"model":"m","stream":true,"stream_options":{"include_usage": false}}"#,
+                r#"{"model":"m","stream":true,"stream_options":{"include_usage": true}}"#,
+                true,
+            ),
+            (
+                r#"{"model":"m","stream":true,"stream_options":null}"#,
+                r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#,
+                true,
+            ),
             (r#"{"model":"m","stream":true,"stream_options":3}"#, r#"{"model":"m","stream":true,"stream_options":3}"#, false),
             (r#"{"model":"m","stream":false}"#, r#"{"model":"m","stream":false}"#, false),
         ] {
@@ -118,7 +140,12 @@ mod tests {
     #[test]
     fn asks_only_where_asking_is_understood() {
         let body = r#"{"model":"m","stream":true}"#;
-        for (stream_usage, dialect) in [(StreamUsage::Always, Dialect::Chat), (StreamUsage::Unknown, Dialect::Chat), (StreamUsage::OnRequest, Dialect::Responses), (StreamUsage::OnRequest, Dialect::Messages)] {
+        for (stream_usage, dialect) in [
+            (StreamUsage::Always, Dialect::Chat),
+            (StreamUsage::Unknown, Dialect::Chat),
+            (StreamUsage::OnRequest, Dialect::Responses),
+            (StreamUsage::OnRequest, Dialect::Messages),
+        ] {
             assert_eq!(rewritten(body, "m", stream_usage, dialect), (body.to_owned(), false));
         }
         assert!(rewritten(body, "m", StreamUsage::OnRequest, Dialect::Completions).1);

@@ -107,7 +107,14 @@ pub fn route(head: &Head<'_>, destination: Destination, facts: &Facts, config: &
         Destination::Endpoint { mount, endpoint } => (mount, endpoint),
         Destination::Pass { mount, path } => {
             let dialect = caller_dialect(&path, head.headers);
-            return Ok(Route { upstream: mount, target: Target::Pass, dialect, path, model_requested: String::new(), model: String::new() });
+            return Ok(Route {
+                upstream: mount,
+                target: Target::Pass,
+                dialect,
+                path,
+                model_requested: String::new(),
+                model: String::new(),
+            });
         }
         Destination::Models => return Err(Error::Internal),
     };

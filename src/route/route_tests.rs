@@ -15,7 +15,8 @@ fn config(extra: &str) -> Config {
 const OWN: &str = "providers: {own: {base_url: 'http://h:1/v1', models: ['llama-*']}}\naliases: {fast: openai/gpt-5-mini}";
 
 fn go(config: &Config, path: &str, headers: &[(&str, &str)], body: &str) -> Result<String, Error> {
-    let headers: HeaderMap = headers.iter().map(|(name, value)| (http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap())).collect();
+    let headers: HeaderMap =
+        headers.iter().map(|(name, value)| (http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap())).collect();
     let head = Head { method: &Method::POST, path, query: None, headers: &headers };
     let destination = destination(&head, config)?;
     let route = route(&head, destination, &Facts::read(body.as_bytes())?, config)?;
@@ -29,7 +30,12 @@ fn the_first_rule_that_matches_wins() {
     for (path, headers, body, want) in [
         (chat, &[("x-provider", "groq")][..], r#"{"model":"gpt-5"}"#, "groq /openai/v1/chat/completions gpt-5"),
         (chat, &[("x-provider", "OpenAI")], r#"{"model":"openai/gpt-5"}"#, "openai /v1/chat/completions gpt-5"),
-        ("/groq/openai/v1/chat/completions", &[], r#"{"model":"openai/gpt-oss-120b"}"#, "groq /openai/v1/chat/completions openai/gpt-oss-120b"),
+        (
+            "/groq/openai/v1/chat/completions",
+            &[],
+            r#"{"model":"openai/gpt-oss-120b"}"#,
+            "groq /openai/v1/chat/completions openai/gpt-oss-120b",
+        ),
         ("/perplexity/chat/completions", &[], r#"{"model":"x"}"#, "perplexity /chat/completions x"),
         ("/openrouter/v1/chat/completions", &[], r#"{"model":"openrouter/auto"}"#, "openrouter /api/v1/chat/completions openrouter/auto"),
         (chat, &[], r#"{"model":"fast"}"#, "openai /v1/chat/completions gpt-5-mini"),
@@ -42,7 +48,12 @@ fn the_first_rule_that_matches_wins() {
         ("/v1/messages/count_tokens", &[], r#"{"model":"claude-sonnet-4-5"}"#, "anthropic /v1/messages/count_tokens claude-sonnet-4-5"),
         (chat, &[], r#"{"model":"claude-sonnet-4-5"}"#, "anthropic /v1/chat/completions claude-sonnet-4-5"),
         (chat, &[], r#"{"model":"grok-4"}"#, "xai /v1/chat/completions grok-4"),
-        (chat, &[], r#"{"model":"meta-llama/Llama-3.3-70B-Instruct-Turbo"}"#, "together /v1/chat/completions meta-llama/Llama-3.3-70B-Instruct-Turbo"),
+        (
+            chat,
+            &[],
+            r#"{"model":"meta-llama/Llama-3.3-70B-Instruct-Turbo"}"#,
+            "together /v1/chat/completions meta-llama/Llama-3.3-70B-Instruct-Turbo",
+        ),
         ("/", &[], r#"{"model":"gpt-5","messages":[]}"#, "openai /v1/chat/completions gpt-5"),
         ("/", &[], r#"{"model":"gpt-5","input":"x"}"#, "openai /v1/responses gpt-5"),
         ("/", &[], r#"{"model":"davinci-002","prompt":"x"}"#, "openai /v1/completions davinci-002"),

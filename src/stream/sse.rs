@@ -272,7 +272,9 @@ mod tests {
 
     #[test]
     fn tells_events_from_json() {
-        for (body, want) in [("", None), (" \n", None), ("data: x", Some(true)), (": hi", Some(true)), ("{\"d\"", Some(false)), ("\n[", Some(false))] {
+        for (body, want) in
+            [("", None), (" \n", None), ("data: x", Some(true)), (": hi", Some(true)), ("{\"d\"", Some(false)), ("\n[", Some(false))]
+        {
             assert_eq!(looks_like_events(body.as_bytes()), want, "{body:?}");
         }
     }

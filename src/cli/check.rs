@@ -1,0 +1,47 @@
+//! `tollgate check`: what would run.
+
+use tollgate::config::{AccessLog, Config, Credentials};
+
+/// Prints a valid configuration as it was understood.
+pub fn print(config: &Config) {
+    for listener in &config.listen {
+        let kind = if listener.tls.is_some() { "TLS: HTTP/1.1 and HTTP/2" } else { "HTTP/1.1 and h2c" };
+        println!("listen      {} ({kind})", listener.address);
+    }
+    let or_off = |address: Option<std::net::SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    println!("admin       {}", or_off(config.admin));
+    println!("mock        {}", or_off(config.mock));
+    println!("workers     {}", config.workers);
+    println!("data        {}", config.data.display());
+    println!("body        at most {} bytes, {} together", config.bounds.body_bytes_max, config.bounds.body_budget_bytes);
+    for upstream in &config.upstreams {
+        let key = match (&upstream.key, upstream.credentials) {
+            (_, Credentials::Caller) => "callers' keys",
+            (Some(_), _) => "own key",
+            (None, _) => "no key",
+        };
+        let scheme = if upstream.tls { "https" } else { "http" };
+        let rates = config.prices.models(&upstream.catalog).count();
+        println!(
+            "provider    {} → {scheme}://{}{} ({key}, {rates} models priced as {})",
+            upstream.name,
+            upstream.authority(),
+            upstream.base_path,
+            upstream.catalog
+        );
+    }
+    let mut aliases: Vec<_> = config.aliases.iter().collect();
+    aliases.sort();
+    for (name, (at, model)) in aliases {
+        println!("alias       {name} → {}/{model}", config.upstreams.get(*at).map_or("", |upstream| &upstream.name));
+    }
+    if let Some(fallback) = config.fallback.and_then(|at| config.upstreams.get(at)) {
+        println!("fallback    {}", fallback.name);
+    }
+    println!("prices      {}", config.prices.version);
+    match &config.access_log {
+        AccessLog::Off => println!("access log  off"),
+        AccessLog::Stdout => println!("access log  stdout"),
+        AccessLog::File(path) => println!("access log  {}", path.display()),
+    }
+}

@@ -1,0 +1,136 @@
+//! The command line.
+
+mod check;
+mod replay;
+mod usage;
+
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tollgate::config::{self, Config, Source};
+use tollgate::proxy::server::{self, Start};
+
+/// An LLM gateway that charges every request exactly.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (what happens without a command, too)
+    Run(RunOptions),
+    /// Validate a configuration and its prices, and print what would run
+    Check {
+        #[command(flatten)]
+        config: ConfigOption,
+    },
+    /// Serve the mock provider alone
+    Mock {
+        /// Where to listen
+        #[arg(long, default_value = "127.0.0.1:8081")]
+        listen: SocketAddr,
+        /// Threads to serve with
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+    },
+    /// Meter and price a recorded response
+    Replay(replay::Options),
+    /// Sum up the ledger
+    Usage(usage::Options),
+}
+
+#[derive(Debug, Args)]
+struct ConfigOption {
+    /// Configuration file; without one the embedded defaults hold
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct RunOptions {
+    #[command(flatten)]
+    config: ConfigOption,
+    /// Take over the sockets of the running process (send it SIGQUIT next)
+    #[arg(short, long)]
+    upgrade: bool,
+    /// Run in the background
+    #[arg(short, long)]
+    daemon: bool,
+    /// Check that the configuration is valid, then leave
+    #[arg(short, long)]
+    test: bool,
+}
+
+impl ConfigOption {
+    fn load(&self) -> Result<Config, ExitCode> {
+        let source = self.config.clone().map_or(Source::Embedded, Source::File);
+        config::load(&source, &|name| std::env::var(name).ok()).map_err(|problems| {
+            for problem in &problems {
+                eprintln!("error: {problem}");
+            }
+            eprintln!("{} mistake{}; nothing was started", problems.len(), if problems.len() == 1 { "" } else { "s" });
+            ExitCode::from(2)
+        })
+    }
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let done = match cli.command {
+        None => run(&cli.run),
+        Some(Command::Run(options)) => run(&options),
+        Some(Command::Check { config }) => config.load().map(|config| check::print(&config)),
+        Some(Command::Mock { listen, threads }) => {
+            eprintln!("mock provider on http://{listen}");
+            server::run_mock(listen, threads);
+            Ok(())
+        }
+        Some(Command::Replay(options)) => replay::run(&options).map_err(failed),
+        Some(Command::Usage(options)) => usage::run(&options).map_err(failed),
+    };
+    done.map_or_else(|code| code, |()| ExitCode::SUCCESS)
+}
+
+fn failed(why: String) -> ExitCode {
+    eprintln!("error: {why}");
+    ExitCode::FAILURE
+}
+
+fn run(options: &RunOptions) -> Result<(), ExitCode> {
+    let config = options.config.load()?;
+    if options.test {
+        eprintln!("the configuration is valid");
+        return Ok(());
+    }
+    let greeting = greeting(&config);
+    let start = Start { upgrade: options.upgrade, daemon: options.daemon };
+    let (server, state) = server::build(config, start).map_err(|error| failed(error.to_string()))?;
+    eprint!("{greeting}");
+    server::run(server, state);
+    Ok(())
+}
+
+/// What a person who starts the gateway by hand wants to see.
+fn greeting(config: &Config) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    let providers: Vec<_> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    for listener in &config.listen {
+        let scheme = if listener.tls.is_some() { "https" } else { "http" };
+        let _ = writeln!(text, "tollgate {} serves {scheme}://{}", env!("CARGO_PKG_VERSION"), listener.address);
+    }
+    let _ = writeln!(text, "  providers: {}", providers.join(", "));
+    if let Some(admin) = config.admin {
+        let _ = writeln!(text, "  metrics:   http://{admin}/metrics");
+    }
+    let _ = writeln!(text, "  ledger:    {} (`tollgate usage` sums it up)", config.data.join("ledger").display());
+    text
+}

@@ -1,0 +1,119 @@
+//! `tollgate replay`: meters and prices a recorded response without a network.
+
+use clap::Args;
+use serde_json::Value;
+use std::path::PathBuf;
+use tollgate::config::Upstream;
+use tollgate::dialect::Dialect;
+use tollgate::exchange::settle::{Terms, settle};
+use tollgate::meter::{Framing, Meter};
+use tollgate::price::{self, Moment};
+use tollgate::provider::{self, CHAT_COMPATIBLE, Provider};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The response body: JSON or server-sent events
+    file: PathBuf,
+    /// chat, completions, responses, embeddings or messages; told from the body if left out
+    #[arg(long, value_parser = dialect)]
+    dialect: Option<Dialect>,
+    /// Whose rates and conventions apply
+    #[arg(long, default_value = "openai", value_parser = known)]
+    provider: &'static Provider,
+    /// The model that was asked for, in case the body names none
+    #[arg(long, default_value = "")]
+    model: String,
+    /// A price file to lay over the embedded catalog
+    #[arg(long)]
+    prices: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn dialect(text: &str) -> Result<Dialect, String> {
+    Dialect::from_name(text).ok_or_else(|| "expected chat, completions, responses, embeddings or messages".to_owned())
+}
+
+fn known(text: &str) -> Result<&'static Provider, String> {
+    provider::find(text)
+        .ok_or_else(|| format!("known: {}", provider::REGISTRY.iter().map(|provider| provider.id).collect::<Vec<_>>().join(", ")))
+}
+
+pub fn run(options: &Options) -> Result<(), String> {
+    let body = std::fs::read(&options.file).map_err(|error| format!("{}: {error}", options.file.display()))?;
+    let dialect = options.dialect.or_else(|| detect(&body)).ok_or("the dialect cannot be told from the body; give --dialect")?;
+    // The conventions of messages are Anthropic's, unless somebody else is named.
+    let provider = match provider::find("anthropic") {
+        Some(anthropic) if dialect == Dialect::Messages && options.provider.id == "openai" => anthropic,
+        _ => options.provider,
+    };
+    let mut catalog = price::embedded().map_err(|problems| lines(&problems))?;
+    if let Some(path) = &options.prices {
+        price::overlay(&mut catalog, path).map_err(|problems| lines(&problems))?;
+    }
+    let mut meter = Meter::new(dialect.grammar(), Framing::Undecided);
+    meter.push(&body, |_| {});
+    meter.finish(true);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let terms = Terms {
+        upstream: &Upstream::of(if provider.id.is_empty() { &CHAT_COMPATIBLE } else { provider }, provider.id),
+        catalog: &catalog,
+        convention: provider.convention(dialect),
+        model: &options.model,
+        opening_only: false,
+        at: Moment { unix_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX) },
+    };
+    let (used, mut faults) = settle(meter.found(), &terms);
+    meter.found().faults.iter().for_each(|fault| faults.add(fault));
+    let faults: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
+    if options.json {
+        let report = serde_json::json!({"dialect": dialect.name(), "provider": provider.id, "usage": used, "error": meter.found().error, "faults": faults});
+        println!("{report}");
+        return Ok(());
+    }
+    println!("dialect   {}", dialect.name());
+    println!("response  {}", if used.response_id.is_empty() { "-" } else { &used.response_id });
+    for line in &used.lines {
+        println!("model     {} {} {}", line.model, line.service_tier, line.region);
+        for (dimension, count) in line.usage.iter() {
+            println!("  {:<16} {count:>12}", dimension.name());
+        }
+        let missing = if line.unpriced.is_empty() { String::new() } else { format!("  (no price: {})", line.unpriced.join(", ")) };
+        println!("  charge           ${}{missing}", line.charge);
+    }
+    println!("usage     {}", used.source.name());
+    println!("total     ${} by {}", used.total, used.catalog);
+    if let Some(cost) = &used.provider_cost {
+        println!("provider  ${cost} by its own account");
+    }
+    if let Some(error) = &meter.found().error {
+        println!("error     {error}");
+    }
+    if !faults.is_empty() {
+        println!("faults    {}", faults.join(", "));
+    }
+    Ok(())
+}
+
+fn lines(problems: &[tollgate::yaml::Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// By what the body, or its first event, calls itself.
+fn detect(body: &[u8]) -> Option<Dialect> {
+    let text = std::str::from_utf8(body).ok()?;
+    let first = text.lines().find_map(|line| line.strip_prefix("data:")).map_or(text, str::trim);
+    let value: Value = serde_json::from_str(first).ok()?;
+    let name = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    match (name("object"), name("type")) {
+        (object, _) if object.starts_with("chat.completion") => Some(Dialect::Chat),
+        ("text_completion", _) => Some(Dialect::Completions),
+        ("response", _) => Some(Dialect::Responses),
+        ("list", _) => Some(Dialect::Embeddings),
+        (_, kind) if kind.starts_with("response.") => Some(Dialect::Responses),
+        (_, "message" | "message_start") => Some(Dialect::Messages),
+        _ if value.get("choices").is_some() => Some(Dialect::Chat),
+        _ => None,
+    }
+}

@@ -1,0 +1,154 @@
+//! Prometheus metrics, derived from entries. Labels are bounded: providers come from configuration, models from the
+//! price catalog (any other is `other`), all else from fixed lists.
+
+use crate::config::Config;
+use crate::ledger::{Entry, Outcome, Source};
+use prometheus::{Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// Seconds; providers take from tens of milliseconds to minutes.
+const BUCKETS_S: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    attempts: IntCounterVec,
+    refused: IntCounterVec,
+    tokens: IntCounterVec,
+    spend: IntCounterVec,
+    unpriced: IntCounterVec,
+    sources: IntCounterVec,
+    faults: IntCounterVec,
+    duration: HistogramVec,
+    first_byte: HistogramVec,
+    intake: Histogram,
+    /// Requests being served.
+    pub in_flight: IntGauge,
+    /// Ledger records that could not be written.
+    pub ledger_failures: IntCounter,
+    /// Access log lines dropped because the writer could not keep up.
+    pub access_log_dropped: IntCounter,
+}
+
+impl Metrics {
+    /// Registers every metric.
+    ///
+    /// # Errors
+    /// If two share a name.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let histograms = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<HistogramVec> {
+            let histogram = HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS_S.to_vec()), labels)?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok(histogram)
+        };
+        let intake = Histogram::with_opts(
+            HistogramOpts::new("tollgate_request_body_bytes", "Size of request bodies.")
+                .buckets(prometheus::exponential_buckets(256.0, 4.0, 10)?),
+        )?;
+        registry.register(Box::new(intake.clone()))?;
+        let in_flight = IntGauge::new("tollgate_requests_in_flight", "Requests being served.")?;
+        registry.register(Box::new(in_flight.clone()))?;
+        Ok(Self {
+            attempts: counters(
+                "tollgate_attempts_total",
+                "Attempts at providers, by how they ended.",
+                &["provider", "dialect", "outcome", "status"],
+            )?,
+            refused: counters("tollgate_requests_refused_total", "Requests the gateway answered with an error of its own.", &["code"])?,
+            tokens: counters("tollgate_usage_total", "Tokens and other units used, by dimension.", &["provider", "model", "dimension"])?,
+            spend: counters(
+                "tollgate_spend_nano_usd_total",
+                "Charges in nano-dollars, each rounded down; entries have the exact sum.",
+                &["provider", "model"],
+            )?,
+            unpriced: counters("tollgate_unpriced_total", "Entries with usage that has no price.", &["provider", "model"])?,
+            sources: counters("tollgate_usage_source_total", "Entries by how their usage came about.", &["provider", "source"])?,
+            faults: counters("tollgate_faults_total", "Metering defects.", &["provider", "fault"])?,
+            duration: histograms("tollgate_attempt_duration_seconds", "From an attempt's start to its end.", &["provider"])?,
+            first_byte: histograms(
+                "tollgate_time_to_first_byte_seconds",
+                "From an attempt's start to the first byte of the answer's body.",
+                &["provider"],
+            )?,
+            intake,
+            in_flight,
+            ledger_failures: counter("tollgate_ledger_failures_total", "Ledger records that could not be written.")?,
+            access_log_dropped: counter(
+                "tollgate_access_log_dropped_total",
+                "Access log lines dropped because the writer could not keep up.",
+            )?,
+            registry,
+        })
+    }
+
+    /// An attempt ended.
+    pub fn attempt(&self, entry: &Entry, config: &Config) {
+        let provider = entry.open.upstream.as_str();
+        let Some(close) = &entry.close else { return };
+        let status = match close.status {
+            0 => "none",
+            200..300 => "2xx",
+            300..400 => "3xx",
+            400..500 => "4xx",
+            _ => "5xx",
+        };
+        self.attempts.with_label_values(&[provider, entry.open.dialect.as_str(), close.outcome.name(), status]).inc();
+        let seconds = |until: u64| std::time::Duration::from_millis(until.saturating_sub(entry.open.start_ms)).as_secs_f64();
+        self.duration.with_label_values(&[provider]).observe(seconds(close.end_ms));
+        if let Some(first) = close.first_byte_ms {
+            self.first_byte.with_label_values(&[provider]).observe(seconds(first));
+        }
+        for fault in &close.faults {
+            self.faults.with_label_values(&[provider, fault]).inc();
+        }
+        self.usage(entry, config, close.outcome);
+    }
+
+    fn usage(&self, entry: &Entry, config: &Config, outcome: Outcome) {
+        let provider = entry.open.upstream.as_str();
+        let catalog = config.upstream(provider).and_then(|at| config.upstreams.get(at)).map_or("", |upstream| &upstream.catalog);
+        if entry.open.billed && outcome != Outcome::UpstreamError {
+            let source = entry.used.as_ref().map_or(Source::None, |used| used.source);
+            self.sources.with_label_values(&[provider, source.name()]).inc();
+        }
+        for line in entry.used.iter().flat_map(|used| &used.lines) {
+            let model = config.prices.model(catalog, &line.model).map_or("other", |model| &model.id);
+            for (dimension, count) in line.usage.iter().filter(|(_, count)| *count > 0) {
+                self.tokens.with_label_values(&[provider, model, dimension.name()]).inc_by(count);
+            }
+            self.spend.with_label_values(&[provider, model]).inc_by(u64::try_from(line.charge.0 / 1000).unwrap_or(0));
+            if !line.unpriced.is_empty() {
+                self.unpriced.with_label_values(&[provider, model]).inc();
+            }
+        }
+    }
+
+    /// The gateway answered with an error of its own.
+    pub fn refuse(&self, code: &str) {
+        self.refused.with_label_values(&[code]).inc();
+    }
+
+    /// A request body was read.
+    pub fn read_body(&self, bytes: usize) {
+        self.intake.observe(bytes as f64);
+    }
+
+    /// The text exposition.
+    pub fn render(&self) -> String {
+        let mut out = vec![];
+        match TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            Ok(()) => String::from_utf8_lossy(&out).into_owned(),
+            Err(error) => format!("# {error}\n"),
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! The mock provider: answers like the real ones, with believable usage, from nothing but the request. It makes the
+//! first request of a newcomer work without a key, and is the upstream of tests and benchmarks.
+//!
+//! What it does is set by the model's name (`mock-small?chunks=100&delay_ms=5`) or a `mock` object in the body; see
+//! [`Options`].
+
+mod chat;
+mod messages;
+mod responses;
+
+use crate::dialect::{Dialect, Endpoint};
+use bytes::Bytes;
+use serde_json::Value;
+use std::time::Duration;
+
+/// What an answer consists of.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Script {
+    pub status: u16,
+    pub content_type: &'static str,
+    /// Known beforehand, unless the answer is streamed.
+    pub content_length: Option<usize>,
+    pub retry_after_s: Option<u32>,
+    pub steps: Vec<Step>,
+}
+
+/// A part of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    Send(Bytes),
+    Pause(Duration),
+    /// The connection breaks.
+    Cut,
+}
+
+/// Settings of one answer. All are numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Pieces of text in a stream.
+    pub chunks: u64,
+    /// Bytes of text in each.
+    pub bytes: u64,
+    /// Before the first and between any two pieces.
+    pub delay_ms: u64,
+    /// Bytes of each write; 0: an event a write.
+    pub split: u64,
+    /// A status to answer with instead.
+    pub error: u64,
+    /// An error event after so many pieces.
+    pub error_after: Option<u64>,
+    /// The connection breaks after so many pieces (in a document: bytes).
+    pub cut_after: Option<u64>,
+    pub input: Option<u64>,
+    pub cached: Option<u64>,
+    pub output: Option<u64>,
+    pub reasoning: u64,
+    /// 0: no usage is reported.
+    pub usage: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            chunks: 8,
+            bytes: 12,
+            delay_ms: 0,
+            split: 0,
+            error: 0,
+            error_after: None,
+            cut_after: None,
+            input: None,
+            cached: None,
+            output: None,
+            reasoning: 4,
+            usage: 1,
+        }
+    }
+}
+
+impl Options {
+    fn set(&mut self, name: &str, value: u64) {
+        match name {
+            "chunks" => self.chunks = value.min(CHUNKS_MAX),
+            "bytes" => self.bytes = value.min(BYTES_MAX),
+            "delay_ms" => self.delay_ms = value,
+            "split" => self.split = value,
+            "error" => self.error = value,
+            "error_after" => self.error_after = Some(value),
+            "cut_after" => self.cut_after = Some(value),
+            "input" => self.input = Some(value),
+            "cached" => self.cached = Some(value),
+            "output" => self.output = Some(value),
+            "reasoning" => self.reasoning = value,
+            "usage" => self.usage = value,
+            _ => {}
+        }
+    }
+}
+
+/// More pieces are not sent, nor larger ones.
+const CHUNKS_MAX: u64 = 1_000_000;
+const BYTES_MAX: u64 = 8 << 20;
+
+/// A request as the mock sees it.
+#[derive(Debug)]
+pub struct Ask {
+    /// Without the options.
+    pub model: String,
+    pub options: Options,
+    pub stream: bool,
+    /// `stream_options.include_usage`.
+    pub include_usage: bool,
+    /// The first tool offered, if the last message is not a tool's result.
+    pub tool: Option<String>,
+    pub body: Value,
+    /// Makes ids differ.
+    pub serial: u64,
+}
+
+/// Tokens of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    pub input: u64,
+    pub cached: u64,
+    pub output: u64,
+    pub reasoning: u64,
+}
+
+impl Ask {
+    fn read(body: &[u8], serial: u64) -> Option<Self> {
+        let body: Value = serde_json::from_slice(body).ok()?;
+        let named = body.get("model").and_then(Value::as_str).unwrap_or("mock-small");
+        let (model, settings) = named.split_once('?').unwrap_or((named, ""));
+        let mut options = Options::default();
+        for (name, value) in settings.split('&').filter_map(|setting| setting.split_once('=')) {
+            value.parse().into_iter().for_each(|value| options.set(name, value));
+        }
+        for (name, value) in body.get("mock").and_then(Value::as_object).into_iter().flatten() {
+            value.as_u64().into_iter().for_each(|value| options.set(name, value));
+        }
+        Some(Self {
+            model: model.to_owned(),
+            stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
+            include_usage: body.pointer("/stream_options/include_usage").and_then(Value::as_bool).unwrap_or(false),
+            tool: offered_tool(&body),
+            options,
+            body,
+            serial,
+        })
+    }
+
+    /// One of the text's pieces.
+    fn piece(&self, at: u64) -> String {
+        const WORDS: &str = "The quick brown fox jumps over the lazy dog. ";
+        let bytes = usize::try_from(self.options.bytes).unwrap_or(0);
+        let start = usize::try_from(at).unwrap_or(0) * bytes % WORDS.len();
+        WORDS.chars().cycle().skip(start).take(bytes).collect()
+    }
+
+    fn text(&self) -> String {
+        (0..self.options.chunks).map(|at| self.piece(at)).collect()
+    }
+
+    /// About four bytes a token, a quarter of the input from the cache.
+    fn tokens(&self, body_len: usize) -> Tokens {
+        let input = self.options.input.unwrap_or(8 + body_len as u64 / 4);
+        let output = self.options.output.unwrap_or(self.options.chunks * self.options.bytes.div_ceil(4) + self.options.reasoning);
+        Tokens { input, cached: self.options.cached.unwrap_or(input / 4), output, reasoning: self.options.reasoning.min(output) }
+    }
+
+    fn id(&self, prefix: &str) -> String {
+        format!("{prefix}mock{:020}", self.serial)
+    }
+}
+
+fn offered_tool(body: &Value) -> Option<String> {
+    let tool = body.get("tools")?.get(0)?;
+    let name = tool.pointer("/function/name").or(tool.get("name"))?.as_str()?;
+    let last = body.get("messages").or(body.get("input")).and_then(Value::as_array).and_then(|messages| messages.last());
+    let answered = last.is_some_and(|message| {
+        let result = message.pointer("/content/0/type").is_some_and(|kind| kind == "tool_result");
+        message.get("role").is_some_and(|role| role == "tool")
+            || message.get("type").is_some_and(|kind| kind == "function_call_output")
+            || result
+    });
+    (!answered).then(|| name.to_owned())
+}
+
+/// The answer to a request. `serial` makes ids differ.
+pub fn answer(path: &str, body: &[u8], serial: u64) -> Script {
+    if path.ends_with("/models") {
+        return whole(
+            200,
+            &serde_json::json!({"object": "list", "data": [{"id": "mock-small", "object": "model", "created": 0, "owned_by": "mock"}]}),
+        );
+    }
+    let Some(endpoint) = Endpoint::from_path(path) else {
+        return failure(Dialect::Chat, 404, "not_found");
+    };
+    let Some(ask) = Ask::read(body, serial) else {
+        return failure(endpoint.dialect(), 400, "invalid_json");
+    };
+    if let Ok(status @ 400..=599) = u16::try_from(ask.options.error) {
+        return failure(endpoint.dialect(), status, "mock_error");
+    }
+    let tokens = ask.tokens(body.len());
+    match endpoint {
+        Endpoint::ChatCompletions | Endpoint::Completions => chat::answer(&ask, tokens, endpoint == Endpoint::Completions),
+        Endpoint::Embeddings => chat::embeddings(&ask, tokens),
+        Endpoint::Responses | Endpoint::ResponsesCompact => responses::answer(&ask, tokens),
+        Endpoint::Messages => messages::answer(&ask, tokens),
+        Endpoint::ResponsesInputTokens => whole(200, &serde_json::json!({"object": "response.input_tokens", "input_tokens": tokens.input})),
+        Endpoint::MessagesCountTokens => whole(200, &serde_json::json!({"input_tokens": tokens.input})),
+    }
+}
+
+fn failure(dialect: Dialect, status: u16, code: &str) -> Script {
+    let body: Bytes = dialect.error_body(status, code, "the mock was told to fail", "req_mock").into();
+    let retry_after_s = (status == 429 || status == 503).then_some(1);
+    Script { status, content_type: "application/json", content_length: Some(body.len()), retry_after_s, steps: vec![Step::Send(body)] }
+}
+
+fn whole(status: u16, body: &Value) -> Script {
+    let body: Bytes = body.to_string().into();
+    Script {
+        status,
+        content_type: "application/json",
+        content_length: Some(body.len()),
+        retry_after_s: None,
+        steps: vec![Step::Send(body)],
+    }
+}
+
+/// A whole answer, with the delay and cut that were asked for.
+fn document(ask: &Ask, body: &Value) -> Script {
+    let mut script = whole(200, body);
+    if let (Some(cut), Some(Step::Send(body))) = (ask.options.cut_after, script.steps.first_mut()) {
+        body.truncate(usize::try_from(cut).unwrap_or(usize::MAX));
+        script.steps.push(Step::Cut);
+    }
+    script.steps = split(script.steps, ask.options.split);
+    if ask.options.delay_ms > 0 {
+        script.steps.insert(0, Step::Pause(Duration::from_millis(ask.options.delay_ms)));
+    }
+    script
+}
+
+/// A stream: events before the text, one event a piece, events after it.
+fn stream(ask: &Ask, before: Vec<String>, piece: impl Fn(&str) -> String, after: Vec<String>, error: &str) -> Script {
+    let options = &ask.options;
+    let pause = || (options.delay_ms > 0).then(|| Step::Pause(Duration::from_millis(options.delay_ms)));
+    let mut steps: Vec<Step> = before.into_iter().map(|event| Step::Send(event.into())).collect();
+    for at in 0..options.chunks {
+        if options.cut_after == Some(at) || options.error_after == Some(at) {
+            let end = if options.cut_after == Some(at) { Step::Cut } else { Step::Send(error.to_owned().into()) };
+            steps.push(end);
+            return events(split(steps, options.split));
+        }
+        steps.extend(pause());
+        steps.push(Step::Send(piece(&ask.piece(at)).into()));
+    }
+    steps.extend(after.into_iter().map(|event| Step::Send(event.into())));
+    events(split(steps, options.split))
+}
+
+fn events(steps: Vec<Step>) -> Script {
+    Script { status: 200, content_type: "text/event-stream; charset=utf-8", content_length: None, retry_after_s: None, steps }
+}
+
+fn split(steps: Vec<Step>, bytes: u64) -> Vec<Step> {
+    let Some(size) = usize::try_from(bytes).ok().filter(|size| *size > 0) else {
+        return steps;
+    };
+    let cut = |step| match step {
+        Step::Send(mut data) => {
+            let mut pieces = vec![];
+            while data.len() > size {
+                pieces.push(Step::Send(data.split_to(size)));
+            }
+            pieces.push(Step::Send(data));
+            pieces
+        }
+        step => vec![step],
+    };
+    steps.into_iter().flat_map(cut).collect()
+}
+
+fn data(event: &Value) -> String {
+    format!("data: {event}\n\n")
+}
+
+fn named(event: &Value) -> String {
+    format!("event: {}\ndata: {event}\n\n", event.get("type").and_then(Value::as_str).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meter::{Framing, Meter};
+    use crate::usage::{Convention, Dimension};
+
+    fn sent(script: &Script) -> Vec<u8> {
+        let sends = script.steps.iter().filter_map(|step| if let Step::Send(data) = step { Some(data.to_vec()) } else { None });
+        sends.flatten().collect()
+    }
+
+    #[test]
+    fn what_it_answers_meters_to_what_it_was_told() {
+        let settings = r#""mock":{"input":100,"cached":40,"output":30,"reasoning":10,"chunks":3,"split":7}"#;
+        for (path, dialect, convention) in [
+            ("/v1/chat/completions", Dialect::Chat, Convention::OPENAI),
+            ("/v1/completions", Dialect::Completions, Convention::OPENAI),
+            ("/v1/responses", Dialect::Responses, Convention::OPENAI),
+            ("/v1/messages", Dialect::Messages, Convention::ANTHROPIC),
+        ] {
+            for stream in [false, true] {
+                let body = format!(r#"{{"model":"mock-small","stream":{stream},"stream_options":{{"include_usage":true}},{settings}}}"#);
+                let script = answer(path, body.as_bytes(), 1);
+                let mut meter = Meter::new(dialect.grammar(), Framing::Undecided);
+                meter.push(&sent(&script), |_| {});
+                meter.finish(true);
+                let (usage, consistent) = meter.found().reported.settle(convention);
+                assert_eq!(meter.found().faults.iter().count(), 0, "{path} {stream}");
+                assert!(consistent && meter.found().finished && meter.found().model == "mock-small", "{path} {stream}");
+                assert_eq!((usage.sum(Dimension::is_input), usage.of(Dimension::CacheRead)), (Some(100), Some(40)), "{path} {stream}");
+                assert_eq!((usage.sum(Dimension::is_output), usage.of(Dimension::Reasoning)), (Some(30), Some(10)), "{path} {stream}");
+            }
+        }
+    }
+
+    #[test]
+    fn fails_as_told() {
+        let script = answer("/v1/messages", br#"{"model":"mock-small?error=429"}"#, 1);
+        assert_eq!((script.status, script.retry_after_s), (429, Some(1)));
+        assert!(String::from_utf8(sent(&script)).unwrap().contains("rate_limit_error"));
+        let cut = answer("/v1/chat/completions", br#"{"model":"mock-small?cut_after=2","stream":true}"#, 1);
+        assert_eq!(cut.steps.last(), Some(&Step::Cut));
+        assert_eq!(answer("/v1/chat/completions", b"{", 1).status, 400);
+        assert_eq!(answer("/v1/else", b"{}", 1).status, 404);
+    }
+}

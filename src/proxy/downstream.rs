@@ -1,0 +1,195 @@
+//! The downstream wrapper: stands in for the caller's session once its body has been read, and hands Pingora that
+//! body whole, whatever its size, on every attempt.
+//!
+//! Pingora forwards a body that a filter has read only out of a 64 KiB retry buffer; larger ones hang. A `Custom`
+//! session may give its own. The trait is public but hidden, hence the exact version of Pingora.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+use http::HeaderMap;
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
+use pingora::protocols::http::custom::CustomMessageWrite;
+use pingora::protocols::http::custom::server::Session as CustomSession;
+use pingora::protocols::http::{HttpTask, ServerSession};
+use pingora::protocols::l4::socket::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Where the real session waits after the wrapper is gone, also if a panic took the wrapper.
+#[derive(Clone, Default)]
+pub struct Slot(Arc<Mutex<Option<Box<ServerSession>>>>);
+
+/// Replaces `session` by a wrapper that replays `body`.
+pub fn install(session: &mut Box<ServerSession>, body: Bytes) -> Slot {
+    let slot = Slot::default();
+    let inner = std::mem::replace(session, placeholder());
+    **session = ServerSession::Custom(Box::new(Wrapper { inner: Some(inner), slot: slot.clone(), body }));
+    slot
+}
+
+/// Puts the real session back. Nothing happens if that was done before.
+pub fn uninstall(session: &mut Box<ServerSession>, slot: &Slot) {
+    if session.is_custom() {
+        // Dropping the wrapper leaves the inner session in the slot.
+        **session = ServerSession::Custom(Box::new(()));
+    }
+    if let Some(inner) = slot.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        *session = inner;
+    }
+}
+
+fn placeholder() -> Box<ServerSession> {
+    Box::new(ServerSession::Custom(Box::new(())))
+}
+
+struct Wrapper {
+    /// Taken only when dropped.
+    inner: Option<Box<ServerSession>>,
+    slot: Slot,
+    body: Bytes,
+}
+
+impl Drop for Wrapper {
+    fn drop(&mut self) {
+        *self.slot.0.lock().unwrap_or_else(PoisonError::into_inner) = self.inner.take();
+    }
+}
+
+impl Wrapper {
+    fn inner(&self) -> &ServerSession {
+        match &self.inner {
+            Some(inner) => inner,
+            None => unreachable!("the inner session leaves only in drop"),
+        }
+    }
+
+    fn inner_mut(&mut self) -> &mut ServerSession {
+        match &mut self.inner {
+            Some(inner) => inner,
+            None => unreachable!("the inner session leaves only in drop"),
+        }
+    }
+}
+
+type Messages = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
+
+#[async_trait]
+impl CustomSession for Wrapper {
+    fn req_header(&self) -> &RequestHeader {
+        self.inner().req_header()
+    }
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        self.inner_mut().req_header_mut()
+    }
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        Ok(None)
+    }
+    async fn drain_request_body(&mut self) -> Result<()> {
+        self.inner_mut().drain_request_body().await
+    }
+    async fn write_response_header(&mut self, header: Box<ResponseHeader>, _end: bool) -> Result<()> {
+        self.inner_mut().write_response_header(header).await
+    }
+    async fn write_response_header_ref(&mut self, header: &ResponseHeader, _end: bool) -> Result<()> {
+        self.inner_mut().write_response_header_ref(header).await
+    }
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.inner_mut().write_response_body(data, end).await
+    }
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.inner_mut().write_response_trailers(trailers).await
+    }
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        // With the first bytes of an answer no other attempt will follow that could need the body.
+        if !self.body.is_empty() && tasks.iter().any(|task| matches!(task, HttpTask::Body(Some(data), _) if !data.is_empty())) {
+            self.body = Bytes::new();
+        }
+        self.inner_mut().response_duplex_vec(tasks).await
+    }
+    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.inner_mut().set_read_timeout(timeout);
+    }
+    fn get_read_timeout(&self) -> Option<Duration> {
+        self.inner().get_read_timeout()
+    }
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.inner_mut().set_write_timeout(timeout);
+    }
+    fn get_write_timeout(&self) -> Option<Duration> {
+        self.inner().get_write_timeout()
+    }
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.inner_mut().set_total_drain_timeout(timeout);
+    }
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.inner().get_total_drain_timeout()
+    }
+    fn request_summary(&self) -> String {
+        self.inner().request_summary()
+    }
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.inner().response_written()
+    }
+    async fn shutdown(&mut self, _code: u32, _context: &str) {
+        self.inner_mut().shutdown().await;
+    }
+    fn is_body_done(&mut self) -> bool {
+        true
+    }
+    async fn finish(&mut self) -> Result<()> {
+        self.inner_mut().finish_body().await
+    }
+    fn is_body_empty(&mut self) -> bool {
+        self.body.is_empty()
+    }
+    async fn read_body_or_idle(&mut self, _no_body_expected: bool) -> Result<Option<Bytes>> {
+        // The body is here; what remains is to notice that the caller leaves.
+        self.inner_mut().read_body_or_idle(true).await
+    }
+    fn body_bytes_sent(&self) -> usize {
+        self.inner().body_bytes_sent()
+    }
+    fn body_bytes_read(&self) -> usize {
+        self.inner().body_bytes_read()
+    }
+    fn digest(&self) -> Option<&Digest> {
+        self.inner().digest()
+    }
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        self.inner_mut().digest_mut()
+    }
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        self.inner().client_addr()
+    }
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        self.inner().server_addr()
+    }
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        self.inner().to_h1_raw()
+    }
+    fn enable_retry_buffering(&mut self) {}
+    fn retry_buffer_truncated(&self) -> bool {
+        false
+    }
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        (!self.body.is_empty()).then(|| self.body.clone())
+    }
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+    fn take_custom_message_reader(&mut self) -> Option<Messages> {
+        None
+    }
+    fn restore_custom_message_reader(&mut self, _reader: Messages) -> Result<()> {
+        Ok(())
+    }
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+    fn restore_custom_message_writer(&mut self, _writer: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+}

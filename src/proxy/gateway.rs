@@ -1,0 +1,376 @@
+//! `impl ProxyHttp`: each hook does its part and calls the exchange for the rest.
+
+use super::body::{self, Budget, Limits, Permit};
+use super::downstream::{self, Slot};
+use super::head;
+use super::peer::Peer;
+use super::respond;
+use crate::access_log::{Log, Refusal};
+use crate::config::Config;
+use crate::dialect::Dialect;
+use crate::error::Error;
+use crate::exchange::{Ending, Exchange};
+use crate::ledger::{Ledger, Record};
+use crate::metrics::Metrics;
+use crate::route::{self, Destination, Head};
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::http::compression::ResponseCompressionCtx;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{ErrorSource, ErrorType, Result};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What all requests share.
+pub struct State {
+    pub config: ArcSwap<Config>,
+    pub ledger: Ledger,
+    pub metrics: Arc<Metrics>,
+    pub access_log: Log,
+    peers: Vec<Peer>,
+    budget: Arc<Budget>,
+}
+
+impl State {
+    pub fn new(config: Arc<Config>, ledger: Ledger, metrics: Arc<Metrics>, access_log: Log) -> Arc<Self> {
+        let peers = config.upstreams.iter().map(|upstream| Peer::new(upstream, &config.timeouts)).collect();
+        Arc::new(Self { config: ArcSwap::new(config), ledger, metrics, access_log, peers, budget: Budget::new() })
+    }
+
+    fn append(&self, record: &Record) -> bool {
+        let written = self.ledger.append(record);
+        if let Err(error) = &written {
+            self.metrics.ledger_failures.inc();
+            log::error!("a ledger record of entry {} was not written: {error}", record.id);
+        }
+        written.is_ok()
+    }
+
+    /// Ends an attempt: the ledger first, then what is derived from the entry.
+    fn close(&self, exchange: &mut Exchange, ending: &Ending) {
+        if let Some(mut closed) = exchange.close(ending, now_ms()) {
+            closed.append(|record| {
+                self.append(record);
+            });
+            self.metrics.attempt(&closed.entry, exchange.config());
+            self.access_log.entry(&closed.entry);
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The proxy.
+pub struct Gateway(pub Arc<State>);
+
+/// One request's way through the hooks.
+pub struct Ctx {
+    state: Arc<State>,
+    request_id: String,
+    caller_id: Option<HeaderValue>,
+    dialect: Dialect,
+    exchange: Option<Exchange>,
+    slot: Option<Slot>,
+    permit: Option<Permit>,
+    refused: Option<Error>,
+    counted: bool,
+}
+
+impl Drop for Ctx {
+    /// After a panic in a hook nobody calls `logging`: the attempt is closed here.
+    fn drop(&mut self) {
+        if let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.is_open()) {
+            self.state.close(exchange, &Ending::Failed(Error::Internal));
+        }
+        if self.counted {
+            self.state.metrics.in_flight.dec();
+        }
+    }
+}
+
+impl Ctx {
+    fn unwrap_session(&mut self, session: &mut Session) {
+        if let Some(slot) = self.slot.take() {
+            downstream::uninstall(&mut session.downstream_session, &slot);
+        }
+    }
+
+    fn provider(&self) -> String {
+        self.exchange.as_ref().and_then(Exchange::upstream).map(|upstream| upstream.name.clone()).unwrap_or_default()
+    }
+}
+
+impl Gateway {
+    /// Reads and plans a request; what goes wrong is the caller's to hear.
+    async fn plan(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Planned, Error> {
+        let state = &self.0;
+        let config = state.config.load_full();
+        let request = session.req_header();
+        ctx.dialect = route::caller_dialect(request.uri.path(), &request.headers);
+        ctx.caller_id = request.headers.get(&head::CALLER_REQUEST_ID).filter(|id| id.len() <= head::REQUEST_ID_BYTES_MAX).cloned();
+        if !config.anonymous {
+            head::check_origin(request, &config)?;
+        }
+        let head = request_head(request);
+        let destination = route::destination(&head, &config)?;
+        if destination == Destination::Models {
+            return Ok(Planned::Answer(respond::models(&config)));
+        }
+        let limits = Limits {
+            bytes_max: config.bounds.body_bytes_max,
+            budget_bytes: config.bounds.body_budget_bytes,
+            timeout: config.timeouts.body,
+        };
+        let (body, permit) = body::read(&mut session.downstream_session, limits, &state.budget).await?;
+        state.metrics.read_body(body.len());
+        let head = request_head(session.req_header());
+        let exchange = Exchange::plan(&head, destination, &body, config, ctx.request_id.clone())?;
+        ctx.dialect = exchange.dialect();
+        ctx.permit = Some(permit);
+        Ok(Planned::Forward(Box::new(exchange)))
+    }
+
+    async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, error: Error) {
+        respond::error(&mut session.downstream_session, &error, ctx.dialect, &ctx.request_id).await;
+        ctx.refused = Some(error);
+    }
+}
+
+enum Planned {
+    Forward(Box<Exchange>),
+    Answer(Bytes),
+}
+
+fn request_head(request: &RequestHeader) -> Head<'_> {
+    Head { method: &request.method, path: request.uri.path(), query: request.uri.query(), headers: &request.headers }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx {
+            state: self.0.clone(),
+            request_id: String::new(),
+            caller_id: None,
+            dialect: Dialect::Chat,
+            exchange: None,
+            slot: None,
+            permit: None,
+            refused: None,
+            counted: false,
+        }
+    }
+
+    /// None: bodies pass as they are.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        self.0.metrics.in_flight.inc();
+        ctx.counted = true;
+        ctx.request_id = uuid::Uuid::now_v7().to_string();
+        match self.plan(session, ctx).await {
+            Ok(Planned::Forward(exchange)) => {
+                let timeout = exchange.config().timeouts.downstream_write;
+                session.downstream_session.set_write_timeout(Some(timeout));
+                ctx.slot = Some(downstream::install(&mut session.downstream_session, exchange.body().clone()));
+                ctx.exchange = Some(*exchange);
+                Ok(false)
+            }
+            Ok(Planned::Answer(body)) => {
+                respond::write(&mut session.downstream_session, 200, &[], body, &ctx.request_id).await?;
+                Ok(true)
+            }
+            Err(error) => {
+                self.refuse(session, ctx, error).await;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let state = &self.0;
+        // A new context on every attempt: a used one decodes nothing.
+        session.upstream_compression = ResponseCompressionCtx::new(0, true, false);
+        let provider = ctx.provider();
+        let Some(exchange) = &mut ctx.exchange else {
+            return Err(pingora::Error::new_in(ErrorType::InternalError));
+        };
+        if exchange.is_open() {
+            state.close(exchange, &Ending::Failed(Error::UpstreamBroken { provider: provider.clone() }));
+        }
+        if !state.append(exchange.attempt(now_ms())) {
+            ctx.refused = Some(Error::Unbillable);
+            return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
+        }
+        let peer = exchange.upstream_index();
+        match state.peers.get(peer) {
+            Some(peer) => peer.get(&provider).await.map_err(|_| pingora::Error::new_up(ErrorType::ConnectError)),
+            None => Err(pingora::Error::new_in(ErrorType::InternalError)),
+        }
+    }
+
+    async fn upstream_request_filter(&self, _session: &mut Session, request: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
+        let Some(exchange) = &ctx.exchange else { return Ok(()) };
+        let Some(upstream) = exchange.upstream() else { return Ok(()) };
+        head::upstream_request(request, upstream, &exchange.path_and_query(), exchange.body().len(), &ctx.request_id, exchange.config())
+    }
+
+    async fn upstream_response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        if !response.status.is_informational()
+            && let Some(exchange) = &mut ctx.exchange
+        {
+            exchange.respond(response.status.as_u16(), &response.headers);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        let Some(exchange) = &ctx.exchange else { return Ok(()) };
+        if exchange.changes_length() && response.headers.contains_key(header::CONTENT_LENGTH) {
+            response.remove_header(&header::CONTENT_LENGTH);
+            if session.req_header().version == http::Version::HTTP_11 {
+                response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+            }
+        }
+        head::downstream_response(response, &ctx.request_id, ctx.caller_id.take(), exchange.config())
+    }
+
+    fn response_body_filter(&self, _session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Ctx) -> Result<Option<Duration>> {
+        let Some(exchange) = &mut ctx.exchange else { return Ok(None) };
+        let now = now_ms();
+        let chunk = body.take();
+        let given = chunk.is_some();
+        let out = exchange.push(chunk.unwrap_or_default(), end, now);
+        if let Some(record) = exchange.news(now) {
+            self.0.append(record);
+        }
+        if ctx.permit.is_some() && !out.is_empty() {
+            // The answer is committed: nobody needs the request's body any more.
+            exchange.drop_body();
+            ctx.permit = None;
+        }
+        *body = (given || !out.is_empty()).then_some(out);
+        Ok(None)
+    }
+
+    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, _ctx: &mut Ctx, error: Box<pingora::Error>) -> Box<pingora::Error> {
+        error
+    }
+
+    /// Only a connection that was kept alive and found dead is tried again, on a new one: the request was not taken.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<pingora::Error>,
+        _ctx: &mut Ctx,
+        reused: bool,
+    ) -> Box<pingora::Error> {
+        if session.response_written().is_some() || *error.esource() == ErrorSource::Downstream {
+            error.retry = false.into();
+        } else {
+            error.retry.decide_reuse(reused);
+        }
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &pingora::Error, ctx: &mut Ctx) -> FailToProxy {
+        ctx.unwrap_session(session);
+        let failure = ctx.refused.clone().unwrap_or_else(|| failure(error, ctx.provider()));
+        let untouched = session.response_written().is_none_or(|response| response.status.is_informational());
+        let left = client_left(error);
+        if untouched && !left {
+            session.downstream_session.set_keepalive(None);
+            respond::error(&mut session.downstream_session, &failure, ctx.dialect, &ctx.request_id).await;
+        }
+        let error_code = if left { 0 } else { failure.status() };
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&pingora::Error>, ctx: &mut Ctx) {
+        ctx.unwrap_session(session);
+        let provider = ctx.provider();
+        if let Some(exchange) = ctx.exchange.as_mut().filter(|exchange| exchange.is_open()) {
+            let ending = match error {
+                None => Ending::Complete,
+                Some(error) if client_left(error) => Ending::ClientClosed,
+                Some(error) => Ending::Failed(ctx.refused.take().unwrap_or_else(|| failure(error, provider))),
+            };
+            self.0.close(exchange, &ending);
+        }
+        if let Some(refused) = &ctx.refused {
+            self.0.metrics.refuse(refused.code());
+            let request = session.req_header();
+            self.0.access_log.refusal(&Refusal {
+                request_id: &ctx.request_id,
+                end_ms: now_ms(),
+                method: request.method.as_str(),
+                path: request.uri.path(),
+                status: refused.status(),
+                outcome: "refused",
+                error: refused.code(),
+            });
+        }
+    }
+
+    /// Without the query, which may hold a key.
+    fn request_summary(&self, session: &Session, ctx: &Ctx) -> String {
+        let request = session.req_header();
+        format!("{} {} request {}", request.method, request.uri.path(), ctx.request_id)
+    }
+
+    /// Callers that leave are in the entries; they are no news for the error log.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, error: &pingora::Error) -> bool {
+        client_left(error)
+    }
+}
+
+/// True if the caller went away, or does not take what is sent to it.
+fn client_left(error: &pingora::Error) -> bool {
+    *error.esource() == ErrorSource::Downstream
+        && matches!(
+            error.etype(),
+            ErrorType::ConnectionClosed
+                | ErrorType::ReadError
+                | ErrorType::WriteError
+                | ErrorType::WriteTimedout
+                | ErrorType::ReadTimedout
+                | ErrorType::H2Error
+        )
+}
+
+/// What the caller hears of a failure at the upstream.
+fn failure(error: &pingora::Error, provider: String) -> Error {
+    match (error.esource(), error.etype()) {
+        (_, ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::TLSHandshakeTimedout) => {
+            Error::UpstreamTimeout { provider }
+        }
+        (
+            _,
+            ErrorType::ConnectError
+            | ErrorType::ConnectRefused
+            | ErrorType::ConnectNoRoute
+            | ErrorType::ConnectProxyFailure
+            | ErrorType::TLSHandshakeFailure
+            | ErrorType::InvalidCert
+            | ErrorType::BindError
+            | ErrorType::SocketError,
+        ) => Error::UpstreamUnreachable { provider },
+        (ErrorSource::Upstream, _) => Error::UpstreamBroken { provider },
+        _ => Error::Internal,
+    }
+}

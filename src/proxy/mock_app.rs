@@ -1,0 +1,84 @@
+//! Serves the mock provider over sockets.
+
+use crate::mock::{self, Step};
+use async_trait::async_trait;
+use bytes::BytesMut;
+use http::header;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Longest request body the mock takes.
+const BODY_BYTES_MAX: usize = 256 << 20;
+
+/// The app.
+pub struct MockApp {
+    serial: AtomicU64,
+    options: HttpServerOptions,
+}
+
+impl Default for MockApp {
+    fn default() -> Self {
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        Self { serial: AtomicU64::new(1), options }
+    }
+}
+
+impl MockApp {
+    /// Answers one request; `None` if the connection is broken or was to be cut.
+    async fn answer(&self, session: &mut ServerSession) -> Option<()> {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = session.read_request_body().await.ok()? {
+            body.extend_from_slice(&chunk);
+            if body.len() > BODY_BYTES_MAX {
+                return None;
+            }
+        }
+        let path = session.req_header().uri.path().to_owned();
+        let script = mock::answer(&path, &body, self.serial.fetch_add(1, Ordering::Relaxed));
+        let mut head = ResponseHeader::build(script.status, Some(4)).ok()?;
+        head.insert_header(header::CONTENT_TYPE, script.content_type).ok()?;
+        match script.content_length {
+            Some(length) => head.insert_header(header::CONTENT_LENGTH, length).ok()?,
+            None => head.insert_header(header::TRANSFER_ENCODING, "chunked").ok()?,
+        }
+        if let Some(seconds) = script.retry_after_s {
+            head.insert_header(header::RETRY_AFTER, seconds.to_string()).ok()?;
+        }
+        session.write_response_header(Box::new(head)).await.ok()?;
+        let mut steps = script.steps.into_iter().filter(|step| !matches!(step, Step::Send(data) if data.is_empty())).peekable();
+        while let Some(step) = steps.next() {
+            match step {
+                Step::Send(data) => session.write_response_body(data, steps.peek().is_none()).await.ok()?,
+                Step::Pause(pause) => tokio::time::sleep(pause).await,
+                Step::Cut => {
+                    session.shutdown().await;
+                    return None;
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for MockApp {
+    async fn process_new_http(self: &Arc<Self>, mut session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
+        if !session.read_request().await.ok()? {
+            return None;
+        }
+        session.set_keepalive(if *shutdown.borrow() { None } else { Some(60) });
+        self.answer(&mut session).await?;
+        let settings = HttpPersistentSettings::for_session(&session);
+        let reusable = session.finish().await.ok()??;
+        Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}

@@ -1,0 +1,13 @@
+//! The shell around the exchange: Pingora's hooks, one short call each. Sockets and clocks live here; decisions do not.
+
+mod body;
+mod downstream;
+mod gateway;
+mod head;
+pub mod mock_app;
+mod peer;
+mod respond;
+pub mod server;
+
+pub use gateway::{Gateway, State};
+pub use head::check_origin;

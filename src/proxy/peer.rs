@@ -1,0 +1,78 @@
+//! Peers: upstreams as connectable addresses. Names are looked up ahead of time and again as they age, never once a
+//! request.
+
+use crate::config::{Timeouts, Upstream};
+use crate::error::Error;
+use arc_swap::ArcSwapOption;
+use pingora::protocols::ALPN;
+use pingora::upstreams::peer::HttpPeer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// After this a name is looked up again.
+const LOOKUP_AGE_MAX: Duration = Duration::from_secs(30);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// An idle connection to an upstream is closed after this.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The peer of one upstream.
+pub struct Peer {
+    authority: (String, u16),
+    options: HttpPeer,
+    resolved: ArcSwapOption<(SocketAddr, Instant)>,
+    /// An address in the configuration needs no lookup.
+    fixed: bool,
+}
+
+impl Peer {
+    pub fn new(upstream: &Upstream, timeouts: &Timeouts) -> Self {
+        let placeholder = SocketAddr::from(([127, 0, 0, 1], upstream.port));
+        let address = upstream.host.parse().ok().map(|ip| SocketAddr::new(ip, upstream.port));
+        // Certificates are checked against this name; an empty one would silently turn the check off.
+        let mut peer = HttpPeer::new(address.unwrap_or(placeholder), upstream.tls, upstream.host.clone());
+        let options = &mut peer.options;
+        options.connection_timeout = Some(timeouts.connect);
+        options.total_connection_timeout = Some(timeouts.connect);
+        options.read_timeout = Some(timeouts.upstream_read);
+        options.write_timeout = Some(timeouts.upstream_write);
+        options.idle_timeout = Some(IDLE);
+        options.alpn = if upstream.tls { ALPN::H2H1 } else { ALPN::H1 };
+        options.ca = upstream.ca.as_ref().and_then(|path| super::server::certificates(path).ok());
+        Self {
+            authority: (upstream.host.clone(), upstream.port),
+            options: peer,
+            resolved: ArcSwapOption::empty(),
+            fixed: address.is_some(),
+        }
+    }
+
+    /// Where to connect now.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamUnreachable`] if the name cannot be looked up and never could.
+    pub async fn get(&self, name: &str) -> Result<Box<HttpPeer>, Error> {
+        if self.fixed {
+            return Ok(Box::new(self.options.clone()));
+        }
+        let known = self.resolved.load_full();
+        let address = match known.as_deref() {
+            Some((address, at)) if at.elapsed() < LOOKUP_AGE_MAX => *address,
+            known => match self.look_up().await {
+                Some(address) => address,
+                // An old address beats none.
+                None => known.map(|(address, _)| *address).ok_or_else(|| Error::UpstreamUnreachable { provider: name.to_owned() })?,
+            },
+        };
+        let mut peer = Box::new(self.options.clone());
+        peer._address = pingora::protocols::l4::socket::SocketAddr::Inet(address);
+        Ok(peer)
+    }
+
+    async fn look_up(&self) -> Option<SocketAddr> {
+        let lookup = tokio::net::lookup_host((self.authority.0.as_str(), self.authority.1));
+        let address = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await.ok()?.ok()?.next()?;
+        self.resolved.store(Some(Arc::new((address, Instant::now()))));
+        Some(address)
+    }
+}

@@ -1,0 +1,76 @@
+//! Answers of the gateway's own: errors in the caller's dialect, and the list of models.
+
+use super::body;
+use super::head::REQUEST_ID;
+use crate::config::Config;
+use crate::dialect::Dialect;
+use crate::error::Error;
+use bytes::Bytes;
+use http::header;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+
+/// Tells the caller why there is no answer. What it still sends is read away within bounds, so that it sees this and
+/// the connection stays usable where possible.
+pub async fn error(session: &mut ServerSession, error: &Error, dialect: Dialect, request_id: &str) {
+    let reading = !session.is_body_done();
+    if reading {
+        session.set_keepalive(None);
+    }
+    let text = error.body(dialect, request_id);
+    let mut headers = vec![];
+    if let Some(seconds) = error.retry_after_s() {
+        headers.push((header::RETRY_AFTER, seconds.to_string()));
+    }
+    if write(session, error.status(), &headers, text.into(), request_id).await.is_ok() && reading {
+        body::discard(session).await;
+    }
+}
+
+/// Writes a JSON answer.
+pub async fn write(
+    session: &mut ServerSession,
+    status: u16,
+    headers: &[(header::HeaderName, String)],
+    body: Bytes,
+    request_id: &str,
+) -> Result<()> {
+    let mut head = ResponseHeader::build(status, Some(4 + headers.len()))?;
+    head.insert_header(header::CONTENT_TYPE, "application/json")?;
+    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    head.insert_header(REQUEST_ID, request_id)?;
+    for (name, value) in headers {
+        head.insert_header(name.clone(), value.as_str())?;
+    }
+    session.write_response_header(Box::new(head)).await?;
+    session.write_response_body(body, true).await
+}
+
+/// `GET /v1/models`: what is configured, in a shape that clients of OpenAI and of Anthropic both read.
+/// <https://platform.openai.com/docs/api-reference/models/list>, <https://docs.anthropic.com/en/api/models-list>
+pub fn models(config: &Config) -> Bytes {
+    let mut data = vec![];
+    let mut add = |id: String, owner: &str| {
+        data.push(serde_json::json!({
+            "id": id, "object": "model", "created": 0, "owned_by": owner,
+            "type": "model", "display_name": id, "created_at": "1970-01-01T00:00:00Z",
+        }));
+    };
+    for (name, (at, _)) in &config.aliases {
+        add(name.clone(), config.upstreams.get(*at).map_or("", |upstream| &upstream.name));
+    }
+    for upstream in &config.upstreams {
+        let listed = upstream.models.iter().filter(|model| !model.contains('*')).map(String::as_str);
+        // Another's price list says nothing about which of its models a compatible server has.
+        let priced =
+            config.prices.models(&upstream.catalog).map(|model| model.id.as_str()).filter(|_| upstream.provider.id != "compatible");
+        for model in listed.chain(priced) {
+            add(format!("{}/{model}", upstream.name), &upstream.name);
+        }
+    }
+    data.sort_by(|a, b| a["id"].as_str().cmp(&b["id"].as_str()));
+    let ends = [data.first(), data.last()].map(|model| model.map(|model| model["id"].clone()));
+    let [first, last] = ends;
+    serde_json::json!({"object": "list", "data": data, "has_more": false, "first_id": first, "last_id": last}).to_string().into()
+}

@@ -1,0 +1,195 @@
+//! The daemon: Pingora's server built from our configuration, listeners, signals and drain.
+
+use super::gateway::{Gateway, State};
+use super::mock_app::MockApp;
+use crate::access_log::Log;
+use crate::admin::Admin;
+use crate::config::{Config, Listener};
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use async_trait::async_trait;
+use pingora::apps::HttpServerOptions;
+use pingora::listeners::tls::TlsSettings;
+use pingora::protocols::tls::CaType;
+use pingora::server::configuration::{Opt, ServerConf};
+use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora::services::listening::Service;
+use pingora::utils::tls::{WrappedX509, parse_x509};
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Attempts at one request. Only a dead kept-alive connection leads to another.
+const ATTEMPTS_MAX: usize = 4;
+/// Kept-alive connections to upstreams, over all threads.
+const POOL_CONNECTIONS_MAX: usize = 1024;
+/// How long Pingora keeps serving after it was told to hand over.
+const HAND_OVER: Duration = Duration::from_secs(5);
+/// How often a leaving process looks whether it is idle.
+const IDLE_CHECK: Duration = Duration::from_millis(50);
+
+/// How the daemon is started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Start {
+    /// Take over the sockets of a running process.
+    pub upgrade: bool,
+    /// Detach from the terminal.
+    pub daemon: bool,
+}
+
+/// Opens what the daemon writes and builds the server.
+///
+/// # Errors
+/// If the data folder, a log or a certificate cannot be used.
+pub fn build(config: Config, start: Start) -> io::Result<(Server, Arc<State>)> {
+    let config = Arc::new(config);
+    let folder = config.data.join("ledger");
+    let ledger = Ledger::open(&folder, config.workers).map_err(|error| named(&folder, &error))?;
+    if let Some(folder) = config.upgrade_socket.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
+    let access_log = Log::open(&config.access_log, metrics.clone())?;
+    let state = State::new(config.clone(), ledger, metrics, access_log);
+    let opt = Opt { upgrade: start.upgrade, daemon: start.daemon, ..Opt::default() };
+    let mut server = Server::new_with_opt_and_conf(Some(opt), server_conf(&config, start));
+    server.bootstrap();
+    server.add_service(gateway(&server.configuration, &state, &config.listen)?);
+    if let Some(address) = config.admin {
+        let mut service = Service::new("admin".to_owned(), Admin::new(state.clone()));
+        service.threads = Some(1);
+        service.add_tcp(&address.to_string());
+        server.add_service(service);
+    }
+    if let Some(address) = config.mock {
+        server.add_service(mock(address, 1));
+    }
+    Ok((server, state))
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Serves until told to stop.
+pub fn run(server: Server, state: Arc<State>) {
+    server.run(RunArgs { shutdown_signal: Box::new(Signals(state)) });
+}
+
+/// Serves the mock provider alone.
+pub fn run_mock(address: SocketAddr, threads: usize) {
+    let conf = ServerConf { threads, ..ServerConf::default() };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+    server.add_service(mock(address, threads));
+    server.run(RunArgs::default());
+}
+
+fn server_conf(config: &Config, start: Start) -> ServerConf {
+    ServerConf {
+        daemon: start.daemon,
+        pid_file: config.pid_file.display().to_string(),
+        upgrade_sock: config.upgrade_socket.display().to_string(),
+        threads: config.workers,
+        upstream_keepalive_pool_size: POOL_CONNECTIONS_MAX,
+        max_retries: ATTEMPTS_MAX,
+        grace_period_seconds: Some(config.timeouts.drain.as_secs()),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    }
+}
+
+fn gateway(conf: &Arc<ServerConf>, state: &Arc<State>, listen: &[Listener]) -> io::Result<Service<pingora_proxy::HttpProxy<Gateway>>> {
+    let mut service = pingora_proxy::http_proxy_service_with_name(conf, Gateway(state.clone()), "gateway");
+    if let Some(proxy) = service.app_logic_mut() {
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        proxy.server_options = Some(options);
+    }
+    for listener in listen {
+        let address = listener.address.to_string();
+        match &listener.tls {
+            None => service.add_tcp(&address),
+            Some(tls) => {
+                let (cert, key) = (tls.cert.display().to_string(), tls.key.display().to_string());
+                let mut settings = TlsSettings::intermediate(&cert, &key).map_err(|error| io::Error::other(error.to_string()))?;
+                settings.enable_h2();
+                service.add_tls_with_settings(&address, None, settings);
+            }
+        }
+    }
+    Ok(service)
+}
+
+fn mock(address: SocketAddr, threads: usize) -> Service<MockApp> {
+    let mut service = Service::new("mock".to_owned(), MockApp::default());
+    service.threads = Some(threads);
+    service.add_tcp(&address.to_string());
+    service
+}
+
+/// Reads certificates to trust from a PEM file.
+///
+/// # Errors
+/// If the file cannot be read or holds none.
+pub fn certificates(path: &Path) -> io::Result<Arc<CaType>> {
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject;
+    let list = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(io::Error::other)?;
+    if list.is_empty() {
+        return Err(io::Error::other(format!("{}: no certificate", path.display())));
+    }
+    Ok(list.into_iter().map(|cert| WrappedX509::new(cert.to_vec(), parse_x509)).collect::<Vec<_>>().into())
+}
+
+/// SIGTERM leaves when the last request has ended, SIGINT at once, SIGQUIT hands over to a successor.
+struct Signals(Arc<State>);
+
+#[async_trait]
+impl ShutdownSignalWatch for Signals {
+    async fn recv(&self) -> ShutdownSignal {
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::hangup()];
+        let [Ok(mut terminate), Ok(mut interrupt), Ok(mut quit), Ok(mut hangup)] = kinds.map(signal) else {
+            return ShutdownSignal::FastShutdown;
+        };
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+                _ = quit.recv() => {
+                    leave_when_idle(self.0.clone());
+                    return ShutdownSignal::GracefulUpgrade;
+                }
+                _ = hangup.recv() => log::warn!("SIGHUP: to change the configuration, start a successor with --upgrade and send SIGQUIT"),
+            }
+        }
+        let until = Instant::now() + self.0.config.load().timeouts.drain;
+        while self.0.metrics.in_flight.get() > 0 && Instant::now() < until {
+            tokio::select! {
+                _ = interrupt.recv() => break,
+                () = tokio::time::sleep(IDLE_CHECK) => {}
+            }
+        }
+        ShutdownSignal::FastShutdown
+    }
+}
+
+/// Pingora's grace period is a fixed sleep: a process that handed over leaves as soon as its last request has ended.
+fn leave_when_idle(state: Arc<State>) {
+    let watch = move || {
+        std::thread::sleep(HAND_OVER + Duration::from_secs(1));
+        while state.metrics.in_flight.get() > 0 {
+            std::thread::sleep(IDLE_CHECK);
+        }
+        state.access_log.settle(Duration::from_secs(1));
+        std::process::exit(0);
+    };
+    if let Err(error) = std::thread::Builder::new().name("drain".to_owned()).spawn(watch) {
+        log::error!("the process will stay for the whole drain time: {error}");
+    }
+}
