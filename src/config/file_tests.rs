@@ -1,3 +1,5 @@
+use crate::config::Secret;
+use crate::dialect::Endpoint;
 use super::*;
 
 fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {

@@ -2,6 +2,7 @@
 //! and line, before a socket is bound.
 
 mod file;
+mod providers;
 mod secret;
 mod units;
 mod upstream;

@@ -4,6 +4,8 @@
 pub mod edit;
 pub mod scan;
 pub mod text;
+mod want;
 
 pub use edit::Splices;
-pub use scan::{Malformed, Scanner, Visit, Want};
+pub use scan::Scanner;
+pub use want::{Malformed, Visit, Want};

@@ -4,44 +4,15 @@
 //! Containers that lead to something wanted are read strictly; everything else is only skipped, with its brackets
 //! matched, because whether it is valid is the provider's to say.
 
+use super::text::{StringEnd, find_string_end};
+use super::want::{Malformed, Visit, Want};
+
 /// Containers open at once; one more is [`Malformed::TooDeep`]. serde_json refuses at the same depth.
 pub const DEPTH_MAX: u32 = 128;
 /// A longer key cannot be one that is wanted.
 pub const KEY_BYTES_MAX: usize = 64;
 /// Containers on the way to a wanted value.
 const PATH_MAX: usize = 8;
-
-/// What to look for at one place of a document. `S` names the value to whoever asked.
-#[derive(Debug)]
-pub enum Want<S: 'static> {
-    /// The raw bytes of the value, whatever its type.
-    Take(S),
-    /// Fields of an object; anything but an object is skipped.
-    Fields(&'static [(&'static str, Want<S>)]),
-    /// Elements of an array: the array is announced by its bracket, then each element, and may be looked into.
-    Items(S, &'static Want<S>),
-    /// Nothing here.
-    Skip,
-}
-
-/// Receives what was found. Offsets count from the first byte pushed.
-pub trait Visit<S> {
-    /// A wanted value or array element starts at `at` with the byte `first`.
-    fn begin(&mut self, slot: S, at: u64, first: u8);
-    /// A piece of the wanted value, in order; never called for array elements.
-    fn bytes(&mut self, slot: S, piece: &[u8]);
-    /// The value ended; `at` is just past its last byte.
-    fn end(&mut self, slot: S, at: u64);
-}
-
-/// Why scanning stopped for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
-    /// The bytes are not JSON.
-    Syntax,
-    /// More than [`DEPTH_MAX`] containers.
-    TooDeep,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -403,27 +374,6 @@ impl<S: Copy + 'static> Scanner<S> {
         self.state = if escape { State::SkippingEscape } else { State::SkippingString };
         bytes.len()
     }
-}
-
-enum StringEnd {
-    /// Just past the closing quote.
-    Closed(usize),
-    /// The bytes end inside the string, perhaps right after a backslash.
-    Open { escape: bool },
-}
-
-fn find_string_end(bytes: &[u8], mut at: usize) -> StringEnd {
-    while let Some(found) = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
-        at += found + 1;
-        if bytes.get(at - 1) == Some(&b'"') {
-            return StringEnd::Closed(at);
-        }
-        if at == bytes.len() {
-            return StringEnd::Open { escape: true };
-        }
-        at += 1;
-    }
-    StringEnd::Open { escape: false }
 }
 
 #[cfg(test)]

@@ -53,6 +53,29 @@ pub fn write_str(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
+/// The end of a string in bytes that may be cut anywhere.
+pub enum StringEnd {
+    /// Just past the closing quote.
+    Closed(usize),
+    /// The bytes end inside the string, perhaps right after a backslash.
+    Open { escape: bool },
+}
+
+/// Where the string ends whose inside starts at `at`.
+pub fn find_string_end(bytes: &[u8], mut at: usize) -> StringEnd {
+    while let Some(found) = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
+        at += found + 1;
+        if bytes.get(at - 1) == Some(&b'"') {
+            return StringEnd::Closed(at);
+        }
+        if at == bytes.len() {
+            return StringEnd::Open { escape: true };
+        }
+        at += 1;
+    }
+    StringEnd::Open { escape: false }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,140 @@
+//! One event of a stream (or the whole document) as the scanner reports it: the wanted values, each within its bound.
+
+use crate::dialect::Slot;
+use crate::json::{Visit, text};
+
+/// A usage object longer than this is not read. The longest recorded is 2 KiB.
+pub const USAGE_BYTES_MAX: usize = 256 * 1024;
+/// An error object longer than this is noticed but not read.
+pub const ERROR_BYTES_MAX: usize = 16 * 1024;
+/// A model name, id or tier longer than this is not read.
+pub const TEXT_BYTES_MAX: usize = 512;
+
+/// What one event (or the whole document) held. Its buffers are used again.
+#[derive(Clone, Debug, Default)]
+pub struct Event {
+    pub usage: Vec<u8>,
+    pub tool_usage: Vec<u8>,
+    pub model: Vec<u8>,
+    pub id: Vec<u8>,
+    pub tier: Vec<u8>,
+    pub error: Vec<u8>,
+    pub kind: Vec<u8>,
+    output: OutputItem,
+    pub searches: Option<u64>,
+    head: [u8; 8],
+    head_len: usize,
+    choices: bool,
+    choice: bool,
+    pub has_error: bool,
+    pub finish: bool,
+    pub too_long: bool,
+    pub started: bool,
+    pub skipped: bool,
+    pub broken: bool,
+    pub committed: bool,
+    /// A usage or error value has begun.
+    pub wanted: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct OutputItem {
+    pub kind: Vec<u8>,
+    action: Vec<u8>,
+}
+
+impl Event {
+    pub fn clear(&mut self) {
+        for buffer in
+            [&mut self.usage, &mut self.tool_usage, &mut self.model, &mut self.id, &mut self.tier, &mut self.error, &mut self.kind]
+        {
+            buffer.clear();
+        }
+        let Self { usage, tool_usage, model, id, tier, error, kind, output, .. } = std::mem::take(self);
+        *self = Self { usage, tool_usage, model, id, tier, error, kind, output, ..Self::default() };
+    }
+
+    pub fn keep_head(&mut self, part: &[u8]) {
+        for &byte in part.iter().filter(|byte| **byte != b'\n').take(self.head.len()) {
+            if let Some(place) = self.head.get_mut(self.head_len) {
+                *place = byte;
+                self.head_len += 1;
+            }
+        }
+    }
+
+    pub fn head(&self) -> &[u8] {
+        self.head.get(..self.head_len).unwrap_or_default().trim_ascii()
+    }
+
+    pub fn kind_is(&self, kind: &str) -> bool {
+        text::decode(&self.kind).is_some_and(|text| text == kind)
+    }
+
+    pub fn is_usage_only(&self) -> bool {
+        self.committed && !self.usage.is_empty() && self.choices && !self.ruled_out()
+    }
+
+    /// Something was seen that a usage-only event does not have.
+    pub fn ruled_out(&self) -> bool {
+        self.skipped || self.choice || self.has_error || self.broken
+    }
+
+    /// The buffer for a slot's bytes and how long they may get.
+    fn buffer(&mut self, slot: Slot) -> Option<(&mut Vec<u8>, usize)> {
+        Some(match slot {
+            Slot::Usage => (&mut self.usage, USAGE_BYTES_MAX),
+            Slot::ToolUsage => (&mut self.tool_usage, USAGE_BYTES_MAX),
+            Slot::Model => (&mut self.model, TEXT_BYTES_MAX),
+            Slot::Id => (&mut self.id, TEXT_BYTES_MAX),
+            Slot::Tier => (&mut self.tier, TEXT_BYTES_MAX),
+            Slot::Error => (&mut self.error, ERROR_BYTES_MAX),
+            Slot::Type => (&mut self.kind, TEXT_BYTES_MAX),
+            Slot::OutputType => (&mut self.output.kind, TEXT_BYTES_MAX),
+            Slot::OutputAction => (&mut self.output.action, TEXT_BYTES_MAX),
+            Slot::Finish | Slot::Choice | Slot::Output => return None,
+        })
+    }
+}
+
+impl Visit<Slot> for Event {
+    fn begin(&mut self, slot: Slot, _at: u64, first: u8) {
+        let null = first == b'n';
+        match slot {
+            Slot::Choice if first == b'[' => self.choices = true,
+            Slot::Choice => self.choice = true,
+            Slot::Finish => self.finish |= !null,
+            Slot::Output => self.output = OutputItem::default(),
+            Slot::Error => self.has_error |= matches!(first, b'{' | b'"'),
+            _ => {}
+        }
+        self.wanted |= matches!(slot, Slot::Usage | Slot::Error) && !null;
+        // A repeated null does not undo a value: Groq and others write usage in one place and null in another.
+        if !null && let Some((buffer, _)) = self.buffer(slot) {
+            buffer.clear();
+        }
+    }
+
+    fn bytes(&mut self, slot: Slot, piece: &[u8]) {
+        let Some((buffer, max)) = self.buffer(slot) else { return };
+        if buffer.len() + piece.len() <= max {
+            buffer.extend_from_slice(piece);
+        } else {
+            buffer.clear();
+            self.too_long |= slot != Slot::Error;
+        }
+    }
+
+    fn end(&mut self, slot: Slot, _at: u64) {
+        if slot != Slot::Output {
+            return;
+        }
+        // Only searching is charged, not opening or reading a page:
+        // https://platform.openai.com/docs/guides/tools-web-search
+        let searches = text::decode(&self.output.kind).is_some_and(|kind| kind == "web_search_call")
+            && text::decode(&self.output.action).is_none_or(|action| action == "search");
+        if searches {
+            self.searches = Some(self.searches.unwrap_or(0) + 1);
+        }
+    }
+}

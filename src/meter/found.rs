@@ -1,0 +1,191 @@
+//! What a response was found to contain: usage merged over its events, and the rest of what a bill needs.
+
+use super::event::{Event, TEXT_BYTES_MAX};
+use super::fault::{Fault, Faults};
+use crate::dialect::Grammar;
+use crate::json::text;
+use crate::usage::{Field, Reported};
+use simd_json::prelude::*;
+
+/// Tokens that another model used within the response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Round {
+    pub model: String,
+    pub reported: Reported,
+}
+
+/// What a response was found to contain so far.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The model that served, the first that was named.
+    pub model: String,
+    /// The provider's id of the response.
+    pub id: String,
+    pub tier: String,
+    /// Where inference ran, if it affects the price (`inference_geo`).
+    pub region: String,
+    /// Merged usage of the model itself.
+    pub reported: Reported,
+    /// Rounds billed at the model's own rates on top of `reported` (Anthropic's compaction).
+    pub compaction: Reported,
+    /// Rounds of other models (Anthropic's advisor and fallback).
+    pub rounds: Vec<Round>,
+    /// The provider's own statement of the cost in US dollars, as it was written.
+    pub cost: Option<String>,
+    /// The `type` or `code` of an error carried in the body, `"error"` if it has none.
+    pub error: Option<String>,
+    /// The model stopped, or the last event of the response was seen.
+    pub finished: bool,
+    /// `[DONE]` was seen.
+    pub done: bool,
+    pub faults: Faults,
+    /// Counts how often usage was read: a change means there is news to record.
+    pub usages: u32,
+}
+
+impl Found {
+    /// True if anything was reported.
+    pub fn has_usage(&self) -> bool {
+        self.usages > 0
+    }
+
+    pub(super) fn take_tier(&mut self, event: &Event) {
+        if let Some(tier) = text::decode(&event.tier) {
+            self.tier = tier.into_owned();
+        }
+    }
+
+    pub(super) fn read_usage(&mut self, event: &Event, grammar: &Grammar) {
+        if !event.usage.starts_with(b"{") {
+            return;
+        }
+        let mut raw = event.usage.clone();
+        let Ok(tape) = simd_json::to_tape(&mut raw) else {
+            self.faults.add(Fault::Malformed);
+            return;
+        };
+        let usage = tape.as_value();
+        let mut reported = Reported::default();
+        self.read_fields(usage, grammar, &mut reported);
+        if let Some(searches) = tool_searches(&event.tool_usage).or(event.searches) {
+            reported.set(Field::WebSearch, searches);
+        }
+        if reported.is_empty() {
+            return;
+        }
+        self.reported.merge(&reported);
+        self.usages += 1;
+        self.read_rounds(usage, grammar);
+        if let Some(tier) = usage.get("service_tier").and_then(|tier| tier.into_string()) {
+            self.tier = tier.to_owned();
+        }
+        // Fast mode has prices of its own, like a tier: https://docs.claude.com/en/docs/about-claude/pricing
+        if usage.get("speed").and_then(|speed| speed.into_string()) == Some("fast") {
+            self.tier = "fast".to_owned();
+        }
+        if let Some(region) = usage.get("inference_geo").and_then(|region| region.into_string()) {
+            self.region = region.to_owned();
+        }
+        self.cost = stated_cost(&event.usage).or(self.cost.take());
+    }
+
+    fn read_fields(&mut self, usage: simd_json::tape::Value<'_, '_>, grammar: &Grammar, reported: &mut Reported) {
+        for (path, field) in grammar.usage {
+            if reported.of(*field).is_some() {
+                continue;
+            }
+            let mut value = Some(usage);
+            for key in *path {
+                value = value.and_then(|value| value.get(*key));
+            }
+            match value {
+                Some(value) if value.is_null() => {}
+                Some(value) => match count(value) {
+                    Some(count) => reported.set(*field, count),
+                    None => self.faults.add(Fault::BadCount),
+                },
+                None => {}
+            }
+        }
+    }
+
+    /// Anthropic's `iterations`: rounds of the message itself are in the top-level numbers, the others are not.
+    /// <https://docs.anthropic.com/en/api/messages> (`usage.iterations`), and recorded traffic.
+    fn read_rounds(&mut self, usage: simd_json::tape::Value<'_, '_>, grammar: &Grammar) {
+        let Some(rounds) = usage.get("iterations").and_then(|rounds| rounds.as_array()) else {
+            return;
+        };
+        self.compaction = Reported::default();
+        self.rounds.clear();
+        for round in &rounds {
+            let kind = round.get("type").and_then(|kind| kind.into_string());
+            let model = round.get("model").and_then(|model| model.into_string());
+            let mut reported = Reported::default();
+            self.read_fields(round, grammar, &mut reported);
+            match (kind, model) {
+                (Some("message"), None) => {}
+                (Some("message"), Some(model)) if model == self.model => {}
+                (Some("compaction"), None) => self.compaction.add(&reported),
+                (_, Some(model)) if model.len() <= TEXT_BYTES_MAX => {
+                    self.rounds.push(Round { model: model.to_owned(), reported });
+                }
+                _ => self.faults.add(Fault::UnknownRound),
+            }
+        }
+    }
+
+    pub(super) fn read_error(&mut self, event: &Event) {
+        if !event.has_error {
+            return;
+        }
+        let mut raw = event.error.clone();
+        let code = simd_json::to_tape(&mut raw).ok().and_then(|tape| {
+            let error = tape.as_value();
+            let code = error.get("code").filter(|code| !code.is_null()).or_else(|| error.get("type"))?;
+            code.into_string().map(str::to_owned).or_else(|| code.as_u64().map(|code| code.to_string()))
+        });
+        let mut code = code.unwrap_or_else(|| "error".to_owned());
+        code.truncate(code.floor_char_boundary(TEXT_BYTES_MAX));
+        self.error = Some(code);
+    }
+}
+
+/// A count of tokens; a fraction of zero is tolerated (`12.0`).
+fn count(value: simd_json::tape::Value<'_, '_>) -> Option<u64> {
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    value
+        .as_u64()
+        .or_else(|| value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..EXACT_MAX).contains(number)).map(|number| number as u64))
+}
+
+/// `tool_usage.web_search.num_requests` of the Responses API.
+fn tool_searches(raw: &[u8]) -> Option<u64> {
+    let mut raw = raw.to_vec();
+    let tape = simd_json::to_tape(&mut raw).ok()?;
+    count(tape.as_value().get("web_search")?.get("num_requests")?)
+}
+
+/// What the provider says it costs, as written: `cost` (OpenRouter), `cost.total_cost` (Perplexity), or
+/// `cost_in_usd_ticks` (xAI, 10^-10 dollars: <https://docs.x.ai/docs/api-reference>).
+fn stated_cost(usage: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Stated {
+        cost: Option<serde_json::Value>,
+        cost_in_usd_ticks: Option<i128>,
+    }
+    if memchr::memmem::find(usage, b"\"cost").is_none() {
+        return None;
+    }
+    let stated: Stated = serde_json::from_slice(usage).ok()?;
+    let cost = stated.cost.as_ref().and_then(|cost| cost.get("total_cost").or(Some(cost))).filter(|cost| cost.is_number());
+    let ticks = || stated.cost_in_usd_ticks.map(|ticks| rust_decimal::Decimal::from_i128_with_scale(ticks, 10).normalize().to_string());
+    cost.map(ToString::to_string).or_else(ticks)
+}
+
+pub(super) fn take_text(to: &mut String, raw: &[u8]) {
+    if to.is_empty()
+        && let Some(text) = text::decode(raw)
+    {
+        *to = text.into_owned();
+    }
+}

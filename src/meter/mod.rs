@@ -1,0 +1,210 @@
+//! The meter: chunks of a response in, usage out. It observes and never fails: what it cannot understand becomes a
+//! [`Fault`], and memory stays bounded whatever a peer sends.
+
+mod event;
+mod fault;
+mod found;
+
+pub use event::{ERROR_BYTES_MAX, TEXT_BYTES_MAX, USAGE_BYTES_MAX};
+pub use fault::{Fault, Faults};
+pub use found::{Found, Round};
+
+use crate::dialect::{Grammar, Slot};
+use crate::json::Scanner;
+use crate::stream::sse::{self, Piece, Sse};
+use event::Event;
+
+/// How the body is cut into frames.
+#[derive(Clone, Copy, Debug)]
+pub enum Framing {
+    /// The response did not say; the first byte will.
+    Undecided,
+    /// One JSON document.
+    Whole,
+    Sse(Sse),
+}
+
+/// An event ended, or a line end that belongs to the last event came late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boundary {
+    /// The event ends at `end` in the chunk; `usage_only` if it carries usage, no choices and no error.
+    Event { end: usize, usage_only: bool },
+    /// The chunk's first byte still belongs to the event before.
+    LateLineFeed,
+}
+
+/// Accumulates one response. A snapshot is a clone.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    grammar: &'static Grammar,
+    framing: Framing,
+    scanner: Scanner<Slot>,
+    event: Event,
+    found: Found,
+    /// Model and id are known; events that have no needle need not be read.
+    identified: bool,
+}
+
+impl Meter {
+    pub fn new(grammar: &'static Grammar, framing: Framing) -> Self {
+        let scanner = Scanner::new(grammar.root);
+        Self { grammar, framing, scanner, event: Event::default(), found: Found::default(), identified: false }
+    }
+
+    /// What is known so far.
+    pub fn found(&self) -> &Found {
+        &self.found
+    }
+
+    /// Marks a defect found by whoever feeds the meter.
+    pub fn fault(&mut self, fault: Fault) {
+        self.found.faults.add(fault);
+    }
+
+    /// True if the body turned out to be a stream of events.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.framing, Framing::Sse(_))
+    }
+
+    /// Reads the next chunk; `on` hears of the events that end in it.
+    pub fn push(&mut self, chunk: &[u8], mut on: impl FnMut(Boundary)) {
+        if let Framing::Undecided = self.framing {
+            match sse::looks_like_events(chunk) {
+                Some(true) => self.framing = Framing::Sse(Sse::default()),
+                Some(false) => self.framing = Framing::Whole,
+                None => return,
+            }
+        }
+        let Framing::Sse(mut sse) = self.framing else {
+            self.scan(chunk);
+            if self.scanner.is_done() {
+                self.commit();
+            }
+            return;
+        };
+        sse.push(chunk, |piece| match piece {
+            Piece::Line(line) => self.line(line),
+            Piece::Part(part) => self.part(part),
+            Piece::LineEnd => self.part(b"\n"),
+            Piece::Event { end } => {
+                let usage_only = self.end_event();
+                on(Boundary::Event { end, usage_only });
+            }
+            Piece::LateLineFeed => on(Boundary::LateLineFeed),
+        });
+        self.framing = Framing::Sse(sse);
+    }
+
+    /// The body ended. `whole` says that its framing was intact.
+    pub fn finish(&mut self, whole: bool) {
+        match self.framing {
+            Framing::Sse(_) => {
+                self.end_event();
+                if !whole || !(self.found.finished || self.found.done) {
+                    self.fault(Fault::CutOff);
+                }
+            }
+            Framing::Whole => {
+                let complete = self.scanner.is_done();
+                self.commit();
+                self.found.finished |= complete;
+                if !complete || !whole {
+                    self.fault(Fault::CutOff);
+                }
+            }
+            Framing::Undecided => {}
+        }
+    }
+
+    /// True while the event that is being read may yet turn out to carry nothing but usage.
+    pub fn may_be_usage_only(&self) -> bool {
+        let at_boundary = matches!(self.framing, Framing::Sse(sse) if sse.at_line_start()) && !self.event.started;
+        self.is_stream() && !at_boundary && !self.event.ruled_out()
+    }
+
+    /// True if the event that is being read carries usage and nothing else, though its blank line has not come.
+    pub fn is_at_usage_only(&self) -> bool {
+        self.event.is_usage_only()
+    }
+
+    /// A whole `data` line. Most cannot matter, and a substring search is all they cost.
+    fn line(&mut self, line: &[u8]) {
+        if self.identified && !self.event.started && !self.matters(line) {
+            self.event.started = true;
+            self.event.skipped = true;
+            self.found.done |= line == DONE;
+            return;
+        }
+        self.part(line);
+        self.part(b"\n");
+    }
+
+    fn matters(&self, line: &[u8]) -> bool {
+        self.grammar.needles.iter().any(|needle| sse::has_value(line, needle))
+    }
+
+    fn part(&mut self, part: &[u8]) {
+        self.event.started = true;
+        self.event.keep_head(part);
+        self.scan(part);
+        if self.scanner.is_done() {
+            self.commit();
+        }
+    }
+
+    fn scan(&mut self, bytes: &[u8]) {
+        if self.event.broken {
+            return;
+        }
+        if self.scanner.push(bytes, &mut self.event).is_err() {
+            self.event.broken = true;
+            // `[DONE]` is no JSON; a stretch of text without usage is none of the meter's business.
+            if matches!(self.framing, Framing::Whole) || self.event.wanted {
+                self.fault(Fault::Malformed);
+            }
+        }
+    }
+
+    /// Takes over what the event contained, once.
+    fn commit(&mut self) {
+        if std::mem::replace(&mut self.event.committed, true) {
+            return;
+        }
+        let event = std::mem::take(&mut self.event);
+        let mut found = std::mem::take(&mut self.found);
+        if event.too_long {
+            found.faults.add(Fault::TooLong);
+        }
+        let usage_before = found.usages;
+        found.read_usage(&event, self.grammar);
+        if !self.identified || found.usages != usage_before {
+            found.take_tier(&event);
+        }
+        if !self.identified {
+            found::take_text(&mut found.model, &event.model);
+            found::take_text(&mut found.id, &event.id);
+            self.identified = !found.model.is_empty();
+        }
+        found.read_error(&event);
+        found.finished |= event.finish || self.grammar.last_types.iter().any(|last| event.kind_is(last));
+        (self.found, self.event) = (found, event);
+    }
+
+    /// Ends the event at a blank line or at the end of the body; true if it carried usage and nothing else.
+    fn end_event(&mut self) -> bool {
+        if self.event.started && self.event.head() == DONE {
+            self.found.done = true;
+        } else if self.event.started && !self.event.skipped && !self.event.broken && !self.event.committed {
+            if self.event.wanted {
+                self.fault(Fault::Malformed);
+            }
+            self.event.committed = true;
+        }
+        let usage_only = self.event.is_usage_only();
+        self.event.clear();
+        self.scanner.reset();
+        usage_only
+    }
+}
+
+const DONE: &[u8] = b"[DONE]";

@@ -1,0 +1,476 @@
+//! The gateway over real sockets, HTTP/1.1 on both sides: bytes, framing, bodies, errors and entries.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod support;
+
+use support::{Act, Client, Gateway, Upstream, until};
+use tollgate::ledger::{Outcome, Source};
+use tollgate::usage::Dimension;
+
+const CHAT: &str = "/v1/chat/completions";
+const ASK: &str = r#"{"model":"mock-x","messages":[]}"#;
+
+fn answer(headers: &str, body: &[u8]) -> Vec<u8> {
+    [format!("HTTP/1.1 200 OK\r\n{headers}\r\n").as_bytes(), body].concat()
+}
+
+fn chunked(body: &[u8], size: usize) -> Vec<u8> {
+    let mut out = vec![];
+    for chunk in body.chunks(size) {
+        out.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        out.extend_from_slice(chunk);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"0\r\n\r\n");
+    out
+}
+
+fn event(content: &str) -> String {
+    format!(
+        "data: {{\"id\":\"c\",\"model\":\"mock-x\",\"choices\":[{{\"delta\":{{\"content\":\"{content}\"}},\"finish_reason\":null}}]}}\n\n"
+    )
+}
+const FINISH: &str = "data: {\"id\":\"c\",\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+const USAGE: &str = "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":4,\"total_tokens\":14}}\n\n";
+const WHOLE: &str = r#"{"id":"c","model":"mock-x","choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":10,"completion_tokens":4,"total_tokens":14}}"#;
+
+#[test]
+fn bytes_pass_as_they_are_in_every_framing() {
+    let long = event(&"x".repeat(2 << 20));
+    let crlf = [event("a").as_str(), FINISH, "data: [DONE]\n\n"].concat().replace('\n', "\r\n");
+    let sse = [&event("a"), &event("ü\u{1F600}"), FINISH, "data: [DONE]\n\n"].concat();
+    let rows: Vec<(&str, Vec<u8>, Vec<Act>)> = vec![
+        (
+            "Content-Type: application/json\r\n",
+            WHOLE.into(),
+            vec![Act::Write(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()))],
+        ),
+        (
+            "Content-Type: text/event-stream\r\n",
+            sse.clone().into(),
+            vec![Act::Write(answer("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", &chunked(sse.as_bytes(), 31)))],
+        ),
+        (
+            "Content-Type: text/event-stream\r\n",
+            crlf.clone().into(),
+            vec![Act::Write(answer("Content-Type: text/event-stream\r\nConnection: close\r\n", crlf.as_bytes())), Act::Close],
+        ),
+        (
+            "Content-Type: text/event-stream\r\n",
+            long.clone().into(),
+            vec![Act::Write(answer(
+                "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n",
+                &chunked(long.as_bytes(), 100_000),
+            ))],
+        ),
+        (
+            "Content-Type: text/event-stream\r\n",
+            sse.clone().into(),
+            answer("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", &chunked(sse.as_bytes(), 7))
+                .chunks(7)
+                .map(|piece| Act::Write(piece.to_vec()))
+                .collect(),
+        ),
+    ];
+    for (at, (kind, body, acts)) in rows.into_iter().enumerate() {
+        let acts = std::sync::Mutex::new(Some(acts));
+        let upstream = Upstream::start(move |_| acts.lock().unwrap().take().unwrap());
+        let gateway = Gateway::before(&upstream, "");
+        let response = gateway.post(CHAT, ASK);
+        assert_eq!(response.status, 200, "{at}");
+        assert!(response.whole && response.body == body, "{at}: {} of {} bytes", response.body.len(), body.len());
+        assert!(kind.contains(response.header("content-type").unwrap()), "{at}");
+        let entry = &gateway.closed_entries(1)[0];
+        assert_eq!(entry.close.as_ref().unwrap().bytes_out, body.len() as u64);
+    }
+}
+
+#[test]
+fn headers_pass_but_for_those_that_may_not() {
+    let upstream = Upstream::fixed(answer(
+        &format!(
+            "Content-Type: application/json\r\nContent-Length: {}\r\nX-RateLimit-Remaining: 7\r\nopenai-processing-ms: 12\r\nSet-Cookie: a=b\r\nOpenAI-Organization: o\r\nx-request-id: theirs\r\n",
+            WHOLE.len()
+        ),
+        WHOLE.as_bytes(),
+    ));
+    let gateway = Gateway::before(&upstream, "");
+    let mut client = gateway.connect();
+    let response = client.request(
+        "/v1/chat/completions?beta=1",
+        &[
+            ("Authorization", "Bearer caller"),
+            ("Connection", "keep-alive, x-hop"),
+            ("X-Hop", "1"),
+            ("TE", "trailers"),
+            ("OpenAI-Organization", "o"),
+            ("X-Gateway-Tags", "t"),
+            ("X-Custom", "kept"),
+            ("traceparent", "00-a-b-01"),
+        ],
+        ASK.as_bytes(),
+    );
+    let request = upstream.last();
+    assert_eq!(request.line, "POST /v1/chat/completions?beta=1 HTTP/1.1");
+    for (name, want) in [
+        ("host", Some(upstream.address.to_string())),
+        ("content-length", Some(ASK.len().to_string())),
+        ("x-custom", Some("kept".to_owned())),
+        ("traceparent", Some("00-a-b-01".to_owned())),
+        ("content-type", Some("application/json".to_owned())),
+        ("authorization", None),
+        ("x-hop", None),
+        ("te", None),
+        ("openai-organization", None),
+        ("x-gateway-tags", None),
+        ("transfer-encoding", None),
+        ("accept-encoding", None),
+    ] {
+        assert_eq!(request.header(name), want.as_deref(), "{name}");
+    }
+    assert!(request.header("x-request-id").is_some());
+    for (name, want) in [
+        ("x-ratelimit-remaining", Some("7")),
+        ("openai-processing-ms", Some("12")),
+        ("x-request-id", Some("theirs")),
+        ("set-cookie", None),
+        ("openai-organization", None),
+    ] {
+        assert_eq!(response.header(name), want, "{name}");
+    }
+    let entry = &gateway.closed_entries(1)[0];
+    assert_eq!(response.header("x-gateway-request-id"), Some(entry.open.request_id.as_str()));
+}
+
+#[test]
+fn the_callers_request_id_goes_up_and_comes_down() {
+    let upstream =
+        Upstream::fixed(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()));
+    let gateway = Gateway::before(&upstream, "");
+    let response = gateway.connect().request(CHAT, &[("X-Request-ID", "mine")], ASK.as_bytes());
+    assert_eq!((upstream.last().header("x-request-id"), response.header("x-request-id")), (Some("mine"), Some("mine")));
+}
+
+#[test]
+fn a_stream_is_billed_though_its_caller_did_not_ask_for_usage() {
+    let sse = [&event("a"), FINISH, USAGE, "data: [DONE]\n\n"].concat();
+    let upstream =
+        Upstream::fixed(answer("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", &chunked(sse.as_bytes(), 40)));
+    let gateway = Gateway::before(&upstream, "");
+    let body = r#"{"model":"mock-x","stream":true,"messages":[]}"#;
+    let mut client = gateway.connect();
+    let first = client.post(CHAT, body);
+    assert_eq!(first.text(), sse.replace(USAGE, ""));
+    assert!(first.whole);
+    assert_eq!(
+        std::str::from_utf8(&upstream.last().body).unwrap(),
+        r#"{"model":"mock-x","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#
+    );
+    // Who asks gets the chunk; the connection is used again.
+    let asked = r#"{"model":"mock-x","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#;
+    assert_eq!(client.post(CHAT, asked).text(), sse);
+    for entry in gateway.closed_entries(2) {
+        let used = entry.used.unwrap();
+        assert_eq!(
+            (used.source, used.lines[0].usage.of(Dimension::Input), used.total.to_string().as_str()),
+            (Source::Reported, Some(10), "0.00003")
+        );
+    }
+}
+
+#[test]
+fn the_usage_record_is_written_before_the_end_of_the_answer_leaves() {
+    let head = answer("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", b"");
+    let one = |text: &str| Act::Write(format!("{:x}\r\n{text}\r\n", text.len()).into_bytes());
+    let upstream = Upstream::start(move |_| {
+        vec![
+            Act::Write(head.clone()),
+            one(&event("a")),
+            one(&[FINISH, USAGE].concat()),
+            Act::Wait,
+            one("data: [DONE]\n\n"),
+            Act::Write(b"0\r\n\r\n".to_vec()),
+        ]
+    });
+    let gateway = Gateway::before(&upstream, "");
+    let mut client = gateway.connect();
+    let ask = r#"{"model":"mock-x","stream":true,"stream_options":{"include_usage":true}}"#;
+    client.head(CHAT, &[], Some(ask.len()));
+    client.write(ask.as_bytes());
+    let mut seen = String::new();
+    while !seen.contains("\"usage\"") {
+        seen.push_str(std::str::from_utf8(&client.read(1)).unwrap());
+    }
+    // The client holds the usage chunk: its charge must be on record, though the answer has not ended.
+    let entries = gateway.entries();
+    assert!(entries[0].used.is_some() && entries[0].close.is_none());
+    upstream.go();
+    gateway.closed_entries(1);
+}
+
+#[test]
+fn request_bodies_of_any_size_and_framing_arrive_whole() {
+    let upstream =
+        Upstream::fixed(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()));
+    let gateway = Gateway::before(&upstream, "");
+    let mut client = gateway.connect();
+    for size in [33, 100, 8 << 10, 60 << 10, 64 << 10, (64 << 10) + 1, (128 << 10) + 1, 5 << 20, 32 << 20] {
+        let body = format!("{{\"model\":\"mock-x\",\"messages\":\"{}\"}}", "m".repeat(size - 33 + 2));
+        let body = &body.as_bytes()[..];
+        let response = client.request(CHAT, &[], body);
+        assert_eq!(response.status, if body.len() > 32 << 20 { 413 } else { 200 }, "{size}");
+        if response.status == 413 {
+            break;
+        }
+        assert!(upstream.last().body == body, "{size} by length");
+        client.head(CHAT, &[("Transfer-Encoding", "chunked")], None);
+        client.write(&chunked(body, 50_000));
+        assert_eq!(client.response().status, 200);
+        assert!(upstream.last().body == body, "{size} chunked");
+        assert_eq!(upstream.last().header("content-length"), Some(body.len().to_string().as_str()));
+    }
+}
+
+#[test]
+fn a_client_that_waits_for_100_continue_gets_it() {
+    let upstream =
+        Upstream::fixed(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()));
+    let gateway = Gateway::before(&upstream, "");
+    let mut client = gateway.connect();
+    for _ in 0..2 {
+        client.head(CHAT, &[("Expect", "100-continue")], Some(ASK.len()));
+        assert_eq!(client.response().status, 100);
+        client.write(ASK.as_bytes());
+        assert_eq!(client.response().body, WHOLE.as_bytes());
+        assert_eq!(upstream.last().header("expect"), None);
+    }
+}
+
+#[test]
+fn refusals_speak_the_callers_dialect_and_leave_the_connection_usable() {
+    let upstream =
+        Upstream::fixed(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()));
+    let gateway = Gateway::start(&format!(
+        "providers: {{up: {{base_url: \"http://{}/v1\", models: [\"mock-*\"]}}}}\nbody: {{bytes_max: 1000}}",
+        upstream.address
+    ));
+    let mut client = gateway.connect();
+    for (path, body, status, code) in [
+        (CHAT, "{", 400, "invalid_json"),
+        (CHAT, r#"{"model":"a","model":"b"}"#, 400, "duplicate_field"),
+        (CHAT, r#"{"model":"unheard-of"}"#, 404, "model_not_found"),
+        (CHAT, r#"{"model":"groq/x"}"#, 400, "provider_not_configured"),
+        ("/v1/messages", r#"{"model":"mock-x"}"#, 400, "endpoint_not_supported"),
+        ("/nowhere", "{}", 404, "not_found"),
+        ("/up/v1/files", "{}", 403, "path_not_allowed"),
+    ] {
+        let response = client.post(path, body);
+        assert_eq!(response.status, status, "{path} {body}");
+        let json = response.json();
+        if path.ends_with("/messages") {
+            assert_eq!((json["type"].as_str(), json["request_id"].as_str()), (Some("error"), response.header("x-gateway-request-id")));
+        } else {
+            assert_eq!(json["error"]["code"], code);
+        }
+        // What was refused before its body was read costs the connection.
+        if response.header("connection") == Some("close") {
+            client = gateway.connect();
+        }
+    }
+    let body = format!("{{\"model\":\"mock-x\",\"p\":\"{}\"}}", "x".repeat(1000 - 25));
+    assert_eq!(body.len(), 1000);
+    assert_eq!(client.post(CHAT, &body).status, 200);
+    let over = format!("{body} ");
+    assert_eq!(client.post(CHAT, &over).status, 413);
+    let mut client = gateway.connect();
+    client.head(CHAT, &[("Transfer-Encoding", "chunked")], None);
+    client.write(&chunked(over.as_bytes(), 100));
+    assert_eq!(client.response().status, 413);
+    // Only what reached the upstream has an entry.
+    assert_eq!(gateway.closed_entries(1).len(), 1);
+}
+
+#[test]
+fn bodies_beyond_the_budget_or_the_deadline_are_refused() {
+    let upstream = Upstream::start(|_| {
+        vec![
+            Act::Wait,
+            Act::Write(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes())),
+        ]
+    });
+    let gateway = Gateway::before(&upstream, "body: {budget: 1000}\ntimeouts: {body: 300ms}");
+    let large = format!("{{\"model\":\"mock-x\",\"p\":\"{}\"}}", "x".repeat(700));
+    let mut first = gateway.connect();
+    first.head(CHAT, &[], Some(large.len()));
+    first.write(large.as_bytes());
+    until("the first request", || (!upstream.requests.lock().unwrap().is_empty()).then_some(()));
+    let refused = gateway.post(CHAT, &large);
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    upstream.go();
+    assert_eq!(first.response().status, 200);
+    // The budget came back with the first answer.
+    upstream.go();
+    assert_eq!(gateway.post(CHAT, &large).status, 200);
+    let mut slow = gateway.connect();
+    slow.head(CHAT, &[], Some(large.len()));
+    slow.write(b"{");
+    assert_eq!(slow.response().status, 408);
+}
+
+#[test]
+fn upstream_failures_before_the_first_byte_are_told() {
+    let upstream = Upstream::start(|request| {
+        match std::str::from_utf8(&request.body).unwrap() {
+        body if body.contains("reset") => vec![Act::Reset],
+        body if body.contains("silent") => vec![Act::Wait],
+        _ => vec![Act::Write(b"HTTP/1.1 429 Too Many\r\nContent-Type: application/json\r\nRetry-After: 9\r\nContent-Length: 24\r\n\r\n{\"error\":{\"code\":\"slow\"}}"[..].to_vec()), Act::Close],
+    }
+    });
+    let gateway = Gateway::start(&format!(
+        "providers: {{up: {{base_url: \"http://{}/v1\", models: [\"mock-*\"], endpoints: [/chat/completions, /messages]}}, gone: {{base_url: \"http://127.0.0.1:{}/v1\"}}}}\ntimeouts: {{upstream_read: 300ms, connect: 1s}}",
+        upstream.address,
+        support::free_port()
+    ));
+    for (model, status, code, error_type) in [
+        ("mock-reset", 502, "upstream_broken", "api_error"),
+        ("mock-silent", 504, "upstream_timeout", "timeout_error"),
+        ("gone/x", 502, "upstream_unreachable", ""),
+    ] {
+        let response = gateway.post(CHAT, &format!("{{\"model\":\"{model}\"}}"));
+        assert_eq!((response.status, response.json()["error"]["code"].as_str()), (status, Some(code)), "{model}");
+        if !error_type.is_empty() {
+            let response = gateway.post("/v1/messages", &format!("{{\"model\":\"{model}\"}}"));
+            assert_eq!((response.status, response.json()["error"]["type"].as_str()), (status, Some(error_type)), "{model}");
+        }
+    }
+    // An upstream's own error is the caller's to read.
+    let response = gateway.post(CHAT, ASK);
+    assert_eq!((response.status, response.header("retry-after"), response.text()), (429, Some("9"), "{\"error\":{\"code\":\"slow\"}"));
+    let entries = gateway.closed_entries(6);
+    let outcomes: Vec<_> = entries.iter().map(|entry| entry.outcome()).collect();
+    assert_eq!(outcomes, [Outcome::UpstreamError; 6]);
+}
+
+#[test]
+fn a_cut_upstream_is_a_cut_answer() {
+    let ended = event("a") + &event("b");
+    for (headers, body) in [
+        ("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", format!("{:x}\r\n{ended}\r\n", ended.len())),
+        ("Content-Type: application/json\r\nContent-Length: 5000\r\n", WHOLE[..50].to_owned()),
+    ] {
+        let bytes = answer(headers, body.as_bytes());
+        let upstream = Upstream::start(move |_| vec![Act::Write(bytes.clone()), Act::Wait, Act::Close]);
+        let gateway = Gateway::before(&upstream, "");
+        let mut client = gateway.connect();
+        client.head(CHAT, &[], Some(ASK.len()));
+        client.write(ASK.as_bytes());
+        until("the request", || (!upstream.requests.lock().unwrap().is_empty()).then_some(()));
+        upstream.go();
+        let response = client.response();
+        assert!(!response.whole, "{headers}");
+        assert!(!response.text().contains("error"), "nothing may be appended to a stream: {}", response.text());
+        let entry = &gateway.closed_entries(1)[0];
+        assert_eq!(entry.outcome(), Outcome::Truncated, "{headers}");
+    }
+}
+
+#[test]
+fn a_caller_that_leaves_is_noticed_and_has_an_entry() {
+    let head = answer("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", b"");
+    let upstream = Upstream::start(move |_| {
+        let text = event("a");
+        vec![Act::Write(head.clone()), Act::Write(format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()), Act::Wait]
+    });
+    let gateway = Gateway::before(&upstream, "");
+    let mut client = gateway.connect();
+    client.head(CHAT, &[], Some(ASK.len()));
+    client.write(ASK.as_bytes());
+    client.read(20);
+    drop(client);
+    let entry = &gateway.closed_entries(1)[0];
+    assert_eq!((entry.outcome(), entry.close.as_ref().unwrap().status), (Outcome::ClientClosed, 200));
+}
+
+#[test]
+fn a_dead_kept_alive_connection_is_replaced() {
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let whole = answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes());
+    // The first connection answers once and breaks off when it is asked again.
+    let upstream = Upstream::start(move |_| match count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        1 => vec![Act::Reset],
+        _ => vec![Act::Write(whole.clone())],
+    });
+    let gateway = Gateway::before(&upstream, "");
+    assert_eq!(gateway.post(CHAT, ASK).status, 200);
+    let large = format!("{{\"model\":\"mock-x\",\"p\":\"{}\"}}", "x".repeat(300_000));
+    assert_eq!(gateway.post(CHAT, &large).status, 200);
+    assert_eq!(upstream.last().body.len(), large.len());
+    let entries = gateway.closed_entries(3);
+    assert_eq!(
+        entries.iter().map(|entry| (entry.open.attempt, entry.outcome())).collect::<Vec<_>>(),
+        [(1, Outcome::Ok), (1, Outcome::UpstreamError), (2, Outcome::Ok)]
+    );
+    assert_eq!(entries[1].open.request_id, entries[2].open.request_id);
+}
+
+#[test]
+fn compressed_answers_are_decoded_and_billed() {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
+    encoder.write_all(WHOLE.as_bytes()).unwrap();
+    let gzip = encoder.finish().unwrap();
+    let upstream = Upstream::fixed(answer(
+        &format!("Content-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n", gzip.len()),
+        &gzip,
+    ));
+    let gateway = Gateway::before(&upstream, "");
+    let response = gateway.connect().request(CHAT, &[("Accept-Encoding", "gzip")], ASK.as_bytes());
+    assert_eq!((response.text(), response.header("content-encoding")), (WHOLE, None));
+    assert_eq!(gateway.closed_entries(1)[0].used.as_ref().unwrap().source, Source::Reported);
+}
+
+#[test]
+fn without_keys_other_sites_and_names_are_refused() {
+    let upstream = Upstream::fixed(answer("Content-Length: 0\r\n", b""));
+    let gateway = Gateway::before(&upstream, "");
+    for (headers, status) in [(&[("Origin", "https://evil.example")][..], 403), (&[("Sec-Fetch-Site", "cross-site")], 403), (&[], 200)] {
+        assert_eq!(gateway.connect().request(CHAT, headers, ASK.as_bytes()).status, status, "{headers:?}");
+    }
+    let mut client = gateway.connect();
+    client.write(format!("POST {CHAT} HTTP/1.1\r\nHost: rebound.example\r\nContent-Length: {}\r\n\r\n{ASK}", ASK.len()).as_bytes());
+    assert_eq!(client.response().status, 403);
+}
+
+#[test]
+fn models_lists_what_is_configured() {
+    let upstream = Upstream::fixed(answer("Content-Length: 0\r\n", b""));
+    let gateway = Gateway::start(&format!(
+        "providers: {{up: {{base_url: \"http://{}/v1\", models: [llama-3, \"x-*\"]}}}}\naliases: {{fast: up/llama-3}}",
+        upstream.address
+    ));
+    let mut client = gateway.connect();
+    client.write(format!("GET /v1/models HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.address).as_bytes());
+    let json = client.response().json();
+    let ids: Vec<_> = json["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["fast", "up/llama-3"]);
+}
+
+#[test]
+fn many_requests_on_many_connections_each_have_their_entry() {
+    let upstream =
+        Upstream::fixed(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()));
+    let gateway = Gateway::before(&upstream, "");
+    let address = gateway.address;
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let mut client = Client::new(address);
+                (0..25).for_each(|_| assert_eq!(client.post(CHAT, ASK).status, 200));
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let entries = gateway.closed_entries(200);
+    assert_eq!(entries.len(), 200);
+    assert!(entries.iter().all(|entry| entry.used.as_ref().is_some_and(|used| used.total.0 == 30_000_000)));
+}
