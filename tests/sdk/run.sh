@@ -97,5 +97,5 @@ export TOLLGATE_URL=http://127.0.0.1:$port TOLLGATE_LEDGER=$run/data/ledger TOLL
 export TOLLGATE_PRICES=$root/conf/prices/mock.yaml
 failed=0
 "$python" -m pytest -q -p no:cacheprovider --rootdir "$tests" "$tests" || failed=1
-(cd "$node" && node --test openai.test.mjs) || failed=1
+(cd "$node" && node --test --test-reporter=spec openai.test.mjs) || failed=1
 exit "$failed"
