@@ -34,3 +34,6 @@ pub mod metrics;
 pub mod admin;
 pub mod mock;
 pub mod proxy;
+
+#[doc(hidden)]
+pub mod fuzz;

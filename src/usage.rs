@@ -245,7 +245,9 @@ impl Reported {
         }
         if let Some(total) = self.of(Field::Total) {
             let sum = usage.sum(|dimension| dimension.is_input() || dimension.is_output());
-            consistent &= sum == Some(total);
+            // Perplexity's total leaves out the reasoning that it states beside the completion.
+            let stated = self.of(Field::Input).zip(self.of(Field::Output)).map(|(input, output)| input.saturating_add(output));
+            consistent &= sum == Some(total) || stated == Some(total);
         }
         (usage, consistent)
     }

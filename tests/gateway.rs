@@ -216,7 +216,7 @@ fn request_bodies_of_any_size_and_framing_arrive_whole() {
     let mut client = gateway.connect();
     for size in [33, 100, 8 << 10, 60 << 10, 64 << 10, (64 << 10) + 1, (128 << 10) + 1, 5 << 20, 32 << 20] {
         let body = format!("{{\"model\":\"mock-x\",\"messages\":\"{}\"}}", "m".repeat(size - 33 + 2));
-        let body = &body.as_bytes()[..];
+        let body = body.as_bytes();
         let response = client.request(CHAT, &[], body);
         assert_eq!(response.status, if body.len() > 32 << 20 { 413 } else { 200 }, "{size}");
         if response.status == 413 {

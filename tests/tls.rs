@@ -48,7 +48,8 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// An upstream that speaks HTTP/2 over TLS: streams if the body asks for it, and echoes the body's length in a header.
 async fn h2_upstream(identity: &Identity) -> SocketAddr {
-    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![identity.cert.clone()], identity.key.clone_key()).unwrap();
+    let mut config =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![identity.cert.clone()], identity.key.clone_key()).unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -154,7 +155,11 @@ async fn post(client: &SendRequest<Bytes>, address: SocketAddr, body: Bytes, ann
 }
 
 fn providers(address: SocketAddr, ca: &Path) -> String {
-    format!("providers: {{up: {{base_url: \"https://localhost:{}/v1\", models: [\"*\"], prices: mock, ca: \"{}\"}}}}", address.port(), ca.display())
+    format!(
+        "providers: {{up: {{base_url: \"https://localhost:{}/v1\", models: [\"*\"], prices: mock, ca: \"{}\"}}}}",
+        address.port(),
+        ca.display()
+    )
 }
 
 #[test]
@@ -163,7 +168,8 @@ fn http2_callers_reach_http2_upstreams_over_tls() {
         let identity = identity();
         let upstream = h2_upstream(&identity).await;
         let tls: SocketAddr = format!("127.0.0.1:{}", support::free_port()).parse().unwrap();
-        let listener = format!(", {{address: \"{tls}\", tls: {{cert: \"{}\", key: \"{}\"}}}}", identity.file("cert.pem"), identity.file("key.pem"));
+        let listener =
+            format!(", {{address: \"{tls}\", tls: {{cert: \"{}\", key: \"{}\"}}}}", identity.file("cert.pem"), identity.file("key.pem"));
         let settings = providers(upstream, &identity.folder.path().join("cert.pem"));
         let gateway = tokio::task::spawn_blocking(move || Gateway::start_with(&settings, &listener)).await.unwrap();
         until("the TLS listener", || std::net::TcpStream::connect(tls).ok());
@@ -174,7 +180,11 @@ fn http2_callers_reach_http2_upstreams_over_tls() {
                     let body = Bytes::from(format!("{{\"model\":\"m\",\"p\":\"{}\"}}", "x".repeat(size)));
                     let length = body.len();
                     let (status, headers, answer) = post(&client, address, body, announce).await;
-                    assert_eq!((status, headers["x-body-bytes"].to_str().unwrap()), (StatusCode::OK, length.to_string().as_str()), "{size}");
+                    assert_eq!(
+                        (status, headers["x-body-bytes"].to_str().unwrap()),
+                        (StatusCode::OK, length.to_string().as_str()),
+                        "{size}"
+                    );
                     assert_eq!(answer.unwrap(), WHOLE.as_bytes());
                     count += 1;
                 }
@@ -187,7 +197,11 @@ fn http2_callers_reach_http2_upstreams_over_tls() {
             count += 1;
         }
         let entries = gateway.closed_entries(count);
-        assert!(entries.iter().all(|entry| entry.outcome() == Outcome::Ok && entry.used.as_ref().is_some_and(|used| used.source == Source::Reported)));
+        assert!(
+            entries
+                .iter()
+                .all(|entry| entry.outcome() == Outcome::Ok && entry.used.as_ref().is_some_and(|used| used.source == Source::Reported))
+        );
     });
 }
 

@@ -9,6 +9,7 @@ use tollgate::exchange::settle::{Terms, settle};
 use tollgate::meter::{Framing, Meter};
 use tollgate::price::{self, Moment};
 use tollgate::provider::{self, CHAT_COMPATIBLE, Provider};
+use tollgate::stream::sse::Sniffer;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -52,7 +53,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     if let Some(path) = &options.prices {
         price::overlay(&mut catalog, path).map_err(|problems| lines(&problems))?;
     }
-    let mut meter = Meter::new(dialect.grammar(), Framing::Undecided);
+    let mut meter = Meter::new(dialect.grammar(), Framing::Undecided(Sniffer::default()));
     meter.push(&body, |_| {});
     meter.finish(true);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

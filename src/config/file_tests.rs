@@ -1,6 +1,6 @@
+use super::*;
 use crate::config::Secret;
 use crate::dialect::Endpoint;
-use super::*;
 
 fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);

@@ -113,3 +113,31 @@ fn compressed_answers_pass_and_are_marked() {
     let closed = exchange.close(&Ending::Complete, 3).unwrap();
     assert!(closed.entry.close.unwrap().faults.contains(&"encoded".to_owned()));
 }
+
+#[test]
+fn a_caller_that_leaves_after_the_last_event_has_not_left_early() {
+    for (last, outcome) in [("data: [DONE]\n\n", Outcome::Ok), ("", Outcome::ClientClosed)] {
+        let mut exchange =
+            exchange("/v1/chat/completions", r#"{"model":"mock-small","stream":true,"stream_options":{"include_usage":true}}"#);
+        exchange.attempt(1);
+        exchange.respond(200, &content_type("text/event-stream"));
+        exchange.push(Bytes::from([STREAM[0], STREAM[1], last].concat()), false, 2);
+        let close = exchange.close(&Ending::ClientClosed, 3).unwrap().entry.close.unwrap();
+        assert_eq!((close.outcome, close.faults.is_empty()), (outcome, outcome == Outcome::Ok));
+    }
+}
+
+#[test]
+fn usage_of_a_document_is_on_record_before_its_last_byte_leaves() {
+    for (path, body) in [
+        ("/v1/responses", r#"{"id":"r","model":"mock-small","output":[],"usage":{"input_tokens":1,"output_tokens":1,"total_tokens":2}}"#),
+        ("/v1/embeddings", r#"{"data":[],"model":"mock-small","usage":{"prompt_tokens":1,"total_tokens":1}}"#),
+    ] {
+        let mut exchange = exchange(path, r#"{"model":"mock-small"}"#);
+        exchange.attempt(1);
+        exchange.respond(200, &content_type("application/json"));
+        // Nobody has said that this is the end.
+        exchange.push(Bytes::from_static(body.as_bytes()), false, 2);
+        assert!(exchange.news(2).is_some(), "{path}");
+    }
+}

@@ -12,7 +12,7 @@ use crate::meter::{Fault, Framing, Meter};
 use crate::price::Moment;
 use crate::rewrite::rewrite;
 use crate::route::{self, Destination, Facts, Head, Route, Target};
-use crate::stream::sse::Sse;
+use crate::stream::sse::{Sniffer, Sse};
 use bytes::Bytes;
 use conceal::Conceal;
 use http::{HeaderMap, Method, header};
@@ -244,9 +244,8 @@ impl Exchange {
         if stale || attempt.used.is_none() {
             self.settle(now);
         }
-        let metered = self.billed;
         let attempt = self.attempt.take()?;
-        let close = attempt.close(ending, now, metered, matches!(self.route.target, Target::Endpoint(_)));
+        let close = attempt.close(ending, now, matches!(self.route.target, Target::Endpoint(_)));
         let Event::Open(open) = attempt.open.event else { return None };
         let used = attempt.used.and_then(|record| match record.event {
             Event::Usage(used) => Some(used),
@@ -274,18 +273,19 @@ impl Attempt {
         if rest.is_empty() { out } else { [out, rest].concat().into() }
     }
 
-    fn close(&self, ending: &Ending, now: UnixMs, metered: bool, endpoint: bool) -> Close {
+    fn close(&self, ending: &Ending, now: UnixMs, endpoint: bool) -> Close {
         let found = self.meter.as_ref().map(Meter::found);
         let faults = found.map(|found| found.faults).unwrap_or_default();
         let carried = found.and_then(|found| found.error.clone());
         let cut_off = faults.has(Fault::CutOff) && endpoint;
         let outcome = match ending {
-            Ending::ClientClosed => Outcome::ClientClosed,
+            // Clients close at the last event, or once a document is complete: nothing was left for them to read.
+            Ending::ClientClosed if !found.is_some_and(|found| found.ended) => Outcome::ClientClosed,
             _ if self.status >= 400 || carried.is_some() => Outcome::UpstreamError,
             Ending::Failed(_) if self.first_byte_ms.is_none() => Outcome::UpstreamError,
             Ending::Failed(_) => Outcome::Truncated,
             Ending::Complete if cut_off && self.status < 300 => Outcome::Truncated,
-            Ending::Complete => Outcome::Ok,
+            Ending::Complete | Ending::ClientClosed => Outcome::Ok,
         };
         let error = match ending {
             Ending::Failed(error) => Some(error.code().to_owned()),
@@ -299,7 +299,7 @@ impl Attempt {
             error,
             faults: faults.iter().map(|fault| fault.name().to_owned()).collect(),
             bytes_out: self.bytes_out,
-            metered,
+            metered: self.used.is_some(),
         }
     }
 }
@@ -346,7 +346,7 @@ fn framing(headers: &HeaderMap) -> Framing {
     } else if kind.contains("json") && !kind.contains("stream") {
         Framing::Whole
     } else {
-        Framing::Undecided
+        Framing::Undecided(Sniffer::default())
     }
 }
 

@@ -45,6 +45,7 @@ pub fn settle(found: &Found, terms: &Terms<'_>) -> (Used, Faults) {
         (true, false) => Source::Partial,
     };
     let used = Used {
+        reading: found.usages,
         source,
         lines,
         total,

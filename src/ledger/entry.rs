@@ -26,24 +26,33 @@ impl Entry {
 /// Collects records into entries.
 #[derive(Debug, Default)]
 pub struct Fold {
-    entries: HashMap<String, (Option<Open>, Option<Used>, Option<Close>)>,
+    entries: HashMap<String, Parts>,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    open: Option<Open>,
+    used: Option<Used>,
+    close: Option<Close>,
 }
 
 impl Fold {
-    /// Takes the next record; of several usage records the last counts.
+    /// Takes the next record; of several usage records the latest reading counts.
     pub fn add(&mut self, record: Record) {
         let entry = self.entries.entry(record.id).or_default();
         match record.event {
-            Event::Open(open) => entry.0 = Some(open),
-            Event::Usage(used) => entry.1 = Some(used),
-            Event::Close(close) => entry.2 = Some(close),
+            Event::Open(open) => entry.open = Some(open),
+            Event::Usage(used) if entry.used.as_ref().is_some_and(|known| known.reading > used.reading) => {}
+            Event::Usage(used) => entry.used = Some(used),
+            Event::Close(close) => entry.close = Some(close),
         }
     }
 
     /// The entries by start, and how many had records but no beginning.
     pub fn finish(self) -> (Vec<Entry>, usize) {
         let all = self.entries.len();
-        let whole = self.entries.into_iter().filter_map(|(id, (open, used, close))| Some(Entry { id, open: open?, used, close }));
+        let whole =
+            self.entries.into_iter().filter_map(|(id, parts)| Some(Entry { id, open: parts.open?, used: parts.used, close: parts.close }));
         let mut entries: Vec<Entry> = whole.collect();
         entries.sort_by(|a, b| (a.open.start_ms, &a.id).cmp(&(b.open.start_ms, &b.id)));
         let orphans = all - entries.len();
@@ -76,8 +85,9 @@ mod tests {
         Record { id: id.to_owned(), event: Event::Open(open) }
     }
 
-    fn used(id: &str, pico: i128) -> Record {
+    fn used(id: &str, reading: u32, pico: i128) -> Record {
         let used = Used {
+            reading,
             source: Source::Reported,
             lines: vec![],
             total: PicoUsd(pico),
@@ -91,7 +101,7 @@ mod tests {
     #[test]
     fn folds_records_in_any_order() {
         let mut fold = Fold::default();
-        for record in [used("a", 1), open("b", 2), open("a", 1), used("a", 7), used("orphan", 9)] {
+        for record in [used("a", 2, 7), open("b", 2), open("a", 1), used("a", 1, 1), used("orphan", 1, 9)] {
             fold.add(record);
         }
         let (entries, orphans) = fold.finish();
@@ -103,7 +113,7 @@ mod tests {
 
     #[test]
     fn records_survive_their_text_form() {
-        for record in [open("a", 1), used("a", i128::from(u64::MAX) * 5)] {
+        for record in [open("a", 1), used("a", 1, i128::from(u64::MAX) * 5)] {
             let text = serde_json::to_string(&record).unwrap();
             assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record, "{text}");
         }

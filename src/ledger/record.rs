@@ -108,9 +108,12 @@ pub struct Open {
     pub credential: Option<String>,
 }
 
-/// Usage became known. A later one replaces it.
+/// Usage became known. Of several the one with the highest `reading` counts: records of one entry may lie in
+/// different segments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Used {
+    /// How often usage had been read when this was written, from 0.
+    pub reading: u32,
     pub source: Source,
     pub lines: Vec<Line>,
     /// Sum of the lines.
@@ -140,7 +143,7 @@ pub struct Close {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
     pub bytes_out: u64,
-    /// A usage record of this entry must exist; its loss would show.
+    /// A usage record of this entry was written; its loss would show.
     pub metered: bool,
 }
 

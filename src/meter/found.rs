@@ -38,6 +38,8 @@ pub struct Found {
     pub finished: bool,
     /// `[DONE]` was seen.
     pub done: bool,
+    /// Nothing that matters can follow: the last event of the response, or the end of its document, was seen.
+    pub ended: bool,
     pub faults: Faults,
     /// Counts how often usage was read: a change means there is news to record.
     pub usages: u32,
@@ -47,6 +49,11 @@ impl Found {
     /// True if anything was reported.
     pub fn has_usage(&self) -> bool {
         self.usages > 0
+    }
+
+    pub(super) fn saw_done(&mut self, done: bool) {
+        self.done |= done;
+        self.ended |= done;
     }
 
     pub(super) fn take_tier(&mut self, event: &Event) {
@@ -173,9 +180,7 @@ fn stated_cost(usage: &[u8]) -> Option<String> {
         cost: Option<serde_json::Value>,
         cost_in_usd_ticks: Option<i128>,
     }
-    if memchr::memmem::find(usage, b"\"cost").is_none() {
-        return None;
-    }
+    memchr::memmem::find(usage, b"\"cost")?;
     let stated: Stated = serde_json::from_slice(usage).ok()?;
     let cost = stated.cost.as_ref().and_then(|cost| cost.get("total_cost").or(Some(cost))).filter(|cost| cost.is_number());
     let ticks = || stated.cost_in_usd_ticks.map(|ticks| rust_decimal::Decimal::from_i128_with_scale(ticks, 10).normalize().to_string());

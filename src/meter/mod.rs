@@ -11,14 +11,14 @@ pub use found::{Found, Round};
 
 use crate::dialect::{Grammar, Slot};
 use crate::json::Scanner;
-use crate::stream::sse::{self, Piece, Sse};
+use crate::stream::sse::{self, Piece, Sniffer, Sse};
 use event::Event;
 
 /// How the body is cut into frames.
 #[derive(Clone, Copy, Debug)]
 pub enum Framing {
     /// The response did not say; the first byte will.
-    Undecided,
+    Undecided(Sniffer),
     /// One JSON document.
     Whole,
     Sse(Sse),
@@ -68,27 +68,31 @@ impl Meter {
 
     /// Reads the next chunk; `on` hears of the events that end in it.
     pub fn push(&mut self, chunk: &[u8], mut on: impl FnMut(Boundary)) {
-        if let Framing::Undecided = self.framing {
-            match sse::looks_like_events(chunk) {
-                Some(true) => self.framing = Framing::Sse(Sse::default()),
-                Some(false) => self.framing = Framing::Whole,
-                None => return,
-            }
+        let mut rest = chunk;
+        if let Framing::Undecided(mut sniffer) = self.framing {
+            let decided;
+            (rest, decided) = sniffer.push(chunk);
+            self.framing = match decided {
+                Some(true) => Framing::Sse(Sse::default()),
+                Some(false) => Framing::Whole,
+                None => Framing::Undecided(sniffer),
+            };
+        }
+        let passed = chunk.len() - rest.len();
+        if let Framing::Undecided(_) = self.framing {
+            return;
         }
         let Framing::Sse(mut sse) = self.framing else {
-            self.scan(chunk);
-            if self.scanner.is_done() {
-                self.commit();
-            }
-            return;
+            self.scan(rest);
+            return self.end_document();
         };
-        sse.push(chunk, |piece| match piece {
+        sse.push(rest, |piece| match piece {
             Piece::Line(line) => self.line(line),
             Piece::Part(part) => self.part(part),
             Piece::LineEnd => self.part(b"\n"),
             Piece::Event { end } => {
                 let usage_only = self.end_event();
-                on(Boundary::Event { end, usage_only });
+                on(Boundary::Event { end: passed + end, usage_only });
             }
             Piece::LateLineFeed => on(Boundary::LateLineFeed),
         });
@@ -100,19 +104,27 @@ impl Meter {
         match self.framing {
             Framing::Sse(_) => {
                 self.end_event();
-                if !whole || !(self.found.finished || self.found.done) {
+                if !self.found.ended && (!whole || !self.found.finished) {
                     self.fault(Fault::CutOff);
                 }
             }
             Framing::Whole => {
-                let complete = self.scanner.is_done();
-                self.commit();
-                self.found.finished |= complete;
-                if !complete || !whole {
+                self.end_document();
+                if !self.found.ended {
+                    self.commit();
                     self.fault(Fault::CutOff);
                 }
             }
-            Framing::Undecided => {}
+            Framing::Undecided(_) => {}
+        }
+    }
+
+    /// Takes over the document once it is complete.
+    fn end_document(&mut self) {
+        if self.scanner.is_done() {
+            self.commit();
+            self.found.finished = true;
+            self.found.ended = true;
         }
     }
 
@@ -132,7 +144,7 @@ impl Meter {
         if self.identified && !self.event.started && !self.matters(line) {
             self.event.started = true;
             self.event.skipped = true;
-            self.found.done |= line == DONE;
+            self.found.saw_done(line == DONE);
             return;
         }
         self.part(line);
@@ -186,14 +198,15 @@ impl Meter {
             self.identified = !found.model.is_empty();
         }
         found.read_error(&event);
-        found.finished |= event.finish || self.grammar.last_types.iter().any(|last| event.kind_is(last));
+        found.ended |= self.grammar.last_types.iter().any(|last| event.kind_is(last));
+        found.finished |= event.finish || found.ended;
         (self.found, self.event) = (found, event);
     }
 
     /// Ends the event at a blank line or at the end of the body; true if it carried usage and nothing else.
     fn end_event(&mut self) -> bool {
         if self.event.started && self.event.head() == DONE {
-            self.found.done = true;
+            self.found.saw_done(true);
         } else if self.event.started && !self.event.skipped && !self.event.broken && !self.event.committed {
             if self.event.wanted {
                 self.fault(Fault::Malformed);

@@ -82,7 +82,7 @@ fn streamed(ask: &Ask, tokens: Tokens, completions: bool) -> Script {
         (_, true) => text(words, None),
         _ => delta(json!({"content": words}), None),
     };
-    stream(ask, before, piece, after, &error)
+    stream(ask, before, piece, || after, || error)
 }
 
 pub fn embeddings(ask: &Ask, tokens: Tokens) -> Script {

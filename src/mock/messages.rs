@@ -66,5 +66,5 @@ fn streamed(ask: &Ask, tokens: Tokens) -> Script {
         Some(_) => named(&json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": ""}})),
         None => named(&json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}})),
     };
-    stream(ask, before, piece, after, &error)
+    stream(ask, before, piece, || after, || error)
 }

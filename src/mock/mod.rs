@@ -245,21 +245,26 @@ fn document(ask: &Ask, body: &Value) -> Script {
     script
 }
 
-/// A stream: events before the text, one event a piece, events after it.
-fn stream(ask: &Ask, before: Vec<String>, piece: impl Fn(&str) -> String, after: Vec<String>, error: &str) -> Script {
+/// A stream: events before the text, one event a piece, events after it; each is made when its turn comes.
+fn stream(
+    ask: &Ask,
+    before: Vec<String>,
+    piece: impl Fn(&str) -> String,
+    after: impl FnOnce() -> Vec<String>,
+    error: impl FnOnce() -> String,
+) -> Script {
     let options = &ask.options;
     let pause = || (options.delay_ms > 0).then(|| Step::Pause(Duration::from_millis(options.delay_ms)));
     let mut steps: Vec<Step> = before.into_iter().map(|event| Step::Send(event.into())).collect();
     for at in 0..options.chunks {
         if options.cut_after == Some(at) || options.error_after == Some(at) {
-            let end = if options.cut_after == Some(at) { Step::Cut } else { Step::Send(error.to_owned().into()) };
-            steps.push(end);
+            steps.push(if options.cut_after == Some(at) { Step::Cut } else { Step::Send(error().into()) });
             return events(split(steps, options.split));
         }
         steps.extend(pause());
         steps.push(Step::Send(piece(&ask.piece(at)).into()));
     }
-    steps.extend(after.into_iter().map(|event| Step::Send(event.into())));
+    steps.extend(after().into_iter().map(|event| Step::Send(event.into())));
     events(split(steps, options.split))
 }
 
@@ -297,6 +302,7 @@ fn named(event: &Value) -> String {
 mod tests {
     use super::*;
     use crate::meter::{Framing, Meter};
+    use crate::stream::sse::Sniffer;
     use crate::usage::{Convention, Dimension};
 
     fn sent(script: &Script) -> Vec<u8> {
@@ -316,7 +322,7 @@ mod tests {
             for stream in [false, true] {
                 let body = format!(r#"{{"model":"mock-small","stream":{stream},"stream_options":{{"include_usage":true}},{settings}}}"#);
                 let script = answer(path, body.as_bytes(), 1);
-                let mut meter = Meter::new(dialect.grammar(), Framing::Undecided);
+                let mut meter = Meter::new(dialect.grammar(), Framing::Undecided(Sniffer::default()));
                 meter.push(&sent(&script), |_| {});
                 meter.finish(true);
                 let (usage, consistent) = meter.found().reported.settle(convention);

@@ -68,26 +68,32 @@ fn streamed(ask: &Ask, done: &Value) -> Script {
         event("response.in_progress", json!({"response": opened})),
         event("response.output_item.added", json!({"output_index": 0, "item": item(ask, "in_progress", "")})),
     ];
-    let text = ask.text();
-    let mut after = vec![];
     if message {
         before.push(event("response.content_part.added", at_place(json!({"part": part("")}))));
-        after.push(event("response.output_text.done", at_place(json!({"text": text, "logprobs": []}))));
-        after.push(event("response.content_part.done", at_place(json!({"part": part(&text)}))));
-    } else {
-        after.push(event(
-            "response.function_call_arguments.done",
-            json!({"item_id": ask.id("fc_"), "output_index": 0, "arguments": "{}", "name": ask.tool}),
-        ));
     }
-    after.push(event("response.output_item.done", json!({"output_index": 0, "item": item(ask, "completed", &text)})));
-    after.push(event("response.completed", json!({"response": done})));
-    let error = event(
-        "error",
-        json!({"code": "server_error", "message": "the mock was told to fail", "param": null, "error": {"code": "mock_error"}}),
-    );
+    let after = || {
+        let text = ask.text();
+        let mut after = if message {
+            vec![
+                event("response.output_text.done", at_place(json!({"text": text, "logprobs": []}))),
+                event("response.content_part.done", at_place(json!({"part": part(&text)}))),
+            ]
+        } else {
+            let fields = json!({"item_id": ask.id("fc_"), "output_index": 0, "arguments": "{}", "name": ask.tool});
+            vec![event("response.function_call_arguments.done", fields)]
+        };
+        after.push(event("response.output_item.done", json!({"output_index": 0, "item": item(ask, "completed", &text)})));
+        after.push(event("response.completed", json!({"response": done})));
+        after
+    };
+    let error = || {
+        event(
+            "error",
+            json!({"code": "server_error", "message": "the mock was told to fail", "param": null, "error": {"code": "mock_error"}}),
+        )
+    };
     let piece = |words: &str| {
         if message { event("response.output_text.delta", at_place(json!({"delta": words, "logprobs": []}))) } else { String::new() }
     };
-    stream(ask, before, piece, after, &error)
+    stream(ask, before, piece, after, error)
 }

@@ -23,6 +23,9 @@ pub async fn error(session: &mut ServerSession, error: &Error, dialect: Dialect,
     if let Some(seconds) = error.retry_after_s() {
         headers.push((header::RETRY_AFTER, seconds.to_string()));
     }
+    if *error == Error::MethodNotAllowed {
+        headers.push((header::ALLOW, "POST".to_owned()));
+    }
     if write(session, error.status(), &headers, text.into(), request_id).await.is_ok() && reading {
         body::discard(session).await;
     }

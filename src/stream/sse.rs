@@ -191,11 +191,26 @@ pub fn has_value(line: &[u8], needle: &memchr::memmem::Finder<'_>) -> bool {
     false
 }
 
-/// True if a body that announced nothing looks like events rather than JSON: the first byte that is not blank
-/// starts a field name or a comment. `None` while there is none.
-pub fn looks_like_events(body: &[u8]) -> Option<bool> {
-    let first = body.strip_prefix(BOM).unwrap_or(body).trim_ascii_start().first()?;
-    Some(memchr(*first, b"deir:").is_some())
+/// Tells events from JSON in a body that announced neither: a BOM and blanks aside, the first byte starts a field name
+/// or a comment. Fed with the bytes as they come until it knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sniffer {
+    bom: u8,
+}
+
+impl Sniffer {
+    /// Passes over what decides nothing and returns the rest, with the answer if there is a rest.
+    pub fn push<'a>(&mut self, chunk: &'a [u8]) -> (&'a [u8], Option<bool>) {
+        let mut rest = chunk;
+        while let Some((byte, tail)) = rest.split_first()
+            && BOM.get(usize::from(self.bom)) == Some(byte)
+        {
+            self.bom += 1;
+            rest = tail;
+        }
+        let rest = rest.trim_ascii_start();
+        (rest, rest.first().map(|first| memchr(*first, b"deir:").is_some()))
+    }
 }
 
 #[cfg(test)]
@@ -272,10 +287,19 @@ mod tests {
 
     #[test]
     fn tells_events_from_json() {
-        for (body, want) in
-            [("", None), (" \n", None), ("data: x", Some(true)), (": hi", Some(true)), ("{\"d\"", Some(false)), ("\n[", Some(false))]
-        {
-            assert_eq!(looks_like_events(body.as_bytes()), want, "{body:?}");
+        for (body, want) in [
+            ("", None),
+            (" \n", None),
+            ("data: x", Some(true)),
+            ("\u{feff}data: x", Some(true)),
+            (": hi", Some(true)),
+            ("{\"d\"", Some(false)),
+            ("\n[", Some(false)),
+        ] {
+            assert_eq!(Sniffer::default().push(body.as_bytes()).1, want, "{body:?}");
+            let mut bytewise = Sniffer::default();
+            let found = body.as_bytes().chunks(1).find_map(|byte| bytewise.push(byte).1);
+            assert_eq!(found, want, "{body:?}");
         }
     }
 }

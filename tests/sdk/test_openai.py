@@ -92,6 +92,14 @@ def test_chat_stream_is_passed_on_as_it_comes(client, bill):
     bill.paid(USED_CHAT, request_id=request_id)
 
 
+def test_a_client_that_leaves_after_the_last_event_has_not_left_early(client, bill):
+    """The SDK closes the connection at `[DONE]`, which may be before the gateway has written the end of the body."""
+    for _ in range(50):
+        chunks = client.chat.completions.create(model=MODEL, messages=HELLO, stream=True, extra_body=mock(chunks=1, delay_ms=5, **TOKENS))
+        assert text_of(chunks) == mock_text(chunks=1)
+        bill.paid(USED_CHAT)
+
+
 def test_chat_tools(client, bill):
     question = [{"role": "user", "content": "What is the weather?"}]
     answer = client.chat.completions.create(model=MODEL, messages=question, tools=[TOOL])

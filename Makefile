@@ -1,0 +1,29 @@
+# Two commands: `make run` serves on embedded defaults, `make test` passes all tests. Both fetch cmake, which Pingora's
+# zlib needs to build, where it is missing: by apt as root, else into a private venv.
+
+CARGO ?= cargo
+VENV := target/cmake
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: run build test lint bench cmake
+
+run: build
+	target/release/tollgate
+
+build: cmake
+	$(CARGO) build --release --locked
+
+test: cmake
+	$(CARGO) test --locked
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+bench: build
+	bench/run.sh
+
+cmake:
+	@command -v cmake >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq cmake >/dev/null; \
+	  else python3 -m venv $(VENV) && $(VENV)/bin/pip install -q cmake; fi; }

@@ -1,0 +1,126 @@
+//! Entries for fuzzers: plain functions that take any bytes and panic where an invariant breaks. Tests call them too.
+
+use crate::dialect::Dialect;
+use crate::json::{Scanner, Splices, Visit, Want};
+use crate::meter::{Framing, Meter};
+use crate::route::Facts;
+use crate::stream::sse::{Piece, Sniffer, Sse};
+use bytes::Bytes;
+
+/// Splits off the first byte as a number that says where to cut the rest.
+fn cut(data: &[u8]) -> (&[u8], &[u8], &[u8]) {
+    let Some((&at, rest)) = data.split_first() else { return (data, data, data) };
+    let (head, tail) = rest.split_at(usize::from(at).min(rest.len()));
+    (rest, head, tail)
+}
+
+/// Server-sent events: the same lines and events however the input is cut.
+pub fn sse(data: &[u8]) {
+    let (whole, head, tail) = cut(data);
+    assert_eq!(events(&[whole]), events(&[head, tail]));
+    assert_eq!(events(&[whole]), events(&whole.chunks(1).collect::<Vec<_>>()));
+}
+
+fn events(parts: &[&[u8]]) -> Vec<Vec<u8>> {
+    let (mut sse, mut out, mut line) = (Sse::default(), vec![], vec![]);
+    for part in parts {
+        sse.push(part, |piece| match piece {
+            Piece::Line(value) => out.push(value.to_vec()),
+            Piece::Part(part) => line.extend_from_slice(part),
+            Piece::LineEnd => out.push(std::mem::take(&mut line)),
+            Piece::Event { .. } => out.push(b"\n".to_vec()),
+            Piece::LateLineFeed => {}
+        });
+    }
+    out.push(line);
+    out
+}
+
+/// The JSON scanner: the same values at the same places however the input is cut.
+pub fn json(data: &[u8]) {
+    let (whole, head, tail) = cut(data);
+    assert_eq!(values(&[whole]), values(&[head, tail]));
+    assert_eq!(values(&[whole]), values(&whole.chunks(1).collect::<Vec<_>>()));
+    let _ = Facts::read(whole);
+}
+
+static ROOT: Want<u8> = Want::Fields(&[
+    ("a", Want::Take(1)),
+    ("b", Want::Fields(&[("c", Want::Take(2))])),
+    ("d", Want::Items(3, &Want::Fields(&[("e", Want::Take(4))]))),
+]);
+
+#[derive(Default, PartialEq, Debug)]
+struct Seen(Vec<(u8, u64, Vec<u8>)>);
+
+impl Visit<u8> for Seen {
+    fn begin(&mut self, slot: u8, at: u64, first: u8) {
+        self.0.push((slot, at, vec![first]));
+    }
+    fn bytes(&mut self, slot: u8, piece: &[u8]) {
+        match self.0.last_mut() {
+            Some(last) if last.0 == slot + 100 => last.2.extend_from_slice(piece),
+            _ => self.0.push((slot + 100, 0, piece.to_vec())),
+        }
+    }
+    fn end(&mut self, slot: u8, at: u64) {
+        self.0.retain(|seen| !(seen.0 > 100 && seen.2.is_empty()));
+        self.0.push((slot, at, vec![]));
+    }
+}
+
+/// What was found, and whether the document was whole.
+fn values(parts: &[&[u8]]) -> (Seen, bool) {
+    let (mut scanner, mut seen) = (Scanner::new(&ROOT), Seen::default());
+    let sound = parts.iter().all(|part| scanner.push(part, &mut seen).is_ok());
+    if !sound {
+        // How much of a value came before its defect depends on the cut.
+        seen.0.clear();
+    }
+    seen.0.retain(|seen| !(seen.0 > 100 && seen.2.is_empty()));
+    (seen, sound && scanner.is_done())
+}
+
+/// Splices: what they leave alone stays, whatever is asked of them.
+pub fn splices(data: &[u8]) {
+    let Some((edits, body)) = data.split_at_checked(data.len().min(12)) else { return };
+    let mut splices = Splices::default();
+    let mut kept = body.to_vec();
+    let mut taken: Vec<(usize, usize)> = vec![];
+    for edit in edits.chunks_exact(3) {
+        let [start, len, with] = edit else { return };
+        let start = usize::from(*start).min(body.len());
+        let end = (start + usize::from(*len)).min(body.len());
+        if splices.replace(start..end, vec![*with]) {
+            taken.push((start, end));
+        }
+    }
+    let out = splices.apply(&Bytes::copy_from_slice(body));
+    let removed: usize = taken.iter().map(|(start, end)| end - start).sum();
+    assert_eq!(out.len(), body.len() - removed + taken.len());
+    taken.sort_unstable();
+    for (start, end) in taken.into_iter().rev() {
+        kept.drain(start..end);
+    }
+    let mut rest = out.iter();
+    assert!(kept.iter().all(|byte| rest.any(|other| other == byte)), "untouched bytes keep their order");
+}
+
+/// The whole meter, in every dialect: no input makes it panic, and no cut changes what it finds.
+pub fn meter(data: &[u8]) {
+    let (whole, head, tail) = cut(data);
+    for dialect in Dialect::ALL {
+        let found = |parts: &[&[u8]]| {
+            let mut meter = Meter::new(dialect.grammar(), Framing::Sse(Sse::default()));
+            parts.iter().for_each(|part| meter.push(part, |_| {}));
+            meter.finish(true);
+            let found = meter.found();
+            (found.reported.clone(), found.rounds.clone(), found.model.clone(), found.id.clone(), found.finished, found.error.clone())
+        };
+        assert_eq!(found(&[whole]), found(&[head, tail]), "{dialect:?}");
+        let mut document = Meter::new(dialect.grammar(), Framing::Undecided(Sniffer::default()));
+        document.push(whole, |_| {});
+        document.finish(true);
+        let _ = document.found().reported.settle(crate::usage::Convention::OPENAI);
+    }
+}

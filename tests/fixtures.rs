@@ -1,0 +1,104 @@
+//! Hand-written responses, one folder a dialect: each meters to what its head says, whole and cut at every byte.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use serde_json::{Value, json};
+use std::path::Path;
+use tollgate::config::Upstream;
+use tollgate::dialect::Dialect;
+use tollgate::exchange::settle::{Terms, settle};
+use tollgate::meter::{Framing, Meter};
+use tollgate::price::{Catalog, Moment, embedded};
+use tollgate::provider::{self, Provider};
+use tollgate::stream::sse::Sniffer;
+use tollgate::usage::Usage;
+
+struct Fixture {
+    name: String,
+    dialect: Dialect,
+    provider: &'static Provider,
+    want: Value,
+    body: Vec<u8>,
+}
+
+fn fixtures() -> Vec<Fixture> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut out = vec![];
+    for dialect in Dialect::ALL {
+        for entry in std::fs::read_dir(root.join(dialect.name())).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let (head, body) = text.split_once("---\n").unwrap();
+            let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            let body = match field("newline") {
+                Some("crlf") => body.replace('\n', "\r\n"),
+                Some("cr") => body.replace('\n', "\r"),
+                _ => body.to_owned(),
+            };
+            out.push(Fixture {
+                name: path.display().to_string(),
+                dialect: *dialect,
+                provider: provider::find(field("provider").unwrap()).unwrap(),
+                want: serde_json::from_str(field("want").unwrap()).unwrap(),
+                body: body.into_bytes(),
+            });
+        }
+    }
+    out
+}
+
+/// What was metered, limited to the keys the fixture asks about.
+fn metered(fixture: &Fixture, meter: &Meter, catalog: &Catalog) -> Value {
+    let upstream = Upstream::of(fixture.provider, fixture.provider.id);
+    let convention = fixture.provider.convention(fixture.dialect);
+    // 2026-11-25
+    let at = Moment { unix_s: 1_795_564_800 };
+    let (used, mut faults) = settle(meter.found(), &Terms { upstream: &upstream, catalog, convention, model: "", opening_only: false, at });
+    meter.found().faults.iter().for_each(|fault| faults.add(fault));
+    let empty = Usage::default();
+    let main = used.lines.first().map_or(&empty, |line| &line.usage);
+    let others: serde_json::Map<_, _> = used.lines.iter().skip(1).map(|line| (line.model.clone(), json!(line.usage))).collect();
+    let found = meter.found();
+    let all = json!({
+        "model": found.model, "id": found.id, "tier": found.tier, "usage": main, "others": others, "cost": used.provider_cost,
+        "error": found.error, "done": found.done, "total": used.total.to_string(),
+        "faults": faults.iter().map(|fault| fault.name()).filter(|name| *name != "cut_off").collect::<Vec<_>>(),
+    });
+    let mut asked = serde_json::Map::new();
+    for key in fixture.want.as_object().unwrap().keys() {
+        asked.insert(key.clone(), all[key].clone());
+    }
+    Value::Object(asked)
+}
+
+#[test]
+fn every_fixture_meters_to_what_it_says_wherever_it_is_cut() {
+    let catalog = embedded().unwrap();
+    let fixtures = fixtures();
+    assert!(fixtures.len() >= 36, "{} fixtures", fixtures.len());
+    for fixture in &fixtures {
+        let run = |parts: &[&[u8]]| {
+            let mut meter = Meter::new(fixture.dialect.grammar(), Framing::Undecided(Sniffer::default()));
+            parts.iter().for_each(|part| meter.push(part, |_| {}));
+            meter.finish(true);
+            metered(fixture, &meter, &catalog)
+        };
+        assert_eq!(run(&[&fixture.body]), fixture.want, "{}", fixture.name);
+        for at in 1..fixture.body.len() {
+            let (head, tail) = fixture.body.split_at(at);
+            assert_eq!(run(&[head, tail]), fixture.want, "{} cut at {at}", fixture.name);
+        }
+        assert_eq!(run(&fixture.body.chunks(1).collect::<Vec<_>>()), fixture.want, "{} by the byte", fixture.name);
+    }
+}
+
+#[test]
+fn fixtures_have_no_faults_but_those_they_show() {
+    let catalog = embedded().unwrap();
+    for fixture in fixtures().iter().filter(|fixture| fixture.want.get("faults").is_none()) {
+        let mut meter = Meter::new(fixture.dialect.grammar(), Framing::Undecided(Sniffer::default()));
+        meter.push(&fixture.body, |_| {});
+        meter.finish(true);
+        let with_faults = Fixture { want: json!({"faults": []}), name: fixture.name.clone(), body: vec![], ..*fixture };
+        assert_eq!(metered(&with_faults, &meter, &catalog), json!({"faults": []}), "{}", fixture.name);
+    }
+}
