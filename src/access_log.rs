@@ -1,25 +1,19 @@
-//! The access log: a JSON line for every attempt and every refusal, written by a thread of its own. A request never
-//! waits for it; what does not fit its queue is dropped and counted.
+//! The access log: a JSON line for every attempt and every refusal. A request only adds its line to a buffer; who
+//! keeps house writes it out every few milliseconds. What does not fit the buffer is dropped and counted.
 
 use crate::config::AccessLog;
-use crate::ledger::Entry;
 use crate::metrics::Metrics;
 use serde::Serialize;
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Lines that may wait to be written.
-pub const QUEUE_LINES_MAX: usize = 16 * 1024;
+/// Lines that wait may take so many bytes.
+pub const BUFFER_BYTES_MAX: usize = 8 << 20;
 
-/// Hands lines to the writer.
+/// Takes lines until they are written out.
 pub struct Log {
-    queue: Option<SyncSender<Vec<u8>>>,
-    writer: Option<JoinHandle<()>>,
-    waiting: Arc<AtomicUsize>,
+    out: Option<Mutex<Box<dyn Write + Send>>>,
+    buffer: Mutex<Vec<u8>>,
     metrics: Arc<Metrics>,
 }
 
@@ -37,83 +31,56 @@ pub struct Refusal<'a> {
 }
 
 impl Log {
-    /// Starts the writer.
+    /// Opens the log.
     ///
     /// # Errors
-    /// If the file cannot be opened.
+    /// If its file cannot be opened.
     pub fn open(to: &AccessLog, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let out: Box<dyn Write + Send> = match to {
-            AccessLog::Off => return Ok(Self { queue: None, writer: None, waiting: Arc::default(), metrics }),
-            AccessLog::Stdout => Box::new(io::stdout()),
-            AccessLog::File(path) => Box::new(std::fs::OpenOptions::new().create(true).append(true).open(path)?),
+        let out: Option<Box<dyn Write + Send>> = match to {
+            AccessLog::Off => None,
+            AccessLog::Stdout => Some(Box::new(io::stdout())),
+            AccessLog::File(path) => Some(Box::new(std::fs::OpenOptions::new().create(true).append(true).open(path)?)),
         };
-        let (queue, lines) = sync_channel(QUEUE_LINES_MAX);
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let written = waiting.clone();
-        let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(out, &lines, &written))?;
-        Ok(Self { queue: Some(queue), writer: Some(writer), waiting, metrics })
-    }
-
-    /// An attempt ended.
-    pub fn entry(&self, entry: &Entry) {
-        self.line(entry);
+        Ok(Self { out: out.map(Mutex::new), buffer: Mutex::default(), metrics })
     }
 
     /// A request was refused.
     pub fn refusal(&self, refusal: &Refusal<'_>) {
-        self.line(refusal);
+        self.line(|buffer| {
+            // A flat structure of strings and numbers: nothing in it can fail to be written to memory.
+            let _ = serde_json::to_writer(&mut *buffer, refusal);
+            buffer.push(b'\n');
+        });
     }
 
-    fn line(&self, what: &impl Serialize) {
-        let Some(queue) = &self.queue else { return };
-        let mut line = Vec::with_capacity(1024);
-        if serde_json::to_writer(&mut line, what).is_err() {
+    /// Takes a line, with its end.
+    pub fn line(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.out.is_none() {
             return;
         }
-        line.push(b'\n');
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        if queue.try_send(line).is_err() {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffer.len() >= BUFFER_BYTES_MAX {
             self.metrics.access_log_dropped.inc();
+        } else {
+            write(&mut buffer);
         }
     }
 
-    /// Waits until what is queued has been written, for a process that leaves without dropping this.
-    pub fn settle(&self, at_most: Duration) {
-        let until = Instant::now() + at_most;
-        while self.waiting.load(Ordering::Relaxed) > 0 && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
+    /// Writes out what waits. Only this may block.
+    pub fn write_out(&self) {
+        let Some(out) = &self.out else { return };
+        let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = std::mem::take(&mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
+        if !lines.is_empty() {
+            // A reader that went away is no reason to stop serving.
+            let _ = out.write_all(&lines).and_then(|()| out.flush());
         }
     }
 }
 
 impl Drop for Log {
-    /// Writes what is queued before the process leaves.
     fn drop(&mut self) {
-        drop(self.queue.take());
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
-        }
-    }
-}
-
-/// Writes batches: whatever waits goes out in one call.
-fn write(mut out: Box<dyn Write + Send>, lines: &Receiver<Vec<u8>>, waiting: &AtomicUsize) {
-    const BATCH_BYTES_MAX: usize = 64 * 1024;
-    let mut batch = Vec::with_capacity(BATCH_BYTES_MAX);
-    while let Ok(line) = lines.recv() {
-        batch.extend_from_slice(&line);
-        let mut count = 1;
-        while batch.len() < BATCH_BYTES_MAX
-            && let Ok(line) = lines.try_recv()
-        {
-            batch.extend_from_slice(&line);
-            count += 1;
-        }
-        // A reader that went away is no reason to stop serving.
-        let _ = out.write_all(&batch).and_then(|()| out.flush());
-        waiting.fetch_sub(count, Ordering::Relaxed);
-        batch.clear();
+        self.write_out();
     }
 }
 
@@ -121,25 +88,29 @@ fn write(mut out: Box<dyn Write + Send>, lines: &Receiver<Vec<u8>>, waiting: &At
 mod tests {
     use super::*;
 
+    const REFUSAL: Refusal<'_> =
+        Refusal { request_id: "r", end_ms: 1, method: "POST", path: "/", status: 404, outcome: "refused", error: "not_found" };
+
     #[test]
-    fn everything_queued_is_written_before_it_closes() {
+    fn everything_taken_is_written_before_it_closes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let log = Log::open(&AccessLog::File(path.clone()), Arc::new(Metrics::new().unwrap())).unwrap();
-        for _ in 0..1000 {
-            log.refusal(&Refusal {
-                request_id: "r",
-                end_ms: 1,
-                method: "POST",
-                path: "/",
-                status: 404,
-                outcome: "refused",
-                error: "not_found",
-            });
-        }
+        (0..1000).for_each(|_| log.refusal(&REFUSAL));
         drop(log);
         let text = std::fs::read_to_string(path).unwrap();
         assert_eq!(text.lines().count(), 1000);
         assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+    }
+
+    #[test]
+    fn a_full_buffer_drops_and_counts() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let buffer = Mutex::new(vec![b'\n'; BUFFER_BYTES_MAX - 1]);
+        let log = Log { out: Some(Mutex::new(Box::new(io::sink()))), buffer, metrics: metrics.clone() };
+        log.refusal(&REFUSAL);
+        assert_eq!(metrics.access_log_dropped.get(), 0);
+        log.refusal(&REFUSAL);
+        assert_eq!(metrics.access_log_dropped.get(), 1);
     }
 }

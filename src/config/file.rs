@@ -89,6 +89,7 @@ impl Reader<'_> {
         self.check_exposure(&listen, anonymous);
         map.finish(&mut self.problems);
         Some(Config {
+            own_names: Config::own_names(listen.iter().map(|listener| listener.address).chain(admin)),
             listen,
             admin,
             mock,

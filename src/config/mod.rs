@@ -35,6 +35,7 @@ pub struct Config {
     pub anonymous: bool,
     /// Further names by which the gateway may be addressed.
     pub hosts: Vec<String>,
+    own_names: Vec<String>,
     pub upstreams: Vec<Upstream>,
     /// By name, and by the names of known providers that were given another.
     pub by_name: HashMap<String, usize>,
@@ -114,13 +115,16 @@ impl Config {
     pub fn answers_for(&self, host: &str) -> bool {
         let named =
             |own: &str| own.eq_ignore_ascii_case(host) || host.rsplit_once(':').is_some_and(|(name, _)| own.eq_ignore_ascii_case(name));
-        let bound = self.listen.iter().map(|listener| listener.address).chain(self.admin);
-        let local = |address: SocketAddr| {
+        self.own_names.iter().any(|own| own.eq_ignore_ascii_case(host)) || self.hosts.iter().any(|own| named(own))
+    }
+
+    /// The names under which the bound addresses are reached from this machine.
+    fn own_names(bound: impl Iterator<Item = SocketAddr>) -> Vec<String> {
+        let names = |address: SocketAddr| {
             let port = address.port();
-            let names = [address.to_string(), format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
-            names.iter().any(|name| name.eq_ignore_ascii_case(host))
+            [address.to_string(), format!("127.0.0.1:{port}"), format!("localhost:{port}"), format!("[::1]:{port}")]
         };
-        self.hosts.iter().any(|own| named(own)) || bound.into_iter().any(local)
+        bound.flat_map(names).collect()
     }
 
     /// True if every listener is reachable from this machine alone.

@@ -7,7 +7,7 @@ pub mod settle;
 use crate::config::{Config, Credentials, Upstream};
 use crate::dialect::Dialect;
 use crate::error::Error;
-use crate::ledger::{Close, Entry, Event, Open, Outcome, Record, Used};
+use crate::ledger::{Close, Entry, Open, Outcome, Rendered, Used, write_entry};
 use crate::meter::{Fault, Framing, Meter};
 use crate::price::Moment;
 use crate::rewrite::rewrite;
@@ -53,13 +53,13 @@ pub struct Exchange {
 #[derive(Debug)]
 struct Attempt {
     id: String,
-    open: Record,
+    open: (Open, Rendered),
     status: u16,
     first_byte_ms: Option<UnixMs>,
     bytes_out: u64,
-    meter: Option<Meter>,
+    meter: Option<Box<Meter>>,
     conceal: Option<Conceal>,
-    used: Option<Record>,
+    used: Option<(Used, Rendered)>,
     /// How many readings of usage the record reflects.
     settled: u32,
 }
@@ -96,8 +96,8 @@ impl Exchange {
         })
     }
 
-    /// Starts the next attempt. Its record must be appended before the upstream sees anything.
-    pub fn attempt(&mut self, now: UnixMs) -> &Record {
+    /// Starts the next attempt: its id and its record, which must be appended before the upstream sees anything.
+    pub fn attempt(&mut self, now: UnixMs) -> (&str, &Rendered) {
         self.attempts += 1;
         let id = uuid::Uuid::now_v7().to_string();
         let upstream = self.upstream();
@@ -120,10 +120,20 @@ impl Exchange {
             billed: self.billed,
             credential: self.credential.clone(),
         };
-        let open = Record { id: id.clone(), event: Event::Open(open) };
-        let attempt =
-            Attempt { id, open, status: 0, first_byte_ms: None, bytes_out: 0, meter: None, conceal: None, used: None, settled: 0 };
-        &self.attempt.insert(attempt).open
+        let rendered = Rendered::open(&open);
+        let attempt = Attempt {
+            id,
+            open: (open, rendered),
+            status: 0,
+            first_byte_ms: None,
+            bytes_out: 0,
+            meter: None,
+            conceal: None,
+            used: None,
+            settled: 0,
+        };
+        let attempt = self.attempt.insert(attempt);
+        (&attempt.id, &attempt.open.1)
     }
 
     /// True while an attempt is under way.
@@ -186,7 +196,7 @@ impl Exchange {
             meter.fault(Fault::Encoded);
         }
         attempt.conceal = (hides && !encoded).then(Conceal::default);
-        attempt.meter = Some(meter);
+        attempt.meter = Some(Box::new(meter));
     }
 
     /// Takes the next chunk of the answer and returns what goes on. If [`Exchange::news`] has a record after this, it
@@ -201,15 +211,16 @@ impl Exchange {
         out
     }
 
-    /// Usage that has become final since the last record, as a record to append.
-    pub fn news(&mut self, now: UnixMs) -> Option<&Record> {
+    /// Usage that has become final since the last record: the entry's id and a record to append.
+    pub fn news(&mut self, now: UnixMs) -> Option<(&str, &Rendered)> {
         let attempt = self.attempt.as_ref()?;
         let found = attempt.meter.as_ref()?.found();
         if found.usages == attempt.settled || !(found.finished || found.done) {
             return None;
         }
         self.settle(now);
-        self.attempt.as_ref()?.used.as_ref()
+        let attempt = self.attempt.as_ref()?;
+        attempt.used.as_ref().map(|used| (attempt.id.as_str(), &used.1))
     }
 
     /// Prices what was found so far into the usage record.
@@ -228,11 +239,12 @@ impl Exchange {
         };
         let (used, faults) = settle::settle(found, &terms);
         attempt.settled = found.usages;
-        attempt.used = Some(Record { id: attempt.id.clone(), event: Event::Usage(used) });
+        let rendered = Rendered::used(&used);
+        attempt.used = Some((used, rendered));
         faults.iter().for_each(|fault| meter.fault(fault));
     }
 
-    /// Ends the attempt: the records to append, and the entry they make.
+    /// Ends the attempt.
     pub fn close(&mut self, ending: &Ending, now: UnixMs) -> Option<Closed> {
         let whole = *ending == Ending::Complete;
         let attempt = self.attempt.as_mut()?;
@@ -246,13 +258,12 @@ impl Exchange {
         }
         let attempt = self.attempt.take()?;
         let close = attempt.close(ending, now, matches!(self.route.target, Target::Endpoint(_)));
-        let Event::Open(open) = attempt.open.event else { return None };
-        let used = attempt.used.and_then(|record| match record.event {
-            Event::Usage(used) => Some(used),
-            _ => None,
-        });
         let usage_news = stale || settled == 0;
-        Some(Closed { entry: Entry { id: attempt.id, open, used, close: Some(close) }, usage_news })
+        let (open, rendered_open) = attempt.open;
+        let (used, rendered_used) = attempt.used.unzip();
+        let records = Records { open: rendered_open, used: rendered_used, close: Rendered::close(&close) };
+        let entry = Entry { id: attempt.id, open, used, close: Some(close) };
+        Some(Closed { entry, records, usage_news })
     }
 }
 
@@ -274,7 +285,7 @@ impl Attempt {
     }
 
     fn close(&self, ending: &Ending, now: UnixMs, endpoint: bool) -> Close {
-        let found = self.meter.as_ref().map(Meter::found);
+        let found = self.meter.as_ref().map(|meter| meter.found());
         let faults = found.map(|found| found.faults).unwrap_or_default();
         let carried = found.and_then(|found| found.error.clone());
         let cut_off = faults.has(Fault::CutOff) && endpoint;
@@ -304,38 +315,37 @@ impl Attempt {
     }
 }
 
-/// What is left to do when an attempt has ended.
+/// An attempt that has ended.
 #[derive(Debug)]
 pub struct Closed {
     pub entry: Entry,
+    pub records: Records,
     usage_news: bool,
 }
 
+/// An entry's records as text.
+#[derive(Debug)]
+pub struct Records {
+    pub open: Rendered,
+    pub used: Option<Rendered>,
+    pub close: Rendered,
+}
+
 impl Closed {
-    /// The records that have not been appended yet. The entry's parts are lent to `append` and stay.
-    pub fn append(&mut self, mut append: impl FnMut(&Record)) {
-        let mut lend = |event: Event, id: &mut String| {
-            let record = Record { id: std::mem::take(id), event };
-            append(&record);
-            *id = record.id;
-            record.event
-        };
-        let id = &mut self.entry.id;
-        if let Some(used) = self.entry.used.take_if(|_| self.usage_news)
-            && let Event::Usage(used) = lend(Event::Usage(used), id)
-        {
-            self.entry.used = Some(used);
-        }
-        if let Some(close) = self.entry.close.take()
-            && let Event::Close(close) = lend(Event::Close(close), id)
-        {
-            self.entry.close = Some(close);
-        }
+    /// Usage that has not been appended yet, and must be before the close.
+    pub fn usage_news(&self) -> Option<&Rendered> {
+        self.records.used.as_ref().filter(|_| self.usage_news)
     }
 
     /// The usage, if there is any.
     pub fn used(&self) -> Option<&Used> {
         self.entry.used.as_ref()
+    }
+
+    /// Appends the entry as a line of JSON.
+    pub fn write_line(&self, out: &mut Vec<u8>) {
+        let Records { open, used, close } = &self.records;
+        write_entry(&self.entry.id, std::iter::once(open).chain(used).chain(std::iter::once(close)), out);
     }
 }
 

@@ -34,23 +34,35 @@ pub fn encode(text: &str) -> Vec<u8> {
 /// Appends `text` as a JSON string.
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    let mut plain = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(text.as_bytes().get(plain..at).unwrap_or_default());
-        plain = at + 1;
+    if text.bytes().any(needs_escape) {
+        escape(out, text);
+    } else {
+        out.extend_from_slice(text.as_bytes());
+    }
+    out.push(b'"');
+}
+
+fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+fn escape(out: &mut Vec<u8>, text: &str) {
+    for byte in text.bytes() {
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
             b'\n' => out.extend_from_slice(b"\\n"),
-            // Writing into a Vec cannot fail.
-            _ => drop(write!(out, "\\u{byte:04x}")),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            0..0x20 => {
+                // Writing into a Vec cannot fail.
+                let _ = write!(out, "\\u{byte:04x}");
+            }
+            _ => out.push(byte),
         }
     }
-    out.extend_from_slice(text.as_bytes().get(plain..).unwrap_or_default());
-    out.push(b'"');
 }
 
 /// The end of a string in bytes that may be cut anywhere.

@@ -3,8 +3,10 @@
 
 mod entry;
 mod record;
+mod render;
 mod segment;
 
 pub use entry::{Entry, Fold};
 pub use record::{Close, Event, Line, Open, Outcome, Record, Source, Used};
+pub use render::{Rendered, write_entry};
 pub use segment::{Ledger, RecordReader, read_folder};

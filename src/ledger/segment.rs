@@ -2,14 +2,18 @@
 //! process loses nothing it has appended.
 
 use super::record::Record;
+use super::render::Rendered;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Longest record that is read back; a longer line is damage.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;
+
+/// Records put off that are written without waiting further.
+const LATER_BYTES_MAX: usize = 64 * 1024;
 
 /// Appends records. Each thread has a segment of its own, so that none waits for another.
 #[derive(Debug)]
@@ -21,7 +25,8 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Segment {
     file: File,
-    line: Vec<u8>,
+    /// Lines that have not been written.
+    lines: Vec<u8>,
 }
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -39,45 +44,87 @@ impl Ledger {
         let segment = |_| {
             let name = format!("{}.jsonl", uuid::Uuid::now_v7());
             let file = OpenOptions::new().create_new(true).append(true).open(folder.join(name))?;
-            Ok(Mutex::new(Segment { file, line: vec![] }))
+            Ok(Mutex::new(Segment { file, lines: vec![] }))
         };
         let segments = (0..writers.max(1)).map(segment).collect::<io::Result<_>>()?;
         Ok(Self { segments, failures: AtomicU64::new(0) })
     }
 
-    /// Appends a record: it is in the kernel's hands when this returns.
+    /// Appends a record: it is in the kernel's hands when this returns, and so is all that was put off before it.
     ///
     /// # Errors
     /// If it could not be written. The failure is also counted.
-    pub fn append(&self, record: &Record) -> io::Result<()> {
-        let written = self.write(record);
+    pub fn append(&self, id: &str, record: &Rendered) -> io::Result<()> {
+        self.with_segment(|segment| {
+            record.write_record(id, &mut segment.lines);
+            segment.flush()
+        })
+    }
+
+    /// Puts a record off until the next one is appended or [`Ledger::flush`] is called: for records that tell no more
+    /// than that nothing was left open, and whose loss costs no money.
+    pub fn append_later(&self, id: &str, record: &Rendered) {
+        let kept = self.with_segment(|segment| {
+            record.write_record(id, &mut segment.lines);
+            if segment.lines.len() > LATER_BYTES_MAX { segment.flush() } else { Ok(()) }
+        });
+        // Counted; the next append meets the same fault and is heard.
+        drop(kept);
+    }
+
+    /// Writes what was put off.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub fn flush(&self) -> io::Result<()> {
+        let mut result = Ok(());
+        for segment in &self.segments {
+            let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
+            result = self.counted(segment.flush()).and(result);
+        }
+        result
+    }
+
+    fn with_segment(&self, act: impl FnOnce(&mut Segment) -> io::Result<()>) -> io::Result<()> {
+        let at = THREAD.with(|thread| *thread) % self.segments.len();
+        let Some(segment) = self.segments.get(at) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
+        self.counted(act(&mut segment))
+    }
+
+    fn counted(&self, written: io::Result<()>) -> io::Result<()> {
         if written.is_err() {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         written
     }
 
-    fn write(&self, record: &Record) -> io::Result<()> {
-        let at = THREAD.with(|thread| *thread) % self.segments.len();
-        let Some(segment) = self.segments.get(at) else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        let mut segment = segment.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Segment { file, line } = &mut *segment;
-        line.clear();
-        // After a torn write the next record starts on a line of its own.
-        serde_json::to_writer(&mut *line, record)?;
-        line.push(b'\n');
-        let written = file.write_all(line);
-        if written.is_err() {
-            let _ = file.write_all(b"\n");
-        }
-        written
-    }
-
-    /// Appends that failed since the start.
+    /// Writes that failed since the start.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        let _ = self.flush();
+    }
+}
+
+impl Segment {
+    fn flush(&mut self) -> io::Result<()> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let written = self.file.write_all(&self.lines);
+        self.lines.clear();
+        if written.is_err() {
+            // After a torn write the next record starts on a line of its own.
+            let _ = self.file.write_all(b"\n");
+        }
+        written
     }
 }
 
@@ -171,10 +218,10 @@ pub fn read_folder(folder: &Path, mut on: impl FnMut(Record), mut progress: impl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Close, Event, Outcome};
+    use crate::ledger::{Close, Outcome};
 
-    fn close(id: &str) -> Record {
-        let event = Event::Close(Close {
+    fn close() -> Rendered {
+        Rendered::close(&Close {
             end_ms: 3,
             first_byte_ms: None,
             status: 200,
@@ -183,16 +230,15 @@ mod tests {
             faults: vec![],
             bytes_out: 1,
             metered: true,
-        });
-        Record { id: id.to_owned(), event }
+        })
     }
 
     #[test]
     fn reads_back_what_was_appended_and_passes_over_damage() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path(), 1).unwrap();
-        ledger.append(&close("a")).unwrap();
-        ledger.append(&close("b")).unwrap();
+        ledger.append_later("a", &close());
+        ledger.append("b", &close()).unwrap();
         drop(ledger);
         let path = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
         let whole = std::fs::read(&path).unwrap();
@@ -212,7 +258,7 @@ mod tests {
     fn overlong_lines_are_damage() {
         let mut text = vec![b'x'; RECORD_BYTES_MAX + 1];
         text.push(b'\n');
-        serde_json::to_writer(&mut text, &close("a")).unwrap();
+        close().write_record("a", &mut text);
         let mut reader = RecordReader::new(&text[..]);
         assert_eq!(reader.next().unwrap().unwrap().id, "a");
         assert_eq!(reader.damaged, 1);
@@ -222,10 +268,10 @@ mod tests {
     fn counts_what_could_not_be_written() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger {
-            segments: vec![Mutex::new(Segment { file: File::open(folder.path()).unwrap(), line: vec![] })],
+            segments: vec![Mutex::new(Segment { file: File::open(folder.path()).unwrap(), lines: vec![] })],
             failures: AtomicU64::new(0),
         };
-        assert!(ledger.append(&close("a")).is_err());
+        assert!(ledger.append("a", &close()).is_err());
         assert_eq!(ledger.failures(), 1);
     }
 }

@@ -128,12 +128,19 @@ impl Provider {
 
 /// True if `name` fits one of the patterns `name`, `prefix*`, `*suffix` or `*part*`, letter case aside.
 pub fn fits(name: &str, pattern: &str) -> bool {
-    let (name, pattern) = (name.to_ascii_lowercase(), pattern.to_ascii_lowercase());
-    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-        (Some(_), Some(_)) if pattern.len() > 1 => name.contains(pattern.trim_matches('*')),
-        (Some(suffix), _) => name.ends_with(suffix),
-        (_, Some(prefix)) => name.starts_with(prefix),
-        (None, None) => name == pattern,
+    let (name, pattern) = (name.as_bytes(), pattern.as_bytes());
+    let starts = |name: &[u8], part: &[u8]| name.get(..part.len()).is_some_and(|start| start.eq_ignore_ascii_case(part));
+    match (pattern.strip_prefix(b"*"), pattern.strip_suffix(b"*")) {
+        (Some(b""), _) => true,
+        (Some(rest), Some(_)) => {
+            let part = rest.strip_suffix(b"*").unwrap_or(rest);
+            (0..=name.len()).any(|at| name.get(at..).is_some_and(|tail| starts(tail, part)))
+        }
+        (Some(suffix), None) => {
+            name.len().checked_sub(suffix.len()).and_then(|at| name.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+        }
+        (None, Some(prefix)) => starts(name, prefix),
+        (None, None) => name.eq_ignore_ascii_case(pattern),
     }
 }
 

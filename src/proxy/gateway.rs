@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::exchange::{Ending, Exchange};
-use crate::ledger::{Ledger, Record};
+use crate::ledger::{Ledger, Rendered};
 use crate::metrics::Metrics;
 use crate::route::{self, Destination, Head};
 use arc_swap::ArcSwap;
@@ -42,24 +42,33 @@ impl State {
         Arc::new(Self { config: ArcSwap::new(config), ledger, metrics, access_log, peers, budget: Budget::new() })
     }
 
-    fn append(&self, record: &Record) -> bool {
-        let written = self.ledger.append(record);
+    fn append(&self, id: &str, record: &Rendered) -> bool {
+        let written = self.ledger.append(id, record);
         if let Err(error) = &written {
             self.metrics.ledger_failures.inc();
-            log::error!("a ledger record of entry {} was not written: {error}", record.id);
+            log::error!("a ledger record of entry {id} was not written: {error}");
         }
         written.is_ok()
     }
 
+    /// Writes what requests put off.
+    pub fn write_out(&self) {
+        if let Err(error) = self.ledger.flush() {
+            log::error!("the ledger was not written: {error}");
+        }
+        self.access_log.write_out();
+    }
+
     /// Ends an attempt: the ledger first, then what is derived from the entry.
     fn close(&self, exchange: &mut Exchange, ending: &Ending) {
-        if let Some(mut closed) = exchange.close(ending, now_ms()) {
-            closed.append(|record| {
-                self.append(record);
-            });
-            self.metrics.attempt(&closed.entry, exchange.config());
-            self.access_log.entry(&closed.entry);
+        let Some(closed) = exchange.close(ending, now_ms()) else { return };
+        let id = &closed.entry.id;
+        if let Some(used) = closed.usage_news() {
+            self.append(id, used);
         }
+        self.ledger.append_later(id, &closed.records.close);
+        self.metrics.attempt(&closed.entry, exchange.config());
+        self.access_log.line(|buffer| closed.write_line(buffer));
     }
 }
 
@@ -78,7 +87,7 @@ pub struct Ctx {
     request_id: String,
     caller_id: Option<HeaderValue>,
     dialect: Dialect,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
     slot: Option<Slot>,
     permit: Option<Permit>,
     refused: Option<Error>,
@@ -105,7 +114,7 @@ impl Ctx {
     }
 
     fn provider(&self) -> String {
-        self.exchange.as_ref().and_then(Exchange::upstream).map(|upstream| upstream.name.clone()).unwrap_or_default()
+        self.exchange.as_ref().and_then(|exchange| exchange.upstream()).map(|upstream| upstream.name.clone()).unwrap_or_default()
     }
 }
 
@@ -184,7 +193,7 @@ impl ProxyHttp for Gateway {
                 let timeout = exchange.config().timeouts.downstream_write;
                 session.downstream_session.set_write_timeout(Some(timeout));
                 ctx.slot = Some(downstream::install(&mut session.downstream_session, exchange.body().clone()));
-                ctx.exchange = Some(*exchange);
+                ctx.exchange = Some(exchange);
                 Ok(false)
             }
             Ok(Planned::Answer(body)) => {
@@ -209,7 +218,8 @@ impl ProxyHttp for Gateway {
         if exchange.is_open() {
             state.close(exchange, &Ending::Failed(Error::UpstreamBroken { provider: provider.clone() }));
         }
-        if !state.append(exchange.attempt(now_ms())) {
+        let (id, open) = exchange.attempt(now_ms());
+        if !state.append(id, open) {
             ctx.refused = Some(Error::Unbillable);
             return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
         }
@@ -255,8 +265,8 @@ impl ProxyHttp for Gateway {
         let chunk = body.take();
         let given = chunk.is_some();
         let out = exchange.push(chunk.unwrap_or_default(), end, now);
-        if let Some(record) = exchange.news(now) {
-            self.0.append(record);
+        if let Some((id, used)) = exchange.news(now) {
+            self.0.append(id, used);
         }
         if ctx.permit.is_some() && !out.is_empty() {
             // The answer is committed: nobody needs the request's body any more.

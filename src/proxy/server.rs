@@ -12,7 +12,8 @@ use pingora::apps::HttpServerOptions;
 use pingora::listeners::tls::TlsSettings;
 use pingora::protocols::tls::CaType;
 use pingora::server::configuration::{Opt, ServerConf};
-use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::listening::Service;
 use pingora::utils::tls::{WrappedX509, parse_x509};
 use std::fs;
@@ -30,6 +31,8 @@ const ATTEMPTS_MAX: usize = 4;
 const POOL_CONNECTIONS_MAX: usize = 1024;
 /// How long Pingora keeps serving after it was told to hand over.
 const HAND_OVER: Duration = Duration::from_secs(5);
+/// How long a record or a log line may be put off.
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_millis(20);
 /// How often a leaving process looks whether it is idle.
 const IDLE_CHECK: Duration = Duration::from_millis(50);
 
@@ -60,6 +63,9 @@ pub fn build(config: Config, start: Start) -> io::Result<(Server, Arc<State>)> {
     let mut server = Server::new_with_opt_and_conf(Some(opt), server_conf(&config, start));
     server.bootstrap();
     server.add_service(gateway(&server.configuration, &state, &config.listen)?);
+    let mut housekeeping = background_service("housekeeping", Housekeeping(state.clone()));
+    housekeeping.threads = Some(1);
+    server.add_service(housekeeping);
     if let Some(address) = config.admin {
         let mut service = Service::new("admin".to_owned(), Admin::new(state.clone()));
         service.threads = Some(1);
@@ -70,6 +76,20 @@ pub fn build(config: Config, start: Start) -> io::Result<(Server, Arc<State>)> {
         server.add_service(mock(address, 1));
     }
     Ok((server, state))
+}
+
+/// Writes what requests put off: late ledger records and the access log. A service of Pingora's, so that it starts
+/// after a daemon has left its terminal; threads of our own would stay behind there.
+struct Housekeeping(Arc<State>);
+
+#[async_trait]
+impl BackgroundService for Housekeeping {
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        loop {
+            self.0.write_out();
+            tokio::time::sleep(HOUSEKEEPING_PERIOD).await;
+        }
+    }
 }
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
@@ -186,7 +206,7 @@ fn leave_when_idle(state: Arc<State>) {
         while state.metrics.in_flight.get() > 0 {
             std::thread::sleep(IDLE_CHECK);
         }
-        state.access_log.settle(Duration::from_secs(1));
+        state.write_out();
         std::process::exit(0);
     };
     if let Err(error) = std::thread::Builder::new().name("drain".to_owned()).spawn(watch) {

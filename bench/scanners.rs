@@ -1,0 +1,69 @@
+//! The scanners in bytes per second: `cargo bench --bench scanners`.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::hint::black_box;
+use tollgate::dialect::Dialect;
+use tollgate::meter::{Framing, Meter};
+use tollgate::route::Facts;
+use tollgate::stream::sse::Sse;
+
+/// Events of about so many bytes that cannot carry usage, after a first one that names the model.
+fn stream(event_bytes: usize) -> Vec<u8> {
+    let event = |content: &str| {
+        format!(
+            "data: {{\"id\":\"c\",\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{content}\"}},\"finish_reason\":null}}]}}\n\n"
+        )
+    };
+    let pad = "x".repeat(event_bytes.saturating_sub(event("").len()));
+    std::iter::repeat_n(event(&pad), (1 << 20) / event_bytes).collect::<String>().into_bytes()
+}
+
+fn scanners(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("meter");
+    for event_bytes in [150, 4096] {
+        let body = stream(event_bytes);
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function(format!("sse_{event_bytes}"), |bench| {
+            bench.iter(|| {
+                let mut meter = Meter::new(Dialect::Chat.grammar(), Framing::Sse(Sse::default()));
+                black_box(&body).chunks(16 * 1024).for_each(|chunk| meter.push(chunk, |_| {}));
+                meter.found().usages
+            });
+        });
+    }
+    let body = format!(
+        "{{\"id\":\"c\",\"model\":\"m\",\"choices\":[{{\"message\":{{\"content\":\"{}\"}}}}],\"usage\":{{\"prompt_tokens\":1}}}}",
+        "word ".repeat(200_000)
+    );
+    group.throughput(Throughput::Bytes(body.len() as u64));
+    group.bench_function("document", |bench| {
+        bench.iter(|| {
+            let mut meter = Meter::new(Dialect::Chat.grammar(), Framing::Whole);
+            meter.push(black_box(body.as_bytes()), |_| {});
+            meter.found().usages
+        });
+    });
+    group.finish();
+    let mut group = criterion.benchmark_group("sse");
+    for event_bytes in [150, 4096] {
+        let body = stream(event_bytes);
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function(format!("lines_{event_bytes}"), |bench| {
+            bench.iter(|| {
+                let (mut sse, mut count) = (Sse::default(), 0);
+                sse.push(black_box(&body), |_| count += 1);
+                count
+            });
+        });
+    }
+    group.finish();
+    let request =
+        format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}],\"stream\":true}}", "word ".repeat(200_000));
+    let mut group = criterion.benchmark_group("request");
+    group.throughput(Throughput::Bytes(request.len() as u64));
+    group.bench_function("facts", |bench| bench.iter(|| Facts::read(black_box(request.as_bytes()))));
+    group.finish();
+}
+
+criterion_group!(benches, scanners);
+criterion_main!(benches);
