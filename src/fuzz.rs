@@ -25,7 +25,7 @@ fn events(parts: &[&[u8]]) -> Vec<Vec<u8>> {
     let (mut sse, mut out, mut line) = (Sse::default(), vec![], vec![]);
     for part in parts {
         sse.push(part, |piece| match piece {
-            Piece::Line(value) => out.push(value.to_vec()),
+            Piece::Line { value, .. } => out.push(value.to_vec()),
             Piece::Part(part) => line.extend_from_slice(part),
             Piece::LineEnd => out.push(std::mem::take(&mut line)),
             Piece::Event { .. } => out.push(b"\n".to_vec()),

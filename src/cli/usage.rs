@@ -92,13 +92,13 @@ struct Sum {
 
 impl Sum {
     fn add(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.input += other.input;
-        self.cached += other.cached;
-        self.output += other.output;
+        self.requests = self.requests.saturating_add(other.requests);
+        self.input = self.input.saturating_add(other.input);
+        self.cached = self.cached.saturating_add(other.cached);
+        self.output = self.output.saturating_add(other.output);
         self.total = [self.total, other.total].into_iter().sum();
-        self.unpriced += other.unpriced;
-        self.unmetered += other.unmetered;
+        self.unpriced = self.unpriced.saturating_add(other.unpriced);
+        self.unmetered = self.unmetered.saturating_add(other.unmetered);
     }
 }
 

@@ -38,9 +38,15 @@ pub fn load(source: &Source, variables: Variables<'_>) -> Result<Config, Vec<Pro
     };
     let mut reader = Reader { problems, variables, prices: vec![] };
     let Some(document) = yaml::parse(&text, &mut reader.problems) else {
-        return Err(reader.problems.into_list());
+        let mut list = reader.problems.into_list();
+        if list.is_empty() {
+            let message = "nothing is in it; an empty mapping (`{}`) means the defaults".to_owned();
+            list.push(Problem { file: name, line: 0, message });
+        }
+        return Err(list);
     };
-    let config = reader.config(Map::new(Node(&document), &mut Problems::of("")));
+    let map = Map::new(Node(&document), &mut reader.problems);
+    let config = reader.config(map);
     let mut list = reader.problems.into_list();
     list.extend(reader.prices);
     match config {
@@ -63,6 +69,8 @@ impl Reader<'_> {
         let mock = self.address_or_off(&mut map, "mock", "127.0.0.1:8081");
         let workers = map.take_as("workers", &mut self.problems, "`auto` or a number from 1 to 1024", workers);
         let data = self.path(&mut map, "data").unwrap_or_else(|| PathBuf::from("data"));
+        // A daemon leaves the folder it was started in.
+        let data = std::path::absolute(&data).unwrap_or(data);
         let anonymous = map.take_bool("anonymous", &mut self.problems).unwrap_or(false);
         let hosts = self.texts(&mut map, "hosts");
         let from_environment = map.take_bool("environment_providers", &mut self.problems).unwrap_or(true);
@@ -127,7 +135,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn path(&mut self, map: &mut Map<'_>, key: &'static str) -> Option<PathBuf> {
-        self.text(map, key).map(|(_, text)| PathBuf::from(text))
+        self.text(map, key).map(|(_, text)| std::path::absolute(&text).unwrap_or_else(|_| PathBuf::from(text)))
     }
 
     fn address(&mut self, line: usize, text: &str) -> Option<SocketAddr> {
@@ -313,7 +321,7 @@ impl Reader<'_> {
             None => AccessLog::Stdout,
             Some((_, text)) if text == "off" || text == "false" => AccessLog::Off,
             Some((_, text)) if text == "stdout" => AccessLog::Stdout,
-            Some((_, text)) => AccessLog::File(PathBuf::from(text)),
+            Some((_, text)) => AccessLog::File(std::path::absolute(&text).unwrap_or_else(|_| PathBuf::from(text))),
         }
     }
 }

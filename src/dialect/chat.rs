@@ -21,6 +21,7 @@ pub static GRAMMAR: Grammar = Grammar {
     cache: Cache::Inside,
     needles: &[&USAGE, &FINISH_REASON, &ERROR],
     last_types: &[],
+    marks: &[],
 };
 
 /// OpenAI's keys first; then DeepSeek's, Mistral's and Hugging Face's own spellings of the cached tokens, as recorded.

@@ -24,4 +24,5 @@ pub static GRAMMAR: Grammar = Grammar {
     cache: Cache::Inside,
     needles: &[&USAGE, &ERROR],
     last_types: &[],
+    marks: &[],
 };

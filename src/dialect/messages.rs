@@ -1,8 +1,12 @@
 //! Anthropic Messages. <https://docs.anthropic.com/en/api/messages>, <https://docs.anthropic.com/en/docs/build-with-claude/streaming>
 
-use super::{ERROR, Grammar, Slot, USAGE};
+use super::{ERROR, Grammar, STOP_REASON, Slot, USAGE};
 use crate::json::Want::{Fields, Take};
 use crate::usage::{Cache, Field};
+use memchr::memmem::Finder;
+use once_cell::sync::Lazy;
+
+static STOP: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"message_stop\""));
 
 /// `message_start` opens with placeholders; `message_delta` is cumulative and replaces them field by field.
 pub static GRAMMAR: Grammar = Grammar {
@@ -27,8 +31,9 @@ pub static GRAMMAR: Grammar = Grammar {
         (&["server_tool_use", "web_search_requests"], Field::WebSearch),
     ],
     cache: Cache::Beside,
-    needles: &[&USAGE, &ERROR],
+    needles: &[&USAGE, &STOP_REASON, &ERROR],
     last_types: &["message_stop"],
+    marks: &[&STOP],
 };
 
 /// The `type` Anthropic gives an error of this status.

@@ -97,10 +97,13 @@ pub struct Grammar {
     pub needles: &'static [&'static Lazy<Finder<'static>>],
     /// The `type` of events that end a response.
     pub last_types: &'static [&'static str],
+    /// The same types (quoted), to be looked for before anything is parsed.
+    pub marks: &'static [&'static Lazy<Finder<'static>>],
 }
 
 pub(crate) static USAGE: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"usage\""));
 pub(crate) static ERROR: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"error\""));
+pub(crate) static STOP_REASON: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"stop_reason\""));
 pub(crate) static FINISH_REASON: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"finish_reason\""));
 
 impl Dialect {

@@ -3,6 +3,12 @@
 use super::{ERROR, Grammar, Slot, USAGE};
 use crate::json::Want::{self, Fields, Items, Take};
 use crate::usage::{Cache, Field};
+use memchr::memmem::Finder;
+use once_cell::sync::Lazy;
+
+static COMPLETED: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"response.completed\""));
+static INCOMPLETE: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"response.incomplete\""));
+static FAILED: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"response.failed\""));
 
 /// Streams repeat the whole response object, with usage once it is completed, incomplete or failed.
 pub static GRAMMAR: Grammar = Grammar {
@@ -32,6 +38,7 @@ pub static GRAMMAR: Grammar = Grammar {
     cache: Cache::Inside,
     needles: &[&USAGE, &ERROR],
     last_types: &["response.completed", "response.incomplete", "response.failed"],
+    marks: &[&COMPLETED, &INCOMPLETE, &FAILED],
 };
 
 const RESPONSE: &[(&str, Want<Slot>)] = &[

@@ -140,3 +140,29 @@ fn usage_of_a_document_is_on_record_before_its_last_byte_leaves() {
         assert!(exchange.news(2).is_some(), "{path}");
     }
 }
+
+#[test]
+fn usage_without_a_finish_is_on_record_when_the_body_ends() {
+    let mut exchange = exchange("/v1/chat/completions", r#"{"model":"mock-small","stream":true,"stream_options":{"include_usage":true}}"#);
+    exchange.attempt(1);
+    exchange.respond(200, &content_type("text/event-stream"));
+    exchange.push(Bytes::from_static(STREAM[2].as_bytes()), false, 2);
+    assert!(exchange.news(2).is_none());
+    exchange.push(Bytes::new(), true, 3);
+    assert!(exchange.news(3).is_some());
+}
+
+#[test]
+fn the_end_of_a_message_is_seen_however_it_is_cut() {
+    let stop = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    for at in 0..=stop.len() {
+        let mut exchange = exchange("/v1/messages", r#"{"model":"mock-small","stream":true,"messages":[]}"#);
+        exchange.attempt(1);
+        exchange.respond(200, &content_type("text/event-stream"));
+        let start = "data: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"model\":\"mock-small\",\"usage\":{\"input_tokens\":1,\"output_tokens\":1}}}\n\n";
+        for part in [start, &stop[..at], &stop[at..]] {
+            exchange.push(Bytes::from(part.to_owned()), false, 2);
+        }
+        assert_eq!(exchange.close(&Ending::ClientClosed, 3).unwrap().entry.outcome(), Outcome::Ok, "cut at {at}");
+    }
+}

@@ -62,6 +62,8 @@ struct Attempt {
     used: Option<(Used, Rendered)>,
     /// How many readings of usage the record reflects.
     settled: u32,
+    /// The upstream said that its body ends.
+    body_ended: bool,
 }
 
 impl Exchange {
@@ -131,6 +133,7 @@ impl Exchange {
             conceal: None,
             used: None,
             settled: 0,
+            body_ended: false,
         };
         let attempt = self.attempt.insert(attempt);
         (&attempt.id, &attempt.open.1)
@@ -195,7 +198,7 @@ impl Exchange {
         if encoded {
             meter.fault(Fault::Encoded);
         }
-        attempt.conceal = (hides && !encoded).then(Conceal::default);
+        attempt.conceal = (hides && !encoded && !matches!(framing, Framing::Whole)).then(Conceal::default);
         attempt.meter = Some(Box::new(meter));
     }
 
@@ -206,6 +209,7 @@ impl Exchange {
         if !chunk.is_empty() {
             attempt.first_byte_ms.get_or_insert(now);
         }
+        attempt.body_ended |= end;
         let out = attempt.forward(chunk, end);
         attempt.bytes_out += out.len() as u64;
         out
@@ -215,7 +219,7 @@ impl Exchange {
     pub fn news(&mut self, now: UnixMs) -> Option<(&str, &Rendered)> {
         let attempt = self.attempt.as_ref()?;
         let found = attempt.meter.as_ref()?.found();
-        if found.usages == attempt.settled || !(found.finished || found.done) {
+        if found.usages == attempt.settled || !(found.finished || found.done || attempt.body_ended) {
             return None;
         }
         self.settle(now);

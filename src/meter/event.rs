@@ -5,6 +5,8 @@ use crate::json::{Visit, text};
 
 /// A usage object longer than this is not read. The longest recorded is 2 KiB.
 pub const USAGE_BYTES_MAX: usize = 256 * 1024;
+/// More usage objects in one event are not read apart.
+const USAGES_MAX: usize = 8;
 /// An error object longer than this is noticed but not read.
 pub const ERROR_BYTES_MAX: usize = 16 * 1024;
 /// A model name, id or tier longer than this is not read.
@@ -13,7 +15,11 @@ pub const TEXT_BYTES_MAX: usize = 512;
 /// What one event (or the whole document) held. Its buffers are used again.
 #[derive(Clone, Debug, Default)]
 pub struct Event {
-    pub usage: Vec<u8>,
+    /// Usage objects one after another, and where each starts.
+    usage: Vec<u8>,
+    usage_starts: Vec<usize>,
+    /// The value that is being read is null.
+    null: bool,
     pub tool_usage: Vec<u8>,
     pub model: Vec<u8>,
     pub id: Vec<u8>,
@@ -50,8 +56,9 @@ impl Event {
         {
             buffer.clear();
         }
-        let Self { usage, tool_usage, model, id, tier, error, kind, output, .. } = std::mem::take(self);
-        *self = Self { usage, tool_usage, model, id, tier, error, kind, output, ..Self::default() };
+        let Self { usage, mut usage_starts, tool_usage, model, id, tier, error, kind, output, .. } = std::mem::take(self);
+        usage_starts.clear();
+        *self = Self { usage, usage_starts, tool_usage, model, id, tier, error, kind, output, ..Self::default() };
     }
 
     pub fn keep_head(&mut self, part: &[u8]) {
@@ -69,6 +76,12 @@ impl Event {
 
     pub fn kind_is(&self, kind: &str) -> bool {
         text::decode(&self.kind).is_some_and(|text| text == kind)
+    }
+
+    /// The usage objects of the event, in order.
+    pub fn usages(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = self.usage_starts.iter().skip(1).copied().chain(std::iter::once(self.usage.len()));
+        self.usage_starts.iter().zip(ends).filter_map(|(start, end)| self.usage.get(*start..end))
     }
 
     pub fn is_usage_only(&self) -> bool {
@@ -100,6 +113,7 @@ impl Event {
 impl Visit<Slot> for Event {
     fn begin(&mut self, slot: Slot, _at: u64, first: u8) {
         let null = first == b'n';
+        self.null = null;
         match slot {
             Slot::Choice if first == b'[' => self.choices = true,
             Slot::Choice => self.choice = true,
@@ -110,12 +124,20 @@ impl Visit<Slot> for Event {
         }
         self.wanted |= matches!(slot, Slot::Usage | Slot::Error) && !null;
         // A repeated null does not undo a value: Groq and others write usage in one place and null in another.
-        if !null && let Some((buffer, _)) = self.buffer(slot) {
+        if slot == Slot::Usage {
+            // Groq and others state usage in two places; the later object is merged over the earlier.
+            if !null && self.usage_starts.len() < USAGES_MAX {
+                self.usage_starts.push(self.usage.len());
+            }
+        } else if !null && let Some((buffer, _)) = self.buffer(slot) {
             buffer.clear();
         }
     }
 
     fn bytes(&mut self, slot: Slot, piece: &[u8]) {
+        if self.null {
+            return;
+        }
         let Some((buffer, max)) = self.buffer(slot) else { return };
         if buffer.len() + piece.len() <= max {
             buffer.extend_from_slice(piece);

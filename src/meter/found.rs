@@ -63,10 +63,11 @@ impl Found {
     }
 
     pub(super) fn read_usage(&mut self, event: &Event, grammar: &Grammar) {
-        if !event.usage.starts_with(b"{") {
-            return;
-        }
-        let mut raw = event.usage.clone();
+        event.usages().filter(|usage| usage.starts_with(b"{")).for_each(|usage| self.read_one(usage, event, grammar));
+    }
+
+    fn read_one(&mut self, object: &[u8], event: &Event, grammar: &Grammar) {
+        let mut raw = object.to_vec();
         let Ok(tape) = simd_json::to_tape(&mut raw) else {
             self.faults.add(Fault::Malformed);
             return;
@@ -93,7 +94,7 @@ impl Found {
         if let Some(region) = usage.get("inference_geo").and_then(|region| region.into_string()) {
             self.region = region.to_owned();
         }
-        self.cost = stated_cost(&event.usage).or(self.cost.take());
+        self.cost = stated_cost(object).or(self.cost.take());
     }
 
     fn read_fields(&mut self, usage: simd_json::tape::Value<'_, '_>, grammar: &Grammar, reported: &mut Reported) {

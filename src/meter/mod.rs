@@ -87,7 +87,7 @@ impl Meter {
             return self.end_document();
         };
         sse.push(rest, |piece| match piece {
-            Piece::Line(line) => self.line(line),
+            Piece::Line { value, last } => self.line(value, last),
             Piece::Part(part) => self.part(part),
             Piece::LineEnd => self.part(b"\n"),
             Piece::Event { end } => {
@@ -140,8 +140,9 @@ impl Meter {
     }
 
     /// A whole `data` line. Most cannot matter, and a substring search is all they cost.
-    fn line(&mut self, line: &[u8]) {
-        if self.identified && !self.event.started && !self.matters(line) {
+    fn line(&mut self, line: &[u8], last: bool) {
+        // A line that others may follow is half an event, and nothing can be said of it.
+        if last && self.identified && !self.event.started && !self.matters(line) {
             self.event.started = true;
             self.event.skipped = true;
             self.found.saw_done(line == DONE);
@@ -153,6 +154,7 @@ impl Meter {
 
     fn matters(&self, line: &[u8]) -> bool {
         self.grammar.needles.iter().any(|needle| sse::has_value(line, needle))
+            || self.grammar.marks.iter().any(|mark| mark.find(line).is_some())
     }
 
     fn part(&mut self, part: &[u8]) {

@@ -190,6 +190,8 @@ impl ProxyHttp for Gateway {
         ctx.request_id = uuid::Uuid::now_v7().to_string();
         match self.plan(session, ctx).await {
             Ok(Planned::Forward(exchange)) => {
+                // What a caller sends ahead of its next request waits for it instead of ending this one.
+                session.downstream_session.set_pipelining_enabled(true);
                 let timeout = exchange.config().timeouts.downstream_write;
                 session.downstream_session.set_write_timeout(Some(timeout));
                 ctx.slot = Some(downstream::install(&mut session.downstream_session, exchange.body().clone()));
@@ -355,6 +357,7 @@ fn client_left(error: &pingora::Error) -> bool {
         && matches!(
             error.etype(),
             ErrorType::ConnectionClosed
+                | ErrorType::ConnectError
                 | ErrorType::ReadError
                 | ErrorType::WriteError
                 | ErrorType::WriteTimedout

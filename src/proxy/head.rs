@@ -34,6 +34,10 @@ const NEVER_UP: &[&str] = &[
     "transfer-encoding",
     "host",
 ];
+/// Concern the connection to the upstream alone.
+const HOP_BY_HOP: &[&str] = &["keep-alive", "proxy-authenticate", "proxy-connection", "upgrade", "te", "trailer"];
+/// May not be taken away by being named in `Connection`.
+const FRAMING: &[&str] = &["close", "connection", "content-length", "transfer-encoding", "content-type"];
 const GATEWAY_PREFIX: &str = "x-gateway-";
 
 /// Without keys the gateway serves this machine alone, and any web page can post to it: so the Host must be a name of
@@ -86,7 +90,9 @@ pub fn upstream_request(
     for (name, value) in &config.headers.request_add {
         request.insert_header(name.clone(), value.as_str())?;
     }
-    match (credential, &upstream.key, upstream.auth) {
+    // The gateway's key is not for callers who were to bring their own.
+    let own = upstream.key.as_ref().filter(|_| upstream.credentials == Credentials::Gateway);
+    match (credential, own, upstream.auth) {
         (Some((name, value)), ..) => request.insert_header(name, value),
         (None, Some(key), Auth::Bearer) => request.insert_header(header::AUTHORIZATION, sensitive(&format!("Bearer {}", key.expose()))?),
         (None, Some(key), Auth::Header(name)) => request.insert_header(name, sensitive(key.expose())?),
@@ -126,8 +132,19 @@ fn strip(request: &mut RequestHeader, config: &Config) {
     }
 }
 
-/// Turns the upstream's head into the one the caller gets: hop-by-hop headers are Pingora's to handle.
+/// Turns the upstream's head into the one the caller gets. `Connection` and framing are Pingora's to write.
 pub fn downstream_response(response: &mut ResponseHeader, request_id: &str, caller_id: Option<HeaderValue>, config: &Config) -> Result<()> {
+    let nominated: Vec<String> = response
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    for name in nominated.iter().map(String::as_str).filter(|name| !FRAMING.contains(name)).chain(HOP_BY_HOP.iter().copied()) {
+        response.remove_header(name);
+    }
     for name in &config.headers.response_deny {
         response.remove_header(name.as_str());
     }

@@ -15,7 +15,8 @@ use pingora::protocols::http::ServerSession;
 /// the connection stays usable where possible.
 pub async fn error(session: &mut ServerSession, error: &Error, dialect: Dialect, request_id: &str) {
     let reading = !session.is_body_done();
-    if reading {
+    // After broken framing nobody knows where the next request starts.
+    if reading || *error == Error::BodyBroken {
         session.set_keepalive(None);
     }
     let text = error.body(dialect, request_id);
@@ -46,6 +47,7 @@ pub async fn write(
     for (name, value) in headers {
         head.insert_header(name.clone(), value.as_str())?;
     }
+    let body = if session.req_header().method == http::Method::HEAD { Bytes::new() } else { body };
     session.write_response_header(Box::new(head)).await?;
     session.write_response_body(body, true).await
 }

@@ -51,6 +51,9 @@ pub struct Start {
 /// If the data folder, a log or a certificate cannot be used.
 pub fn build(config: Config, start: Start) -> io::Result<(Server, Arc<State>)> {
     let config = Arc::new(config);
+    if !start.upgrade {
+        check_addresses(&config)?;
+    }
     let folder = config.data.join("ledger");
     let ledger = Ledger::open(&folder, config.workers).map_err(|error| named(&folder, &error))?;
     if let Some(folder) = config.upgrade_socket.parent() {
@@ -90,6 +93,17 @@ impl BackgroundService for Housekeeping {
             tokio::time::sleep(HOUSEKEEPING_PERIOD).await;
         }
     }
+}
+
+/// Finds out before anything starts whether every address is free: Pingora would only panic in the thread that listens.
+fn check_addresses(config: &Config) -> io::Result<()> {
+    let listen = config.listen.iter().map(|listener| listener.address);
+    let mut held = vec![];
+    for address in listen.chain(config.admin).chain(config.mock) {
+        let listener = std::net::TcpListener::bind(address);
+        held.push(listener.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?);
+    }
+    Ok(())
 }
 
 fn named(path: &Path, error: &io::Error) -> io::Error {

@@ -9,8 +9,8 @@ use memchr::{memchr, memchr2};
 /// What a chunk contained, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// The value of a `data` line that lies whole in the chunk.
-    Line(&'a [u8]),
+    /// The value of a `data` line that lies whole in the chunk; `last` if the chunk shows that its event ends with it.
+    Line { value: &'a [u8], last: bool },
     /// A piece of the value of a `data` line that is cut by the end of a chunk.
     Part(&'a [u8]),
     /// The end of a line given in pieces.
@@ -101,9 +101,10 @@ impl Sse {
         if line.is_empty() {
             on(Piece::Event { end: chunk_len - rest.len() });
         } else if let Some(value) = line.strip_prefix(b"data:") {
-            on(Piece::Line(value.strip_prefix(b" ").unwrap_or(value)));
+            let last = matches!(rest.first(), Some(b'\n' | b'\r'));
+            on(Piece::Line { value: value.strip_prefix(b" ").unwrap_or(value), last });
         } else if line == NAME {
-            on(Piece::Line(b""));
+            on(Piece::Line { value: b"", last: false });
         }
         rest
     }
@@ -222,7 +223,7 @@ mod tests {
         let (mut sse, mut out, mut line) = (Sse::default(), vec![String::new()], String::new());
         for part in parts {
             sse.push(part, |piece| match piece {
-                Piece::Line(value) => out.last_mut().unwrap().push_str(&format!("{}|", String::from_utf8_lossy(value))),
+                Piece::Line { value, .. } => out.last_mut().unwrap().push_str(&format!("{}|", String::from_utf8_lossy(value))),
                 Piece::Part(part) => line.push_str(&String::from_utf8_lossy(part)),
                 Piece::LineEnd => {
                     let line = std::mem::take(&mut line);
