@@ -266,6 +266,16 @@ impl<S: Copy + 'static> Scanner<S> {
     }
 
     fn key(&mut self, bytes: &[u8], mut at: usize) -> usize {
+        // Most keys lie whole in the bytes and have no escapes: compared where they are.
+        if self.key_len == 0
+            && self.state == State::InKey
+            && let StringEnd::Closed(end) = find_string_end(bytes, at)
+            && let Some(raw) = bytes.get(at..end - 1).filter(|raw| raw.len() > KEY_BYTES_MAX || memchr::memchr(b'\\', raw).is_none())
+        {
+            self.next = self.field_named(raw);
+            self.state = State::Colon;
+            return end;
+        }
         while let Some(&byte) = bytes.get(at) {
             at += 1;
             match (self.state, byte) {
@@ -291,12 +301,19 @@ impl<S: Copy + 'static> Scanner<S> {
 
     /// What the value under the key just read is wanted as. Keys are compared unescaped.
     fn field(&self) -> &'static Want<S> {
-        let (Want::Fields(fields), Some(raw)) = (self.innermost(), self.key.get(..self.key_len)) else {
+        let Some(raw) = self.key.get(..self.key_len) else {
             return Self::SKIP;
         };
         let mut plain = [0; KEY_BYTES_MAX];
         let key = if self.key_escaped { super::text::unescape_into(raw, &mut plain) } else { Some(raw) };
-        fields.iter().find(|(name, _)| Some(name.as_bytes()) == key).map_or(Self::SKIP, |(_, want)| want)
+        key.map_or(Self::SKIP, |key| self.field_named(key))
+    }
+
+    fn field_named(&self, key: &[u8]) -> &'static Want<S> {
+        match self.innermost() {
+            Want::Fields(fields) => fields.iter().find(|(name, _)| name.as_bytes() == key).map_or(Self::SKIP, |(_, want)| want),
+            _ => Self::SKIP,
+        }
     }
 
     fn string(&mut self, bytes: &[u8], mut at: usize, from: usize, visit: &mut impl Visit<S>) -> usize {

@@ -7,6 +7,11 @@ use crate::json::text;
 use crate::usage::{Field, Reported};
 use simd_json::prelude::*;
 
+thread_local! {
+    /// The parser's own memory, used again.
+    static BUFFERS: std::cell::RefCell<simd_json::Buffers> = std::cell::RefCell::new(simd_json::Buffers::new(1024));
+}
+
 /// Tokens that another model used within the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Round {
@@ -68,7 +73,7 @@ impl Found {
 
     fn read_one(&mut self, object: &[u8], event: &Event, grammar: &Grammar) {
         let mut raw = object.to_vec();
-        let Ok(tape) = simd_json::to_tape(&mut raw) else {
+        let Ok(tape) = BUFFERS.with_borrow_mut(|buffers| simd_json::to_tape_with_buffers(&mut raw, buffers)) else {
             self.faults.add(Fault::Malformed);
             return;
         };

@@ -1,19 +1,15 @@
 //! `impl ProxyHttp`: each hook does its part and calls the exchange for the rest.
 
-use super::body::{self, Budget, Limits, Permit};
+use super::body::{self, Limits, Permit};
 use super::downstream::{self, Slot};
 use super::head;
-use super::peer::Peer;
 use super::respond;
-use crate::access_log::{Log, Refusal};
-use crate::config::Config;
+use super::state::{State, now_ms};
+use crate::access_log::Refusal;
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::exchange::{Ending, Exchange};
-use crate::ledger::{Ledger, Rendered};
-use crate::metrics::Metrics;
 use crate::route::{self, Destination, Head};
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, header};
@@ -24,59 +20,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// What all requests share.
-pub struct State {
-    pub config: ArcSwap<Config>,
-    pub ledger: Ledger,
-    pub metrics: Arc<Metrics>,
-    pub access_log: Log,
-    peers: Vec<Peer>,
-    budget: Arc<Budget>,
-}
-
-impl State {
-    pub fn new(config: Arc<Config>, ledger: Ledger, metrics: Arc<Metrics>, access_log: Log) -> Arc<Self> {
-        let peers = config.upstreams.iter().map(|upstream| Peer::new(upstream, &config.timeouts)).collect();
-        Arc::new(Self { config: ArcSwap::new(config), ledger, metrics, access_log, peers, budget: Budget::new() })
-    }
-
-    fn append(&self, id: &str, record: &Rendered) -> bool {
-        let written = self.ledger.append(id, record);
-        if let Err(error) = &written {
-            self.metrics.ledger_failures.inc();
-            log::error!("a ledger record of entry {id} was not written: {error}");
-        }
-        written.is_ok()
-    }
-
-    /// Writes what requests put off.
-    pub fn write_out(&self) {
-        if let Err(error) = self.ledger.flush() {
-            log::error!("the ledger was not written: {error}");
-        }
-        self.access_log.write_out();
-    }
-
-    /// Ends an attempt: the ledger first, then what is derived from the entry.
-    fn close(&self, exchange: &mut Exchange, ending: &Ending) {
-        let Some(closed) = exchange.close(ending, now_ms()) else { return };
-        let id = &closed.entry.id;
-        if let Some(used) = closed.usage_news() {
-            self.append(id, used);
-        }
-        self.ledger.append_later(id, &closed.records.close);
-        self.metrics.attempt(&closed.entry, exchange.config());
-        self.access_log.line(|buffer| closed.write_line(buffer));
-    }
-}
-
-/// Milliseconds since 1970.
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
+use std::time::Duration;
 
 /// The proxy.
 pub struct Gateway(pub Arc<State>);
@@ -165,10 +109,11 @@ fn request_head(request: &RequestHeader) -> Head<'_> {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Ctx;
+    /// Boxed, since Pingora moves it about.
+    type CTX = Box<Ctx>;
 
-    fn new_ctx(&self) -> Ctx {
-        Ctx {
+    fn new_ctx(&self) -> Box<Ctx> {
+        Box::new(Ctx {
             state: self.0.clone(),
             request_id: String::new(),
             caller_id: None,
@@ -178,13 +123,13 @@ impl ProxyHttp for Gateway {
             permit: None,
             refused: None,
             counted: false,
-        }
+        })
     }
 
     /// None: bodies pass as they are.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
         self.0.metrics.in_flight.inc();
         ctx.counted = true;
         ctx.request_id = uuid::Uuid::now_v7().to_string();
@@ -209,7 +154,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
         let state = &self.0;
         // A new context on every attempt: a used one decodes nothing.
         session.upstream_compression = ResponseCompressionCtx::new(0, true, false);
@@ -232,13 +177,13 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn upstream_request_filter(&self, _session: &mut Session, request: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
+    async fn upstream_request_filter(&self, _session: &mut Session, request: &mut RequestHeader, ctx: &mut Box<Ctx>) -> Result<()> {
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let Some(upstream) = exchange.upstream() else { return Ok(()) };
         head::upstream_request(request, upstream, &exchange.path_and_query(), exchange.body().len(), &ctx.request_id, exchange.config())
     }
 
-    async fn upstream_response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    async fn upstream_response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {
         if !response.status.is_informational()
             && let Some(exchange) = &mut ctx.exchange
         {
@@ -247,7 +192,7 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {
         if response.status.is_informational() {
             return Ok(());
         }
@@ -261,7 +206,13 @@ impl ProxyHttp for Gateway {
         head::downstream_response(response, &ctx.request_id, ctx.caller_id.take(), exchange.config())
     }
 
-    fn response_body_filter(&self, _session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Ctx) -> Result<Option<Duration>> {
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Box<Ctx>,
+    ) -> Result<Option<Duration>> {
         let Some(exchange) = &mut ctx.exchange else { return Ok(None) };
         let now = now_ms();
         let chunk = body.take();
@@ -279,7 +230,13 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, _ctx: &mut Ctx, error: Box<pingora::Error>) -> Box<pingora::Error> {
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        _ctx: &mut Box<Ctx>,
+        error: Box<pingora::Error>,
+    ) -> Box<pingora::Error> {
         error
     }
 
@@ -289,7 +246,7 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<pingora::Error>,
-        _ctx: &mut Ctx,
+        _ctx: &mut Box<Ctx>,
         reused: bool,
     ) -> Box<pingora::Error> {
         if session.response_written().is_some() || *error.esource() == ErrorSource::Downstream {
@@ -300,7 +257,7 @@ impl ProxyHttp for Gateway {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &pingora::Error, ctx: &mut Ctx) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &pingora::Error, ctx: &mut Box<Ctx>) -> FailToProxy {
         ctx.unwrap_session(session);
         let failure = ctx.refused.clone().unwrap_or_else(|| failure(error, ctx.provider()));
         let untouched = session.response_written().is_none_or(|response| response.status.is_informational());
@@ -313,7 +270,7 @@ impl ProxyHttp for Gateway {
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&pingora::Error>, ctx: &mut Ctx) {
+    async fn logging(&self, session: &mut Session, error: Option<&pingora::Error>, ctx: &mut Box<Ctx>) {
         ctx.unwrap_session(session);
         let provider = ctx.provider();
         if let Some(exchange) = ctx.exchange.as_mut().filter(|exchange| exchange.is_open()) {
@@ -340,13 +297,13 @@ impl ProxyHttp for Gateway {
     }
 
     /// Without the query, which may hold a key.
-    fn request_summary(&self, session: &Session, ctx: &Ctx) -> String {
+    fn request_summary(&self, session: &Session, ctx: &Box<Ctx>) -> String {
         let request = session.req_header();
         format!("{} {} request {}", request.method, request.uri.path(), ctx.request_id)
     }
 
     /// Callers that leave are in the entries; they are no news for the error log.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, error: &pingora::Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Ctx>, error: &pingora::Error) -> bool {
         client_left(error)
     }
 }

@@ -126,27 +126,19 @@ fn strip(request: &mut RequestHeader, config: &Config) {
     let denied = |name: &str| {
         NEVER_UP.contains(&name) || name.starts_with(GATEWAY_PREFIX) || config.headers.request_deny.iter().any(|deny| deny == name)
     };
-    let names: Vec<HeaderName> = request.headers.keys().filter(|name| denied(name.as_str())).cloned().collect();
-    for name in names {
+    while let Some(name) = request.headers.keys().find(|name| denied(name.as_str())).cloned() {
         request.remove_header(&name);
     }
 }
 
 /// Turns the upstream's head into the one the caller gets. `Connection` and framing are Pingora's to write.
 pub fn downstream_response(response: &mut ResponseHeader, request_id: &str, caller_id: Option<HeaderValue>, config: &Config) -> Result<()> {
-    let nominated: Vec<String> = response
-        .headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
-    for name in nominated.iter().map(String::as_str).filter(|name| !FRAMING.contains(name)).chain(HOP_BY_HOP.iter().copied()) {
-        response.remove_header(name);
-    }
-    for name in &config.headers.response_deny {
-        response.remove_header(name.as_str());
+    let nominated: String =
+        response.headers.get(header::CONNECTION).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+    let named = |name: &str| nominated.split(',').any(|other| other.trim() == name) && !FRAMING.contains(&name);
+    let denied = |name: &str| HOP_BY_HOP.contains(&name) || config.headers.response_deny.iter().any(|deny| deny == name) || named(name);
+    while let Some(name) = response.headers.keys().find(|name| denied(name.as_str())).cloned() {
+        response.remove_header(&name);
     }
     response.insert_header(REQUEST_ID, request_id)?;
     if let Some(id) = caller_id

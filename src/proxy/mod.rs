@@ -8,6 +8,8 @@ pub mod mock_app;
 mod peer;
 mod respond;
 pub mod server;
+mod state;
 
-pub use gateway::{Gateway, State};
+pub use gateway::Gateway;
 pub use head::check_origin;
+pub use state::State;

@@ -1,7 +1,8 @@
 //! The daemon: Pingora's server built from our configuration, listeners, signals and drain.
 
-use super::gateway::{Gateway, State};
+use super::gateway::Gateway;
 use super::mock_app::MockApp;
+use super::state::State;
 use crate::access_log::Log;
 use crate::admin::Admin;
 use crate::config::{Config, Listener};

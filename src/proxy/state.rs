@@ -1,0 +1,64 @@
+//! What all requests share, and what is done with an entry once its attempt has ended.
+
+use super::body::Budget;
+use super::peer::Peer;
+use crate::access_log::Log;
+use crate::config::Config;
+use crate::exchange::{Ending, Exchange};
+use crate::ledger::{Ledger, Rendered};
+use crate::metrics::Metrics;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What all requests share.
+pub struct State {
+    pub config: ArcSwap<Config>,
+    pub ledger: Ledger,
+    pub metrics: Arc<Metrics>,
+    pub access_log: Log,
+    pub(super) peers: Vec<Peer>,
+    pub(super) budget: Arc<Budget>,
+}
+
+impl State {
+    pub fn new(config: Arc<Config>, ledger: Ledger, metrics: Arc<Metrics>, access_log: Log) -> Arc<Self> {
+        let peers = config.upstreams.iter().map(|upstream| Peer::new(upstream, &config.timeouts)).collect();
+        Arc::new(Self { config: ArcSwap::new(config), ledger, metrics, access_log, peers, budget: Budget::new() })
+    }
+
+    pub(super) fn append(&self, id: &str, record: &Rendered) -> bool {
+        let written = self.ledger.append(id, record);
+        if let Err(error) = &written {
+            self.metrics.ledger_failures.inc();
+            log::error!("a ledger record of entry {id} was not written: {error}");
+        }
+        written.is_ok()
+    }
+
+    /// Writes what requests put off.
+    pub fn write_out(&self) {
+        if let Err(error) = self.ledger.flush() {
+            log::error!("the ledger was not written: {error}");
+        }
+        self.access_log.write_out();
+    }
+
+    /// Ends an attempt: the ledger first, then what is derived from the entry.
+    pub(super) fn close(&self, exchange: &mut Exchange, ending: &Ending) {
+        let Some(closed) = exchange.close(ending, now_ms()) else { return };
+        let id = &closed.entry.id;
+        if let Some(used) = closed.usage_news() {
+            self.append(id, used);
+        }
+        self.ledger.append_later(id, &closed.records.close);
+        self.metrics.attempt(&closed.entry, exchange.config());
+        self.access_log.line(|buffer| closed.write_line(buffer));
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
