@@ -474,3 +474,49 @@ fn many_requests_on_many_connections_each_have_their_entry() {
     assert_eq!(entries.len(), 200);
     assert!(entries.iter().all(|entry| entry.used.as_ref().is_some_and(|used| used.total.0 == 30_000_000)));
 }
+
+#[test]
+fn a_caller_of_http_1_0_gets_no_chunks() {
+    let sse = event("a") + "data: [DONE]\n\n";
+    let upstream =
+        Upstream::fixed(answer("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", &chunked(sse.as_bytes(), 9)));
+    let gateway = Gateway::before(&upstream, "");
+    let mut client = gateway.connect();
+    let head = format!("POST {CHAT} HTTP/1.0\r\nHost: {}\r\nContent-Length: {}\r\n\r\n{ASK}", gateway.address, ASK.len());
+    client.write(head.as_bytes());
+    let response = client.response();
+    assert_eq!((response.status, response.text()), (200, sse.as_str()));
+}
+
+#[test]
+fn what_a_caller_sends_ahead_waits_for_its_turn() {
+    let whole = answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes());
+    let upstream = Upstream::start(move |_| vec![Act::Wait, Act::Write(whole.clone())]);
+    let gateway = Gateway::before(&upstream, "");
+    let mut client = gateway.connect();
+    for _ in 0..2 {
+        client.head(CHAT, &[], Some(ASK.len()));
+        client.write(ASK.as_bytes());
+    }
+    until("the first request", || (!upstream.requests.lock().unwrap().is_empty()).then_some(()));
+    upstream.go();
+    upstream.go();
+    for _ in 0..2 {
+        assert_eq!(client.response().body, WHOLE.as_bytes());
+    }
+    assert_eq!(gateway.closed_entries(2).iter().filter(|entry| entry.outcome() == Outcome::Ok).count(), 2);
+}
+
+#[test]
+fn a_caller_that_brings_no_key_is_not_lent_the_gateways() {
+    let upstream =
+        Upstream::fixed(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()));
+    let gateway = Gateway::start(&format!(
+        "providers: {{up: {{base_url: \"http://{}/v1\", models: [\"*\"], api_key: own, credentials: caller}}}}",
+        upstream.address
+    ));
+    gateway.post(CHAT, ASK);
+    assert_eq!(upstream.last().header("authorization"), None);
+    gateway.connect().request(CHAT, &[("Authorization", "Bearer mine")], ASK.as_bytes());
+    assert_eq!(upstream.last().header("authorization"), Some("Bearer mine"));
+}

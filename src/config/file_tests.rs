@@ -61,7 +61,7 @@ access_log: off
 
 #[test]
 fn tells_every_mistake_at_once() {
-    let text = "listen: 0.0.0.0:80\nworkers: many\nprovidrs: {}\nproviders:\n  openai: {}\n  own: {base_urll: x}\n  Bad: {base_url: \"ftp://x\"}\nfallback: nobody\nbody: {bytes_max: big}\nprices: {overlay: /no/such/file}\nhosts: [\"${NOPE}\"]\n";
+    let text = "listen: 0.0.0.0:80\nworkers: many\nprovidrs: {}\nproviders:\n  openai: {}\n  own: {base_urll: x}\n  Bad: {base_url: \"ftp://x\"}\n  far: {base_url: \"http://h:99999\"}\nfallback: nobody\nbody: {bytes_max: big}\nprices: {overlay: /no/such/file}\nhosts: [\"${NOPE}\"]\n";
     let list = load_text(text, &[]).unwrap_err();
     for part in [
         "0: 0.0.0.0:80 can be reached",
@@ -72,8 +72,9 @@ fn tells_every_mistake_at_once() {
         "6: provider `own` is not a known one",
         "7: `Bad` cannot name a provider",
         "7: `base_url` must look like",
-        "8: fallback `nobody`",
-        "9: `bytes_max: big`",
+        "8: `base_url` must look like",
+        "9: fallback `nobody`",
+        "10: `bytes_max: big`",
         "0: cannot be read",
         "variable NOPE is not set",
     ] {

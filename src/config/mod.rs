@@ -122,7 +122,11 @@ impl Config {
     fn own_names(bound: impl Iterator<Item = SocketAddr>) -> Vec<String> {
         let names = |address: SocketAddr| {
             let port = address.port();
-            [address.to_string(), format!("127.0.0.1:{port}"), format!("localhost:{port}"), format!("[::1]:{port}")]
+            let ip = if address.is_ipv6() { format!("[{}]", address.ip()) } else { address.ip().to_string() };
+            let with_port = [ip.as_str(), "127.0.0.1", "localhost", "[::1]"].map(|name| format!("{name}:{port}"));
+            // Clients leave out the port that is usual for the scheme.
+            let bare = [ip.as_str(), "127.0.0.1", "localhost", "[::1]"].map(str::to_owned);
+            with_port.into_iter().chain(bare.into_iter().filter(move |_| matches!(port, 80 | 443)))
         };
         bound.flat_map(names).collect()
     }

@@ -84,11 +84,15 @@ impl Reader<'_> {
     fn base_url(&mut self, line: usize, url: &str, upstream: &mut Upstream) {
         let parsed: Option<http::Uri> = url.parse().ok();
         let parts = parsed.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?, uri.port_u16(), uri.path())));
+        let numbered = parsed.as_ref().is_none_or(|uri| {
+            uri.port_u16().is_some() || uri.authority().is_some_and(|authority| authority.as_str().len() == authority.host().len())
+        });
         match parts {
             Some((scheme @ ("http" | "https"), host, port, path))
-                if parsed.as_ref().is_some_and(|uri| {
-                    uri.query().is_none() && !uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
-                }) =>
+                if numbered
+                    && parsed.as_ref().is_some_and(|uri| {
+                        uri.query().is_none() && !uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
+                    }) =>
             {
                 upstream.tls = scheme == "https";
                 upstream.host = host.trim_matches(['[', ']']).to_owned();

@@ -91,6 +91,12 @@ impl Upstream {
         self.models.iter().any(|pattern| fits(model, pattern)) || self.provider.models.iter().any(|pattern| fits(model, pattern))
     }
 
+    /// True if the provider's own models are called `prefix/…`.
+    pub fn names_models_after(&self, prefix: &str) -> bool {
+        let named = |pattern: &str| pattern.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+        self.models.iter().any(|pattern| named(pattern)) || self.provider.models.iter().any(|pattern| named(pattern))
+    }
+
     /// True if a path below the base path is let through.
     pub fn passes(&self, method: &http::Method, path: &str) -> bool {
         self.pass.iter().any(|pass| pass.method == *method && fits(path, &pass.path))

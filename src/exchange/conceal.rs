@@ -111,16 +111,18 @@ mod tests {
     const CHUNK: &str = r#"data: {"id":"c","model":"m","choices":[{"delta":{"content":"x"},"finish_reason":null}],"usage":null}"#;
     const LAST: &str = r#"data: {"id":"c","choices":[{"delta":{},"finish_reason":"stop"}]}"#;
     const USAGE: &str = r#"data: {"id":"c","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#;
+    const NAMED: &str = "event: usage@id: 7@data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}";
     const ERROR: &str = r#"data: {"id":"c","choices":[],"usage":{"prompt_tokens":3},"error":{"code":400}}"#;
 
     #[test]
     fn hides_the_usage_chunk_and_nothing_else_wherever_the_stream_is_cut() {
         for end in ["\n", "\r\n", "\r"] {
-            let line = |text: &str| format!("{text}{end}{end}");
+            let line = |text: &str| format!("{}{end}{end}", text.replace('@', end));
             let rows = [
                 (vec![CHUNK, LAST, USAGE, "data: [DONE]"], vec![CHUNK, LAST, "data: [DONE]"]),
                 (vec![CHUNK, ": comment", ERROR, LAST], vec![CHUNK, ": comment", ERROR, LAST]),
                 (vec![USAGE, CHUNK, "event: x", USAGE], vec![CHUNK, "event: x"]),
+                (vec![CHUNK, NAMED, CHUNK], vec![CHUNK, CHUNK]),
             ];
             for (events, want) in rows {
                 let whole: String = events.iter().map(|event| line(event)).collect();

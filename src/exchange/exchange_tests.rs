@@ -166,3 +166,10 @@ fn the_end_of_a_message_is_seen_however_it_is_cut() {
         assert_eq!(exchange.close(&Ending::ClientClosed, 3).unwrap().entry.outcome(), Outcome::Ok, "cut at {at}");
     }
 }
+
+#[test]
+fn keys_in_the_query_stay_here() {
+    for (query, want) in [("key=k", ""), ("beta=true&key=k&a=b", "beta=true&a=b"), ("monkey=1&api-key=k", "monkey=1"), ("", "")] {
+        assert_eq!(without_keys(query), want);
+    }
+}

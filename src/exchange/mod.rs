@@ -84,7 +84,7 @@ impl Exchange {
         let credential = (upstream.credentials == Credentials::Caller).then(|| caller_credential(head.headers, upstream)).flatten();
         Ok(Self {
             request_id,
-            query: head.query.map(str::to_owned),
+            query: head.query.map(without_keys).filter(|query| !query.is_empty()),
             bytes_in: body.len() as u64,
             stream: facts.stream.is_some_and(|stream| stream.value),
             usage_asked: rewritten.usage_asked,
@@ -351,6 +351,12 @@ impl Closed {
         let Records { open, used, close } = &self.records;
         write_entry(&self.entry.id, std::iter::once(open).chain(used).chain(std::iter::once(close)), out);
     }
+}
+
+/// A query without the parameters in which callers carry keys: they are the gateway's business, or nobody's.
+fn without_keys(query: &str) -> String {
+    let is_key = |pair: &&str| !matches!(pair.split('=').next(), Some("key" | "api-key" | "api_key" | "access_token"));
+    query.split('&').filter(is_key).collect::<Vec<_>>().join("&")
 }
 
 fn framing(headers: &HeaderMap) -> Framing {

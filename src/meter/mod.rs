@@ -130,7 +130,7 @@ impl Meter {
 
     /// True while the event that is being read may yet turn out to carry nothing but usage.
     pub fn may_be_usage_only(&self) -> bool {
-        let at_boundary = matches!(self.framing, Framing::Sse(sse) if sse.at_line_start()) && !self.event.started;
+        let at_boundary = matches!(self.framing, Framing::Sse(sse) if sse.between_events());
         self.is_stream() && !at_boundary && !self.event.ruled_out()
     }
 

@@ -116,8 +116,8 @@ fn content_length(session: &ServerSession) -> Option<u64> {
 
 /// A client that asked first waits for this before it sends its body.
 async fn ask_to_continue(session: &mut ServerSession) -> Result<(), Error> {
-    let expects =
-        session.req_header().headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let expects = session.req_header().version > http::Version::HTTP_10
+        && session.req_header().headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     if !expects {
         return Ok(());
     }

@@ -203,6 +203,10 @@ impl ProxyHttp for Gateway {
                 response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
             }
         }
+        if session.req_header().version == http::Version::HTTP_10 {
+            // It does not know chunks; the end of the connection is the end of the answer.
+            response.remove_header(&header::TRANSFER_ENCODING);
+        }
         head::downstream_response(response, &ctx.request_id, ctx.caller_id.take(), exchange.config())
     }
 

@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Attempts at one request. Only a dead kept-alive connection leads to another.
@@ -197,27 +197,22 @@ impl ShutdownSignalWatch for Signals {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
                 _ = quit.recv() => {
-                    leave_when_idle(self.0.clone());
+                    leave_when_idle(self.0.clone(), HAND_OVER + Duration::from_secs(1));
                     return ShutdownSignal::GracefulUpgrade;
                 }
                 _ = hangup.recv() => log::warn!("SIGHUP: to change the configuration, start a successor with --upgrade and send SIGQUIT"),
             }
         }
-        let until = Instant::now() + self.0.config.load().timeouts.drain;
-        while self.0.metrics.in_flight.get() > 0 && Instant::now() < until {
-            tokio::select! {
-                _ = interrupt.recv() => break,
-                () = tokio::time::sleep(IDLE_CHECK) => {}
-            }
-        }
-        ShutdownSignal::FastShutdown
+        // Pingora stops accepting and closes idle connections at once.
+        leave_when_idle(self.0.clone(), IDLE_CHECK);
+        ShutdownSignal::GracefulTerminate
     }
 }
 
 /// Pingora's grace period is a fixed sleep: a process that handed over leaves as soon as its last request has ended.
-fn leave_when_idle(state: Arc<State>) {
+fn leave_when_idle(state: Arc<State>, after: Duration) {
     let watch = move || {
-        std::thread::sleep(HAND_OVER + Duration::from_secs(1));
+        std::thread::sleep(after);
         while state.metrics.in_flight.get() > 0 {
             std::thread::sleep(IDLE_CHECK);
         }

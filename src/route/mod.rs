@@ -68,6 +68,12 @@ pub enum Destination {
 pub fn destination(head: &Head<'_>, config: &Config) -> Result<Destination, Error> {
     path::check(head.path)?;
     let (mount, rest) = path::mount(head.path, config)?;
+    // What the operator let through is not taken for an endpoint whose name it happens to end in.
+    if let Some(mount) = mount
+        && let Ok(pass) = pass(head, config, mount, rest)
+    {
+        return Ok(pass);
+    }
     let endpoint = Endpoint::from_path(rest);
     if endpoint.is_some() || (rest == "/" || rest.is_empty()) && head.method == Method::POST {
         return if head.method == Method::POST { Ok(Destination::Endpoint { mount, endpoint }) } else { Err(Error::MethodNotAllowed) };
@@ -156,7 +162,8 @@ fn choose<'a>(head: &Head<'_>, mount: Option<usize>, requested: &'a str, config:
     if let Some((prefix, model)) = requested.split_once('/')
         && (config.upstream(prefix).is_some() || provider::find(prefix).is_some())
     {
-        return Ok((configured(prefix, config)?, model));
+        let at = configured(prefix, config)?;
+        return Ok((at, if config.upstream(prefix).is_some() { without_own_prefix(requested, at, config) } else { model }));
     }
     let by_model = by_pattern(requested, config)?.or_else(|| by_credential(head.headers, config));
     match by_model.or_else(|| by_catalog(requested, config)).or(config.fallback) {
@@ -185,12 +192,19 @@ fn off(provider: &provider::Provider) -> Error {
     Error::ProviderOff { provider: provider.id.to_owned(), variable: provider.key_variables.first().copied().unwrap_or_default() }
 }
 
-/// `openai/gpt-5` sent to `openai` means `gpt-5` there; any other prefix is part of the name.
+/// `openai/gpt-5` sent to `openai` means `gpt-5` there; any other prefix is part of the name, and so is its own where
+/// models of the provider bear it (`openrouter/auto`).
 fn without_own_prefix<'a>(model: &'a str, at: usize, config: &Config) -> &'a str {
     let upstream = config.upstreams.get(at);
     let own = |prefix: &str| upstream.is_some_and(|upstream| upstream.name == prefix || upstream.provider.id == prefix);
     match model.split_once('/') {
-        Some((prefix, rest)) if own(prefix) && !rest.is_empty() && !upstream.is_some_and(|upstream| upstream.serves(model)) => rest,
+        Some((prefix, rest))
+            if own(prefix)
+                && !rest.is_empty()
+                && (rest.contains('/') || !upstream.is_some_and(|upstream| upstream.names_models_after(prefix))) =>
+        {
+            rest
+        }
         _ => model,
     }
 }

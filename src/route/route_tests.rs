@@ -41,6 +41,14 @@ fn the_first_rule_that_matches_wins() {
         (chat, &[], r#"{"model":"fast"}"#, "openai /v1/chat/completions gpt-5-mini"),
         (chat, &[], r#"{"model":"own/anything"}"#, "own /v1/chat/completions anything"),
         (chat, &[], r#"{"model":"openrouter/openai/gpt-5"}"#, "openrouter /api/v1/chat/completions openai/gpt-5"),
+        (chat, &[], r#"{"model":"openrouter/auto"}"#, "openrouter /api/v1/chat/completions openrouter/auto"),
+        ("/perplexity/chat/completions", &[], r#"{"model":"perplexity/sonar"}"#, "perplexity /chat/completions sonar"),
+        (
+            chat,
+            &[("x-provider", "fireworks")],
+            r#"{"model":"fireworks/accounts/x"}"#,
+            "fireworks /inference/v1/chat/completions accounts/x",
+        ),
         (chat, &[], r#"{"model":"llama-3.3"}"#, "own /v1/chat/completions llama-3.3"),
         (chat, &[], r#"{"model":"accounts/fireworks/models/x"}"#, "fireworks /inference/v1/chat/completions accounts/fireworks/models/x"),
         ("/v1/responses", &[], r#"{"model":"o3"}"#, "openai /v1/responses o3"),
@@ -98,11 +106,14 @@ fn a_providers_own_shape_of_key_leads_to_it_only_where_callers_bring_keys() {
 
 #[test]
 fn other_paths_pass_by_the_list_alone() {
-    let config = config("providers: {openai: {allow: ['POST /moderations']}}");
+    let config = config("providers: {openai: {allow: ['POST /moderations', 'POST /threads/*']}}");
     let headers = HeaderMap::new();
     let at = |method: &Method, path: &str| destination(&Head { method, path, query: None, headers: &headers }, &config);
     assert!(matches!(at(&Method::GET, "/openai/v1/models/gpt-5"), Ok(Destination::Pass { path, .. }) if path == "/v1/models/gpt-5"));
     assert!(matches!(at(&Method::POST, "/openai/moderations"), Ok(Destination::Pass { path, .. }) if path == "/v1/moderations"));
+    assert!(
+        matches!(at(&Method::POST, "/openai/v1/threads/t/messages"), Ok(Destination::Pass { path, .. }) if path == "/v1/threads/t/messages")
+    );
     assert!(matches!(at(&Method::DELETE, "/openai/v1/models/x"), Err(Error::NotAllowed { .. })));
     assert!(matches!(at(&Method::GET, "/openai/v1/responses/resp_1"), Err(Error::NotAllowed { .. })));
     assert_eq!(at(&Method::GET, "/v1/models"), Ok(Destination::Models));

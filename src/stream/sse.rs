@@ -43,18 +43,20 @@ const NAME: &[u8] = b"data";
 pub struct Sse {
     state: State,
     after_cr: bool,
+    /// The event that is being read has a line already.
+    open: bool,
 }
 
 impl Default for Sse {
     fn default() -> Self {
-        Self { state: State::Bom(0), after_cr: false }
+        Self { state: State::Bom(0), after_cr: false, open: false }
     }
 }
 
 impl Sse {
-    /// True between events, where the input may end without cutting a line.
-    pub fn at_line_start(&self) -> bool {
-        matches!(self.state, State::LineStart | State::Bom(0))
+    /// True where no event has begun: at the start and right after a blank line.
+    pub fn between_events(&self) -> bool {
+        !self.open && matches!(self.state, State::LineStart | State::Bom(0))
     }
 
     /// Cuts the next chunk into pieces.
@@ -94,10 +96,12 @@ impl Sse {
     fn line<'a>(&mut self, rest: &'a [u8], chunk_len: usize, on: &mut impl FnMut(Piece<'a>)) -> &'a [u8] {
         let Some(at) = memchr2(b'\n', b'\r', rest) else {
             self.state = State::Name(0);
+            self.open = true;
             return rest;
         };
         let (line, end) = rest.split_at(at);
         let rest = self.terminator(end);
+        self.open = !line.is_empty();
         if line.is_empty() {
             on(Piece::Event { end: chunk_len - rest.len() });
         } else if let Some(value) = line.strip_prefix(b"data:") {
