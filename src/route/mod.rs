@@ -70,6 +70,7 @@ pub fn destination(head: &Head<'_>, config: &Config) -> Result<Destination, Erro
     let (mount, rest) = path::mount(head.path, config)?;
     // What the operator let through is not taken for an endpoint whose name it happens to end in.
     if let Some(mount) = mount
+        && !is_endpoint(rest, mount, config)
         && let Ok(pass) = pass(head, config, mount, rest)
     {
         return Ok(pass);
@@ -84,6 +85,11 @@ pub fn destination(head: &Head<'_>, config: &Config) -> Result<Destination, Erro
         Some(mount) => pass(head, config, mount, rest),
         None => Err(Error::NotFound { path: head.path.to_owned() }),
     }
+}
+
+/// True if the path below a mount is an endpoint of the upstream by its whole name.
+fn is_endpoint(rest: &str, mount: usize, config: &Config) -> bool {
+    config.upstreams.get(mount).is_some_and(|upstream| Endpoint::from_name(path::below_base(rest, upstream)).is_some())
 }
 
 fn pass(head: &Head<'_>, config: &Config, mount: usize, rest: &str) -> Result<Destination, Error> {

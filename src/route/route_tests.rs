@@ -106,7 +106,7 @@ fn a_providers_own_shape_of_key_leads_to_it_only_where_callers_bring_keys() {
 
 #[test]
 fn other_paths_pass_by_the_list_alone() {
-    let config = config("providers: {openai: {allow: ['POST /moderations', 'POST /threads/*']}}");
+    let config = config("providers: {openai: {allow: ['POST /moderations', 'POST /threads/*', 'POST /chat/*']}}");
     let headers = HeaderMap::new();
     let at = |method: &Method, path: &str| destination(&Head { method, path, query: None, headers: &headers }, &config);
     assert!(matches!(at(&Method::GET, "/openai/v1/models/gpt-5"), Ok(Destination::Pass { path, .. }) if path == "/v1/models/gpt-5"));
@@ -114,6 +114,7 @@ fn other_paths_pass_by_the_list_alone() {
     assert!(
         matches!(at(&Method::POST, "/openai/v1/threads/t/messages"), Ok(Destination::Pass { path, .. }) if path == "/v1/threads/t/messages")
     );
+    assert!(matches!(at(&Method::POST, "/openai/v1/chat/completions"), Ok(Destination::Endpoint { .. })));
     assert!(matches!(at(&Method::DELETE, "/openai/v1/models/x"), Err(Error::NotAllowed { .. })));
     assert!(matches!(at(&Method::GET, "/openai/v1/responses/resp_1"), Err(Error::NotAllowed { .. })));
     assert_eq!(at(&Method::GET, "/v1/models"), Ok(Destination::Models));
