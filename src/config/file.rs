@@ -5,6 +5,8 @@ use super::{AccessLog, Bounds, Config, HeaderRules, Listener, Timeouts, Tls, Ups
 use crate::price;
 use crate::provider;
 use crate::yaml::{self, Map, Node, Problem, Problems};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -187,18 +189,29 @@ impl Reader<'_> {
     fn tls(&mut self, node: Node<'_>) -> Option<Tls> {
         let mut map = Map::new(node, &mut self.problems);
         let (cert, key) = (self.path(&mut map, "cert"), self.path(&mut map, "key"));
-        for file in [&cert, &key] {
-            match file {
-                Some(path) => self.check_readable(map.line(), path),
-                None => self.problems.add(map.line(), "`tls` needs `cert` and `key`"),
+        match (&cert, &key) {
+            (Some(cert), Some(key)) => {
+                self.check_certificates(map.line(), cert);
+                self.check_key(map.line(), key);
             }
+            _ => self.problems.add(map.line(), "`tls` needs `cert` and `key`"),
         }
         map.finish(&mut self.problems);
         Some(Tls { cert: cert?, key: key? })
     }
 
-    pub(super) fn check_readable(&mut self, line: usize, path: &Path) {
-        if let Err(error) = std::fs::File::open(path) {
+    /// Certificates that cannot be read would be found out only when they are needed.
+    pub(super) fn check_certificates(&mut self, line: usize, path: &Path) {
+        let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        match certificates {
+            Ok(list) if list.is_empty() => self.problems.add(line, format!("{}: no certificate in it", path.display())),
+            Ok(_) => {}
+            Err(error) => self.problems.add(line, format!("{}: {error}", path.display())),
+        }
+    }
+
+    fn check_key(&mut self, line: usize, path: &Path) {
+        if let Err(error) = PrivateKeyDer::from_pem_file(path) {
             self.problems.add(line, format!("{}: {error}", path.display()));
         }
     }

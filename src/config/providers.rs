@@ -63,7 +63,7 @@ impl Reader<'_> {
         upstream.models = self.texts(&mut map, "models");
         upstream.ca = self.path(&mut map, "ca");
         if let Some(path) = upstream.ca.clone() {
-            self.check_readable(map.line(), &path);
+            self.check_certificates(map.line(), &path);
         }
         if let Some(asked) = map.take_as("stream_usage", &mut self.problems, "`always`, `on_request` or `unknown`", stream_usage) {
             upstream.stream_usage = asked;

@@ -16,6 +16,7 @@ use crate::stream::sse::{Sniffer, Sse};
 use bytes::Bytes;
 use conceal::Conceal;
 use http::{HeaderMap, Method, header};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// Milliseconds since 1970.
@@ -372,15 +373,14 @@ fn framing(headers: &HeaderMap) -> Framing {
 
 /// A short hash by which a caller's own credential can be told from another's.
 fn caller_credential(headers: &HeaderMap, upstream: &Upstream) -> Option<String> {
-    use std::hash::{Hash, Hasher};
     let name = match upstream.auth {
         crate::provider::Auth::Header(name) => name,
         _ => header::AUTHORIZATION.as_str(),
     };
-    let value = headers.get(name)?;
-    let mut hasher = std::hash::DefaultHasher::new();
-    value.as_bytes().hash(&mut hasher);
-    Some(format!("{:016x}", hasher.finish()))
+    // The header that goes on is the one that counts: see the shell's choice of it.
+    let value = headers.get(name).or_else(|| headers.get(header::AUTHORIZATION))?;
+    let digest = Sha256::digest(value.as_bytes());
+    Some(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

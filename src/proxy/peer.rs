@@ -6,6 +6,7 @@ use crate::error::Error;
 use arc_swap::ArcSwapOption;
 use pingora::protocols::ALPN;
 use pingora::upstreams::peer::HttpPeer;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +27,11 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn new(upstream: &Upstream, timeouts: &Timeouts) -> Self {
+    /// The peer of an upstream.
+    ///
+    /// # Errors
+    /// If the certificates it is to be checked against cannot be read.
+    pub fn new(upstream: &Upstream, timeouts: &Timeouts) -> io::Result<Self> {
         let placeholder = SocketAddr::from(([127, 0, 0, 1], upstream.port));
         let address = upstream.host.parse().ok().map(|ip| SocketAddr::new(ip, upstream.port));
         // Certificates are checked against this name; an empty one would silently turn the check off.
@@ -38,13 +43,13 @@ impl Peer {
         options.write_timeout = Some(timeouts.upstream_write);
         options.idle_timeout = Some(IDLE);
         options.alpn = if upstream.tls { ALPN::H2H1 } else { ALPN::H1 };
-        options.ca = upstream.ca.as_ref().and_then(|path| super::server::certificates(path).ok());
-        Self {
+        options.ca = upstream.ca.as_ref().map(|path| super::server::certificates(path)).transpose()?;
+        Ok(Self {
             authority: (upstream.host.clone(), upstream.port),
             options: peer,
             resolved: ArcSwapOption::empty(),
             fixed: address.is_some(),
-        }
+        })
     }
 
     /// Where to connect now.

@@ -8,6 +8,7 @@ use crate::exchange::{Ending, Exchange};
 use crate::ledger::{Ledger, Rendered};
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
+use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,9 +23,13 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(config: Arc<Config>, ledger: Ledger, metrics: Arc<Metrics>, access_log: Log) -> Arc<Self> {
-        let peers = config.upstreams.iter().map(|upstream| Peer::new(upstream, &config.timeouts)).collect();
-        Arc::new(Self { config: ArcSwap::new(config), ledger, metrics, access_log, peers, budget: Budget::new() })
+    /// Puts together what was opened.
+    ///
+    /// # Errors
+    /// If certificates for an upstream cannot be read.
+    pub fn new(config: Arc<Config>, ledger: Ledger, metrics: Arc<Metrics>, access_log: Log) -> io::Result<Arc<Self>> {
+        let peers = config.upstreams.iter().map(|upstream| Peer::new(upstream, &config.timeouts)).collect::<io::Result<_>>()?;
+        Ok(Arc::new(Self { config: ArcSwap::new(config), ledger, metrics, access_log, peers, budget: Budget::new() }))
     }
 
     pub(super) fn append(&self, id: &str, record: &Rendered) -> bool {
