@@ -20,5 +20,7 @@ cat output.txt
 grep -q '"content":"The quick br"' output.txt
 grep -q 'data: \[DONE\]' output.txt
 grep -qE '^mock-small +1 ' output.txt
+# The access log is written a few milliseconds after the answer.
+for _ in $(seq 100); do grep -q '"outcome":"ok"' access.log && break; sleep 0.05; done
 grep -q '"outcome":"ok"' access.log
 echo 'the README works'

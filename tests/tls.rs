@@ -57,6 +57,7 @@ async fn h2_upstream(identity: &Identity) -> SocketAddr {
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let mut connection = h2::server::handshake(acceptor.accept(stream).await.unwrap()).await.unwrap();
@@ -97,7 +98,9 @@ async fn answer(request: Request<h2::RecvStream>, mut respond: h2::server::SendR
 }
 
 async fn h2c_client(address: SocketAddr) -> SendRequest<Bytes> {
-    let (client, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap()).await.unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     client
 }
@@ -108,6 +111,7 @@ async fn tls_client(address: SocketAddr, identity: &Identity) -> SendRequest<Byt
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
     let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
