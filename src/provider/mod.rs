@@ -107,15 +107,6 @@ pub const CHAT_COMPATIBLE: Provider = Provider {
 };
 
 impl Provider {
-    /// The endpoint's path at the provider, `None` if it has no such endpoint.
-    pub fn path(&self, base_path: &str, endpoint: Endpoint) -> Option<String> {
-        if !self.endpoints.contains(&endpoint) {
-            return None;
-        }
-        let own = self.paths.iter().find(|(other, _)| *other == endpoint);
-        Some(own.map_or_else(|| format!("{base_path}{}", endpoint.name()), |(_, path)| (*path).to_owned()))
-    }
-
     /// How this provider counts in responses of a dialect.
     pub fn convention(&self, dialect: crate::dialect::Dialect) -> Convention {
         Convention {
