@@ -18,8 +18,8 @@ pub struct Event {
     /// Usage objects one after another, and where each starts.
     usage: Vec<u8>,
     usage_starts: Vec<usize>,
-    /// The value that is being read is null.
-    null: bool,
+    /// The value that is being read is null, or longer than it may be: the rest of it is not kept.
+    passed_over: bool,
     pub tool_usage: Vec<u8>,
     pub model: Vec<u8>,
     pub id: Vec<u8>,
@@ -45,7 +45,7 @@ pub struct Event {
 
 #[derive(Clone, Debug, Default)]
 struct OutputItem {
-    pub kind: Vec<u8>,
+    kind: Vec<u8>,
     action: Vec<u8>,
 }
 
@@ -113,7 +113,7 @@ impl Event {
 impl Visit<Slot> for Event {
     fn begin(&mut self, slot: Slot, _at: u64, first: u8) {
         let null = first == b'n';
-        self.null = null;
+        self.passed_over = null;
         match slot {
             Slot::Choice if first == b'[' => self.choices = true,
             Slot::Choice => self.choice = true,
@@ -123,26 +123,34 @@ impl Visit<Slot> for Event {
             _ => {}
         }
         self.wanted |= matches!(slot, Slot::Usage | Slot::Error) && !null;
-        // A repeated null does not undo a value: Groq and others write usage in one place and null in another.
-        if slot == Slot::Usage {
+        if null {
+            // It does not undo a value: some write usage in one place and null in another.
+        } else if slot == Slot::Usage {
             // Groq and others state usage in two places; the later object is merged over the earlier.
-            if !null && self.usage_starts.len() < USAGES_MAX {
+            self.passed_over = self.usage_starts.len() == USAGES_MAX;
+            self.too_long |= self.passed_over;
+            if !self.passed_over {
                 self.usage_starts.push(self.usage.len());
             }
-        } else if !null && let Some((buffer, _)) = self.buffer(slot) {
+        } else if let Some((buffer, _)) = self.buffer(slot) {
             buffer.clear();
         }
     }
 
     fn bytes(&mut self, slot: Slot, piece: &[u8]) {
-        if self.null {
+        if self.passed_over {
             return;
         }
         let Some((buffer, max)) = self.buffer(slot) else { return };
         if buffer.len() + piece.len() <= max {
             buffer.extend_from_slice(piece);
         } else {
-            buffer.clear();
+            // What is left of a value is no value. Usage objects before this one stay.
+            let start = if slot == Slot::Usage { self.usage_starts.pop() } else { None };
+            if let Some((buffer, _)) = self.buffer(slot) {
+                buffer.truncate(start.unwrap_or(0));
+            }
+            self.passed_over = true;
             self.too_long |= slot != Slot::Error;
         }
     }
