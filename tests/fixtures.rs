@@ -60,7 +60,7 @@ fn metered(fixture: &Fixture, meter: &Meter, catalog: &Catalog) -> Value {
     let found = meter.found();
     let all = json!({
         "model": found.model, "id": found.id, "tier": found.tier, "usage": main, "others": others, "cost": used.provider_cost,
-        "error": found.error, "done": found.done, "total": used.total.to_string(),
+        "error": found.error, "done": found.ended, "total": used.total.to_string(),
         "faults": faults.iter().map(|fault| fault.name()).filter(|name| *name != "cut_off").collect::<Vec<_>>(),
     });
     let mut asked = serde_json::Map::new();

@@ -14,6 +14,11 @@ fn answer(headers: &str, body: &[u8]) -> Vec<u8> {
     [format!("HTTP/1.1 200 OK\r\n{headers}\r\n").as_bytes(), body].concat()
 }
 
+/// A whole answer with its length.
+fn whole() -> Vec<u8> {
+    answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes())
+}
+
 fn chunked(body: &[u8], size: usize) -> Vec<u8> {
     let mut out = vec![];
     for chunk in body.chunks(size) {
@@ -40,11 +45,7 @@ fn bytes_pass_as_they_are_in_every_framing() {
     let crlf = [event("a").as_str(), FINISH, "data: [DONE]\n\n"].concat().replace('\n', "\r\n");
     let sse = [&event("a"), &event("ü\u{1F600}"), FINISH, "data: [DONE]\n\n"].concat();
     let rows: Vec<(&str, Vec<u8>, Vec<Act>)> = vec![
-        (
-            "Content-Type: application/json\r\n",
-            WHOLE.into(),
-            vec![Act::Write(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()))],
-        ),
+        ("Content-Type: application/json\r\n", WHOLE.into(), vec![Act::Write(whole())]),
         (
             "Content-Type: text/event-stream\r\n",
             sse.clone().into(),
@@ -144,8 +145,7 @@ fn headers_pass_but_for_those_that_may_not() {
 
 #[test]
 fn the_callers_request_id_goes_up_and_comes_down() {
-    let upstream =
-        Upstream::fixed(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()));
+    let upstream = Upstream::fixed(whole());
     let gateway = Gateway::before(&upstream, "");
     let response = gateway.connect().request(CHAT, &[("X-Request-ID", "mine")], ASK.as_bytes());
     assert_eq!((upstream.last().header("x-request-id"), response.header("x-request-id")), (Some("mine"), Some("mine")));
@@ -210,8 +210,7 @@ fn the_usage_record_is_written_before_the_end_of_the_answer_leaves() {
 
 #[test]
 fn request_bodies_of_any_size_and_framing_arrive_whole() {
-    let upstream =
-        Upstream::fixed(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()));
+    let upstream = Upstream::fixed(whole());
     let gateway = Gateway::before(&upstream, "");
     let mut client = gateway.connect();
     for size in [33, 100, 8 << 10, 60 << 10, 64 << 10, (64 << 10) + 1, (128 << 10) + 1, 5 << 20, 32 << 20] {
@@ -233,8 +232,7 @@ fn request_bodies_of_any_size_and_framing_arrive_whole() {
 
 #[test]
 fn a_client_that_waits_for_100_continue_gets_it() {
-    let upstream =
-        Upstream::fixed(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()));
+    let upstream = Upstream::fixed(whole());
     let gateway = Gateway::before(&upstream, "");
     let mut client = gateway.connect();
     for _ in 0..2 {
@@ -248,8 +246,7 @@ fn a_client_that_waits_for_100_continue_gets_it() {
 
 #[test]
 fn refusals_speak_the_callers_dialect_and_leave_the_connection_usable() {
-    let upstream =
-        Upstream::fixed(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()));
+    let upstream = Upstream::fixed(whole());
     let gateway = Gateway::start(&format!(
         "providers: {{up: {{base_url: \"http://{}/v1\", models: [\"mock-*\"]}}}}\nbody: {{bytes_max: 1000}}",
         upstream.address
@@ -292,12 +289,7 @@ fn refusals_speak_the_callers_dialect_and_leave_the_connection_usable() {
 
 #[test]
 fn bodies_beyond_the_budget_or_the_deadline_are_refused() {
-    let upstream = Upstream::start(|_| {
-        vec![
-            Act::Wait,
-            Act::Write(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes())),
-        ]
-    });
+    let upstream = Upstream::start(|_| vec![Act::Wait, Act::Write(whole())]);
     let gateway = Gateway::before(&upstream, "body: {budget: 1000}\ntimeouts: {body: 300ms}");
     let large = format!("{{\"model\":\"mock-x\",\"p\":\"{}\"}}", "x".repeat(700));
     let mut first = gateway.connect();
@@ -394,7 +386,7 @@ fn a_caller_that_leaves_is_noticed_and_has_an_entry() {
 #[test]
 fn a_dead_kept_alive_connection_is_replaced() {
     let count = std::sync::atomic::AtomicUsize::new(0);
-    let whole = answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes());
+    let whole = whole();
     // The first connection answers once and breaks off when it is asked again.
     let upstream = Upstream::start(move |_| match count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
         1 => vec![Act::Reset],
@@ -457,8 +449,7 @@ fn models_lists_what_is_configured() {
 
 #[test]
 fn many_requests_on_many_connections_each_have_their_entry() {
-    let upstream =
-        Upstream::fixed(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()));
+    let upstream = Upstream::fixed(whole());
     let gateway = Gateway::before(&upstream, "");
     let address = gateway.address;
     let threads: Vec<_> = (0..8)
@@ -490,7 +481,7 @@ fn a_caller_of_http_1_0_gets_no_chunks() {
 
 #[test]
 fn what_a_caller_sends_ahead_waits_for_its_turn() {
-    let whole = answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes());
+    let whole = whole();
     let upstream = Upstream::start(move |_| vec![Act::Wait, Act::Write(whole.clone())]);
     let gateway = Gateway::before(&upstream, "");
     let mut client = gateway.connect();
@@ -509,8 +500,7 @@ fn what_a_caller_sends_ahead_waits_for_its_turn() {
 
 #[test]
 fn a_caller_that_brings_no_key_is_not_lent_the_gateways() {
-    let upstream =
-        Upstream::fixed(answer(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", WHOLE.len()), WHOLE.as_bytes()));
+    let upstream = Upstream::fixed(whole());
     let gateway = Gateway::start(&format!(
         "providers: {{up: {{base_url: \"http://{}/v1\", models: [\"*\"], api_key: own, credentials: caller}}}}",
         upstream.address

@@ -202,11 +202,8 @@ impl Reader<'_> {
 
     /// Certificates that cannot be read would be found out only when they are needed.
     pub(super) fn check_certificates(&mut self, line: usize, path: &Path) {
-        let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        match certificates {
-            Ok(list) if list.is_empty() => self.problems.add(line, format!("{}: no certificate in it", path.display())),
-            Ok(_) => {}
-            Err(error) => self.problems.add(line, format!("{}: {error}", path.display())),
+        if let Err(why) = certificates(path) {
+            self.problems.add(line, why);
         }
     }
 
@@ -336,6 +333,19 @@ impl Reader<'_> {
             Some((_, text)) if text == "stdout" => AccessLog::Stdout,
             Some((_, text)) => AccessLog::File(std::path::absolute(&text).unwrap_or_else(|_| PathBuf::from(text))),
         }
+    }
+}
+
+/// The certificates of a PEM file.
+///
+/// # Errors
+/// Why there are none.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let list = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match list {
+        Ok(list) if list.is_empty() => Err(format!("{}: no certificate in it", path.display())),
+        Ok(list) => Ok(list),
+        Err(error) => Err(format!("{}: {error}", path.display())),
     }
 }
 

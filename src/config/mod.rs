@@ -7,7 +7,7 @@ mod secret;
 mod units;
 mod upstream;
 
-pub use file::{Source, load};
+pub use file::{Source, certificates, load};
 pub use secret::Secret;
 pub use upstream::{Credentials, Pass, Upstream};
 

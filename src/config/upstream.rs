@@ -3,6 +3,8 @@
 use super::Secret;
 use crate::dialect::Endpoint;
 use crate::provider::{Auth, Provider, StreamUsage, fits};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::path::PathBuf;
 
 /// Whose credential goes upstream.
@@ -84,6 +86,16 @@ impl Upstream {
         }
         let own = self.provider.paths.iter().find(|(other, _)| *other == endpoint && self.base_path == self.provider.base_path);
         Some(own.map_or_else(|| format!("{}{}", self.base_path, endpoint.name()), |(_, path)| (*path).to_owned()))
+    }
+
+    /// The credential that goes on in the caller's name, and the header it came in; `None` unless callers bring theirs.
+    pub fn callers_credential<'h>(&self, headers: &'h HeaderMap) -> Option<(HeaderName, &'h HeaderValue)> {
+        let own = match self.auth {
+            Auth::Header(name) => HeaderName::from_static(name),
+            Auth::Bearer | Auth::None => AUTHORIZATION,
+        };
+        let names = [own, AUTHORIZATION].into_iter().filter(|_| self.credentials == Credentials::Caller);
+        names.into_iter().find_map(|name| headers.get(&name).map(|value| (name, value)))
     }
 
     /// True if a model of this name is served here by its looks.

@@ -61,7 +61,7 @@ fn a_caller_that_leaves_gets_an_entry_with_what_was_known() {
     assert!(exchange.news(2).is_none());
     let closed = exchange.close(&Ending::ClientClosed, 3).unwrap();
     assert!(closed.usage_news().is_some());
-    let used = closed.used().unwrap();
+    let used = closed.entry.used.as_ref().unwrap();
     assert_eq!(used.source, ledger::Source::Partial);
     let usage = &used.lines[0].usage;
     // The output count in the opening is a placeholder.
@@ -86,7 +86,7 @@ fn outcomes_tell_how_it_ended() {
         exchange.respond(*status, &content_type("application/json"));
         assert_eq!(exchange.push(Bytes::from((*body).to_owned()), true, 2), body.as_bytes());
         let closed = exchange.close(ending, 3).unwrap();
-        let got = closed.used().map_or(ledger::Source::None, |used| used.source);
+        let got = closed.entry.used.as_ref().map_or(ledger::Source::None, |used| used.source);
         assert_eq!((closed.entry.outcome(), got), (*outcome, *source), "{status} {body}");
     }
 }
@@ -98,7 +98,7 @@ fn counting_is_not_billed() {
     exchange.respond(200, &content_type("application/json"));
     exchange.push(Bytes::from_static(br#"{"input_tokens":5}"#), true, 2);
     let closed = exchange.close(&Ending::Complete, 3).unwrap();
-    assert!(closed.used().is_none() && !closed.entry.open.billed);
+    assert!(closed.entry.used.as_ref().is_none() && !closed.entry.open.billed);
 }
 
 #[test]

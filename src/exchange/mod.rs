@@ -4,7 +4,7 @@
 mod conceal;
 pub mod settle;
 
-use crate::config::{Config, Credentials, Upstream};
+use crate::config::{Config, Upstream};
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::ledger::{Close, Entry, Open, Outcome, Rendered, Used, write_entry};
@@ -82,7 +82,7 @@ impl Exchange {
             // Reading something again is not generating it again.
             Target::Pass => head.method != Method::GET,
         };
-        let credential = (upstream.credentials == Credentials::Caller).then(|| caller_credential(head.headers, upstream)).flatten();
+        let credential = upstream.callers_credential(head.headers).map(|(_, value)| short_hash(value.as_bytes()));
         Ok(Self {
             request_id,
             query: head.query.map(without_keys).filter(|query| !query.is_empty()),
@@ -220,7 +220,7 @@ impl Exchange {
     pub fn news(&mut self, now: UnixMs) -> Option<(&str, &Rendered)> {
         let attempt = self.attempt.as_ref()?;
         let found = attempt.meter.as_ref()?.found();
-        if found.usages == attempt.settled || !(found.finished || found.done || attempt.body_ended) {
+        if found.usages == attempt.settled || !(found.finished || attempt.body_ended) {
             return None;
         }
         self.settle(now);
@@ -342,11 +342,6 @@ impl Closed {
         self.records.used.as_ref().filter(|_| self.usage_news)
     }
 
-    /// The usage, if there is any.
-    pub fn used(&self) -> Option<&Used> {
-        self.entry.used.as_ref()
-    }
-
     /// Appends the entry as a line of JSON.
     pub fn write_line(&self, out: &mut Vec<u8>) {
         let Records { open, used, close } = &self.records;
@@ -371,16 +366,9 @@ fn framing(headers: &HeaderMap) -> Framing {
     }
 }
 
-/// A short hash by which a caller's own credential can be told from another's.
-fn caller_credential(headers: &HeaderMap, upstream: &Upstream) -> Option<String> {
-    let name = match upstream.auth {
-        crate::provider::Auth::Header(name) => name,
-        _ => header::AUTHORIZATION.as_str(),
-    };
-    // The header that goes on is the one that counts: see the shell's choice of it.
-    let value = headers.get(name).or_else(|| headers.get(header::AUTHORIZATION))?;
-    let digest = Sha256::digest(value.as_bytes());
-    Some(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+/// A short hash by which one credential can be told from another.
+fn short_hash(credential: &[u8]) -> String {
+    Sha256::digest(credential).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

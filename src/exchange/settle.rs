@@ -39,7 +39,7 @@ pub fn settle(found: &Found, terms: &Terms<'_>) -> (Used, Faults) {
             total
         });
     }
-    let source = match (found.has_usage(), found.finished || found.done) {
+    let source = match (found.has_usage(), found.finished) {
         (false, _) => Source::None,
         (true, true) => Source::Reported,
         (true, false) => Source::Partial,

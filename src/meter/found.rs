@@ -41,8 +41,6 @@ pub struct Found {
     pub error: Option<String>,
     /// The model stopped, or the last event of the response was seen.
     pub finished: bool,
-    /// `[DONE]` was seen.
-    pub done: bool,
     /// Nothing that matters can follow: the last event of the response, or the end of its document, was seen.
     pub ended: bool,
     pub faults: Faults,
@@ -57,8 +55,8 @@ impl Found {
     }
 
     pub(super) fn saw_done(&mut self, done: bool) {
-        self.done |= done;
         self.ended |= done;
+        self.finished |= done;
     }
 
     pub(super) fn take_tier(&mut self, event: &Event) {

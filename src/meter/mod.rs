@@ -223,3 +223,31 @@ impl Meter {
 }
 
 const DONE: &[u8] = b"[DONE]";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::Dialect;
+    use crate::usage::Field;
+
+    #[test]
+    fn of_an_overlong_usage_nothing_is_kept_and_what_came_before_stays() {
+        let pad = "x".repeat(USAGE_BYTES_MAX);
+        let long = format!(r#"{{"pad":"{pad}","prompt_tokens":9}}"#);
+        for (body, want) in [
+            (format!(r#"{{"id":"c","model":"m","usage":{long}}}"#), None),
+            (format!(r#"{{"id":"c","model":"m","usage":{{"prompt_tokens":3}},"x_groq":{{"usage":{long}}}}}"#), Some(3)),
+        ] {
+            for size in [body.len(), 1000] {
+                let mut meter = Meter::new(Dialect::Chat.grammar(), Framing::Whole);
+                body.as_bytes().chunks(size).for_each(|chunk| meter.push(chunk, |_| {}));
+                meter.finish(true);
+                let found = meter.found();
+                assert_eq!(
+                    (found.reported.of(Field::Input), found.faults.has(Fault::TooLong), found.faults.has(Fault::Malformed)),
+                    (want, true, false)
+                );
+            }
+        }
+    }
+}

@@ -234,16 +234,6 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    fn fail_to_connect(
-        &self,
-        _session: &mut Session,
-        _peer: &HttpPeer,
-        _ctx: &mut Box<Ctx>,
-        error: Box<pingora::Error>,
-    ) -> Box<pingora::Error> {
-        error
-    }
-
     /// Only a connection that was kept alive and found dead is tried again, on a new one: the request was not taken.
     fn error_while_proxy(
         &self,

@@ -3,7 +3,7 @@
 use crate::config::{Config, Credentials, Upstream};
 use crate::error::Error;
 use crate::provider::Auth;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -71,7 +71,7 @@ pub fn upstream_request(
     request_id: &str,
     config: &Config,
 ) -> Result<()> {
-    let credential = callers_own(&request.headers, upstream);
+    let credential = upstream.callers_credential(&request.headers).map(|(name, value)| (name, value.clone()));
     strip(request, config);
     request.set_uri(path.parse().map_err(|_| pingora::Error::new_in(pingora::ErrorType::InternalError))?);
     request.insert_header(header::HOST, upstream.authority())?;
@@ -105,21 +105,6 @@ fn sensitive(text: &str) -> Result<HeaderValue> {
     let mut value = HeaderValue::from_str(text).map_err(|_| pingora::Error::new_in(pingora::ErrorType::InvalidHTTPHeader))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// The caller's credential in the header this upstream reads, where callers bring their own.
-fn callers_own(headers: &HeaderMap, upstream: &Upstream) -> Option<(HeaderName, HeaderValue)> {
-    if upstream.credentials != Credentials::Caller {
-        return None;
-    }
-    let name = match upstream.auth {
-        Auth::Header(name) => HeaderName::from_static(name),
-        Auth::Bearer | Auth::None => header::AUTHORIZATION,
-    };
-    headers.get(&name).or_else(|| headers.get(header::AUTHORIZATION)).map(|value| {
-        let name = if headers.contains_key(&name) { name.clone() } else { header::AUTHORIZATION };
-        (name, value.clone())
-    })
 }
 
 fn strip(request: &mut RequestHeader, config: &Config) {

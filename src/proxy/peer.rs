@@ -1,13 +1,16 @@
 //! Peers: upstreams as connectable addresses. Names are looked up ahead of time and again as they age, never once a
 //! request.
 
-use crate::config::{Timeouts, Upstream};
+use crate::config::{Timeouts, Upstream, certificates};
 use crate::error::Error;
 use arc_swap::ArcSwapOption;
 use pingora::protocols::ALPN;
+use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
+use pingora::utils::tls::{WrappedX509, parse_x509};
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +19,12 @@ const LOOKUP_AGE_MAX: Duration = Duration::from_secs(30);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// An idle connection to an upstream is closed after this.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// Certificates as Pingora takes them.
+fn trusted(path: &Path) -> io::Result<Arc<CaType>> {
+    let list = certificates(path).map_err(io::Error::other)?;
+    Ok(list.into_iter().map(|cert| WrappedX509::new(cert.to_vec(), parse_x509)).collect::<Vec<_>>().into())
+}
 
 /// The peer of one upstream.
 pub struct Peer {
@@ -43,7 +52,7 @@ impl Peer {
         options.write_timeout = Some(timeouts.upstream_write);
         options.idle_timeout = Some(IDLE);
         options.alpn = if upstream.tls { ALPN::H2H1 } else { ALPN::H1 };
-        options.ca = upstream.ca.as_ref().map(|path| super::server::certificates(path)).transpose()?;
+        options.ca = upstream.ca.as_deref().map(trusted).transpose()?;
         Ok(Self {
             authority: (upstream.host.clone(), upstream.port),
             options: peer,

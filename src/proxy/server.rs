@@ -11,12 +11,10 @@ use crate::metrics::Metrics;
 use async_trait::async_trait;
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::tls::TlsSettings;
-use pingora::protocols::tls::CaType;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::listening::Service;
-use pingora::utils::tls::{WrappedX509, parse_x509};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -166,20 +164,6 @@ fn mock(address: SocketAddr, threads: usize) -> Service<MockApp> {
     service.threads = Some(threads);
     service.add_tcp(&address.to_string());
     service
-}
-
-/// Reads certificates to trust from a PEM file.
-///
-/// # Errors
-/// If the file cannot be read or holds none.
-pub fn certificates(path: &Path) -> io::Result<Arc<CaType>> {
-    use rustls_pki_types::CertificateDer;
-    use rustls_pki_types::pem::PemObject;
-    let list = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(io::Error::other)?;
-    if list.is_empty() {
-        return Err(io::Error::other(format!("{}: no certificate", path.display())));
-    }
-    Ok(list.into_iter().map(|cert| WrappedX509::new(cert.to_vec(), parse_x509)).collect::<Vec<_>>().into())
 }
 
 /// SIGTERM leaves when the last request has ended, SIGINT at once, SIGQUIT hands over to a successor.

@@ -35,7 +35,6 @@ impl State {
     pub(super) fn append(&self, id: &str, record: &Rendered) -> bool {
         let written = self.ledger.append(id, record);
         if let Err(error) = &written {
-            self.metrics.ledger_failures.inc();
             log::error!("a ledger record of entry {id} was not written: {error}");
         }
         written.is_ok()
@@ -46,6 +45,9 @@ impl State {
         if let Err(error) = self.ledger.flush() {
             log::error!("the ledger was not written: {error}");
         }
+        // The ledger counts; the metric follows.
+        let failures = self.ledger.failures();
+        self.metrics.ledger_failures.inc_by(failures.saturating_sub(self.metrics.ledger_failures.get()));
         self.access_log.write_out();
     }
 

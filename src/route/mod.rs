@@ -69,21 +69,20 @@ pub fn destination(head: &Head<'_>, config: &Config) -> Result<Destination, Erro
     path::check(head.path)?;
     let (mount, rest) = path::mount(head.path, config)?;
     // What the operator let through is not taken for an endpoint whose name it happens to end in.
-    if let Some(mount) = mount
-        && !is_endpoint(rest, mount, config)
-        && let Ok(pass) = pass(head, config, mount, rest)
+    let passed = mount.map(|mount| pass(head, config, mount, rest));
+    if let Some(Ok(passed)) = &passed
+        && !mount.is_some_and(|mount| is_endpoint(rest, mount, config))
     {
-        return Ok(pass);
+        return Ok(passed.clone());
     }
     let endpoint = Endpoint::from_path(rest);
     if endpoint.is_some() || (rest == "/" || rest.is_empty()) && head.method == Method::POST {
         return if head.method == Method::POST { Ok(Destination::Endpoint { mount, endpoint }) } else { Err(Error::MethodNotAllowed) };
     }
-    let own_models = mount.is_none() && matches!(rest, "/v1/models" | "/models");
-    match mount {
-        _ if own_models && head.method == Method::GET => Ok(Destination::Models),
-        Some(mount) => pass(head, config, mount, rest),
+    match passed {
+        None if matches!(rest, "/v1/models" | "/models") && head.method == Method::GET => Ok(Destination::Models),
         None => Err(Error::NotFound { path: head.path.to_owned() }),
+        Some(passed) => passed,
     }
 }
 
@@ -165,11 +164,11 @@ fn choose<'a>(head: &Head<'_>, mount: Option<usize>, requested: &'a str, config:
     if let Some((at, model)) = config.aliases.get(requested) {
         return Ok((*at, model));
     }
-    if let Some((prefix, model)) = requested.split_once('/')
+    if let Some((prefix, _)) = requested.split_once('/')
         && (config.upstream(prefix).is_some() || provider::find(prefix).is_some())
     {
         let at = configured(prefix, config)?;
-        return Ok((at, if config.upstream(prefix).is_some() { without_own_prefix(requested, at, config) } else { model }));
+        return Ok((at, without_own_prefix(requested, at, config)));
     }
     let by_model = by_pattern(requested, config)?.or_else(|| by_credential(head.headers, config));
     match by_model.or_else(|| by_catalog(requested, config)).or(config.fallback) {
