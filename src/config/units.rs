@@ -16,9 +16,12 @@ pub fn bytes_or_share(text: &str) -> Option<u64> {
     Some(memory_bytes()? / 100 * percent)
 }
 
+/// Longer durations are mistakes, and clocks need not count so far.
+pub const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// `30s`, `500ms`, `10m`.
 pub fn duration(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero())
+    humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero() && *duration <= DURATION_MAX)
 }
 
 fn memory_bytes() -> Option<u64> {
