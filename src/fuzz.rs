@@ -4,6 +4,8 @@ use crate::dialect::Dialect;
 use crate::json::{Scanner, Splices, Visit, Want};
 use crate::meter::{Framing, Meter};
 use crate::route::Facts;
+use crate::stream::array::Array;
+use crate::stream::event_stream::EventStream;
 use crate::stream::sse::{Piece, Sniffer, Sse};
 use bytes::Bytes;
 
@@ -110,14 +112,17 @@ pub fn splices(data: &[u8]) {
 pub fn meter(data: &[u8]) {
     let (whole, head, tail) = cut(data);
     for dialect in Dialect::ALL {
-        let found = |parts: &[&[u8]]| {
-            let mut meter = Meter::new(dialect.grammar(), Framing::Sse(Sse::default()));
+        let found = |framing: Framing, parts: &[&[u8]]| {
+            let mut meter = Meter::new(dialect.grammar(), framing);
             parts.iter().for_each(|part| meter.push(part, |_| {}));
             meter.finish(true);
             let found = meter.found();
             (found.reported.clone(), found.rounds.clone(), found.model.clone(), found.id.clone(), found.finished, found.error.clone())
         };
-        assert_eq!(found(&[whole]), found(&[head, tail]), "{dialect:?}");
+        let array = Framing::Array(Array::default());
+        for framing in [Framing::Sse(Sse::default()), array, Framing::EventStream(EventStream::default())] {
+            assert_eq!(found(framing.clone(), &[whole]), found(framing, &[head, tail]), "{dialect:?}");
+        }
         let mut document = Meter::new(dialect.grammar(), Framing::Undecided(Sniffer::default()));
         document.push(whole, |_| {});
         document.finish(true);

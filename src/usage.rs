@@ -135,6 +135,8 @@ indexed! {
     Field {
         /// All input tokens, or the uncached ones: see [`Convention::cache`].
         Input = "input",
+        /// Input that tools brought in, on top of `input` (Google).
+        ToolInput = "tool_input",
         Output = "output",
         Total = "total",
         CacheRead = "cache_read",
@@ -254,15 +256,18 @@ impl Reported {
 
     /// Makes `output` the whole that contains reasoning.
     fn complete(&mut self, convention: Convention) {
+        if let Some(tools) = self.of(Field::ToolInput) {
+            self.set(Field::Input, self.of(Field::Input).unwrap_or(0).saturating_add(tools));
+        }
         let (input, output, total) = (self.of(Field::Input), self.of(Field::Output), self.of(Field::Total));
         if convention.output_by_total
             && let (Some(input), Some(total)) = (input, total)
         {
             return self.set(Field::Output, total.saturating_sub(input));
         }
-        let (Some(output), Some(reasoning)) = (output, self.of(Field::Reasoning)) else {
-            return;
-        };
+        let Some(reasoning) = self.of(Field::Reasoning) else { return };
+        // A model that was cut off while it thought has no other output.
+        let Some(output) = output.or((convention.reasoning == Reasoning::Beside).then_some(0)) else { return };
         let beside = match convention.reasoning {
             Reasoning::Inside => false,
             Reasoning::Beside => true,
@@ -288,7 +293,10 @@ impl Reported {
             (Dimension::ImageIn, self.of(Field::ImageIn)),
             (Dimension::VideoIn, self.of(Field::VideoIn)),
         ];
-        let read = (Dimension::CacheRead, self.of(Field::CacheRead));
+        let read_audio = self.of(Field::CacheReadAudio).map(|audio| audio.min(self.of(Field::CacheRead).unwrap_or(audio)));
+        let read_text = self.of(Field::CacheRead).map(|all| all.saturating_sub(read_audio.unwrap_or(0)));
+        parts.insert(0, (Dimension::CacheReadAudio, read_audio));
+        let read = (Dimension::CacheRead, read_text);
         let writes = [(Dimension::CacheWrite5m, write_5m), (Dimension::CacheWrite1h, write_1h)];
         // Reads and writes that together exceed the input are the same tokens twice, and paid for twice: OpenRouter
         // for Gemini (recorded: 2,168 in, 2,161 read, 2,161 written; its own cost is 7 plain + both).

@@ -6,10 +6,11 @@
 use base64::Engine;
 use serde_json::Value;
 use std::io::BufRead;
-use tollgate::dialect::Dialect;
+use tollgate::dialect::{Dialect, INVOKE_HEADERS};
 use tollgate::meter::{Framing, Meter};
 use tollgate::provider::{self, CHAT_COMPATIBLE, Provider};
-use tollgate::stream::sse::Sse;
+use tollgate::stream::event_stream::EventStream;
+use tollgate::stream::sse::{Sniffer, Sse};
 use tollgate::usage::{Convention, Dimension, Reported, Usage};
 
 struct Record {
@@ -17,9 +18,20 @@ struct Record {
     dialect: Dialect,
     convention: Convention,
     framing: Framing,
+    embeds: bool,
+    /// Usage in the headers.
+    stated: Reported,
     billed: bool,
     body: Vec<u8>,
     want: Value,
+}
+
+impl Record {
+    fn meter(&self) -> Meter {
+        let mut meter = Meter::new(self.dialect.grammar(), self.framing.clone());
+        meter.stated(&self.stated);
+        meter
+    }
 }
 
 fn lines(name: &str) -> Option<Vec<Value>> {
@@ -28,32 +40,47 @@ fn lines(name: &str) -> Option<Vec<Value>> {
     Some(std::io::BufReader::new(file).lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect())
 }
 
-/// The records of the dialects spoken so far.
+/// Every record.
 fn records() -> Option<Vec<Record>> {
     let wants = lines("expected.jsonl")?;
-    let records = lines("exchanges.jsonl")?.into_iter().zip(wants).filter_map(|(record, want)| {
+    let records = lines("exchanges.jsonl")?.into_iter().zip(wants).map(|(record, want)| {
         let api = record["api"].as_str().unwrap();
         let provider = record["provider"].as_str().unwrap();
         let dialect = match (api, provider) {
-            ("embeddings", "googleai" | "vertex" | "bedrock") => return None,
+            ("embeddings" | "count_tokens", "googleai" | "vertex") | ("generate_content", _) => Dialect::Generate,
+            ("embeddings", "bedrock") | ("invoke_model", _) => Dialect::Invoke,
+            ("count_tokens", "bedrock") | ("converse", _) => Dialect::Converse,
+            ("cohere_chat", _) => Dialect::Cohere,
             ("count_tokens", "anthropic") => Dialect::Messages,
             ("count_tokens", "openai") => Dialect::Responses,
             ("chat_completions", _) => Dialect::Chat,
             ("responses" | "responses_retrieve", _) => Dialect::Responses,
             ("embeddings", _) => Dialect::Embeddings,
             ("messages", _) => Dialect::Messages,
-            _ => return None,
+            _ => panic!("{} is an API nobody knows", record["id"]),
         };
         let provider: &Provider = provider::find(provider).unwrap_or(&CHAT_COMPATIBLE);
-        Some(Record {
+        let mut stated = Reported::default();
+        for (name, field) in INVOKE_HEADERS {
+            if let Some(count) = record["response"]["headers"][*name].as_str().filter(|_| dialect == Dialect::Invoke) {
+                stated.set(*field, count.parse().unwrap());
+            }
+        }
+        Record {
+            stated,
             id: record["id"].as_str().unwrap().to_owned(),
             dialect,
             convention: provider.convention(dialect),
-            framing: if record["response"]["framing"] == "sse" { Framing::Sse(Sse::default()) } else { Framing::Whole },
+            framing: match record["response"]["framing"].as_str() {
+                Some("sse") => Framing::Sse(Sse::default()),
+                Some("aws_eventstream") => Framing::EventStream(EventStream::default()),
+                _ => Framing::Undecided(Sniffer::default()),
+            },
+            embeds: api == "embeddings",
             billed: api != "count_tokens" && record["response"]["status"].as_u64() < Some(400),
             body: base64::engine::general_purpose::STANDARD.decode(record["response"]["body_b64"].as_str().unwrap_or("")).unwrap(),
             want,
-        })
+        }
     });
     Some(records.collect())
 }
@@ -67,16 +94,17 @@ fn main_usage(meter: &Meter, convention: Convention) -> Usage {
 }
 
 fn totals(usage: &Usage) -> [(&'static str, Option<u64>); 7] {
-    use Dimension::{AudioIn, AudioOut, CacheRead, CacheWrite1h, CacheWrite5m, Input, Reasoning};
+    use Dimension::{AudioIn, AudioOut, CacheRead, CacheReadAudio, CacheWrite1h, CacheWrite5m, Input, Reasoning};
     let input = usage.sum(Dimension::is_input);
     [
         ("input_tokens_total", input),
-        ("input_tokens_uncached", usage.sum(|d| d.is_input() && !matches!(d, CacheRead | CacheWrite5m | CacheWrite1h))),
-        ("cache_read_tokens", usage.of(CacheRead)),
+        ("input_tokens_uncached", usage.sum(|d| d.is_input() && !matches!(d, CacheRead | CacheReadAudio | CacheWrite5m | CacheWrite1h))),
+        ("cache_read_tokens", usage.sum(|d| matches!(d, CacheRead | CacheReadAudio))),
         ("cache_write_tokens", usage.sum(|d| matches!(d, CacheWrite5m | CacheWrite1h))),
         ("output_tokens_total", usage.sum(Dimension::is_output)),
         ("reasoning_tokens", usage.of(Reasoning)),
-        ("audio_input_tokens", usage.of(AudioIn).filter(|_| usage.of(Input).is_some())),
+        // As the recordings count them, cached ones are among them.
+        ("audio_input_tokens", usage.sum(|d| matches!(d, AudioIn | CacheReadAudio)).filter(|_| usage.of(Input).is_some())),
     ]
     .map(|pair| if pair.0 == "audio_output_tokens" { (pair.0, usage.of(AudioOut)) } else { pair })
 }
@@ -101,7 +129,7 @@ fn differences(record: &Record, meter: &Meter) -> Vec<String> {
     }
     for (name, got) in totals(&main_usage(meter, record.convention)) {
         // An embedding has no output; the recordings say 0 where the response says nothing.
-        let got = if record.dialect == Dialect::Embeddings && name == "output_tokens_total" { got.or(want[name].as_u64()) } else { got };
+        let got = if record.embeds && name == "output_tokens_total" { got.or(want[name].as_u64()) } else { got };
         compare("usage", name, got, want[name].as_u64());
     }
     let usage = main_usage(meter, record.convention);
@@ -113,7 +141,7 @@ fn differences(record: &Record, meter: &Meter) -> Vec<String> {
     let mut all: Reported = meter.found().reported.clone();
     all.add(&meter.found().compaction);
     for (name, got) in totals(&all.settle(record.convention).0) {
-        if want["billed"].get(name).is_some() && record.dialect != Dialect::Embeddings {
+        if want["billed"].get(name).is_some() && !record.embeds {
             compare("billed", name, got, want["billed"][name].as_u64());
         }
     }
@@ -136,7 +164,7 @@ fn differences(record: &Record, meter: &Meter) -> Vec<String> {
 }
 
 fn meter_of(record: &Record, parts: &mut dyn Iterator<Item = &[u8]>) -> Meter {
-    let mut meter = Meter::new(record.dialect.grammar(), record.framing);
+    let mut meter = record.meter();
     parts.for_each(|part| meter.push(part, |_| {}));
     meter.finish(true);
     meter
@@ -163,9 +191,9 @@ fn meters_every_record_cut_anywhere() {
     let Some(records) = records() else { return skipped() };
     let (mut cuts, mut wrong) = (0, vec![]);
     for record in &records {
-        let whole = record.body.len() > EVERY_CUT_BYTES_MAX || !matches!(record.framing, Framing::Sse(_));
+        let whole = record.body.len() > EVERY_CUT_BYTES_MAX || matches!(record.framing, Framing::Undecided(_));
         let step = if whole { 1 + record.body.len() / 97 } else { 1 };
-        let mut head = Meter::new(record.dialect.grammar(), record.framing);
+        let mut head = record.meter();
         for at in (0..record.body.len()).step_by(step) {
             let mut tail = head.clone();
             tail.push(&record.body[at..], |_| {});

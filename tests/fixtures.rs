@@ -1,6 +1,9 @@
 //! Hand-written responses, one folder a dialect: each meters to what its head says, whole and cut at every byte.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+use aws_smithy_eventstream::frame::write_message_to;
+use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
+use base64::Engine;
 use serde_json::{Value, json};
 use std::path::Path;
 use tollgate::config::Upstream;
@@ -9,6 +12,7 @@ use tollgate::exchange::settle::{Terms, settle};
 use tollgate::meter::{Framing, Meter};
 use tollgate::price::{Catalog, Moment, embedded};
 use tollgate::provider::{self, Provider};
+use tollgate::stream::event_stream::EventStream;
 use tollgate::stream::sse::Sniffer;
 use tollgate::usage::Usage;
 
@@ -17,7 +21,40 @@ struct Fixture {
     dialect: Dialect,
     provider: &'static Provider,
     want: Value,
+    framing: Framing,
     body: Vec<u8>,
+}
+
+/// Event-stream messages out of lines of kind, type and payload, as AWS's own crate writes them. A `chunk` wraps its
+/// payload in base64. With `damaged` a bit of the last payload is wrong.
+fn messages(text: &str, damaged: bool) -> Vec<u8> {
+    let mut out = vec![];
+    for line in text.lines() {
+        let (kind, rest) = line.split_once(' ').unwrap();
+        let (name, payload) = if kind == "chunk" {
+            let bytes = base64::engine::general_purpose::STANDARD.encode(rest);
+            ("chunk", json!({"bytes": bytes, "p": "abcd"}).to_string())
+        } else {
+            let (name, payload) = rest.split_once(' ').unwrap();
+            (name, payload.to_owned())
+        };
+        let (message_type, header) = match kind {
+            "exception" => ("exception", ":exception-type"),
+            "error" => ("error", ":error-code"),
+            _ => ("event", ":event-type"),
+        };
+        let text = |text: &str| HeaderValue::String(text.to_owned().into());
+        let message = Message::new(payload.into_bytes())
+            .add_header(Header::new(header.to_owned(), text(name)))
+            .add_header(Header::new(":content-type", text("application/json")))
+            .add_header(Header::new(":message-type", text(message_type)));
+        write_message_to(&message, &mut out).unwrap();
+    }
+    if damaged {
+        let at = out.len() - 6;
+        out[at] ^= 1;
+    }
+    out
 }
 
 fn fixtures() -> Vec<Fixture> {
@@ -29,6 +66,10 @@ fn fixtures() -> Vec<Fixture> {
             let text = std::fs::read_to_string(&path).unwrap();
             let (head, body) = text.split_once("---\n").unwrap();
             let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            let framing = match field("framing") {
+                Some("messages") => Framing::EventStream(EventStream::default()),
+                _ => Framing::Undecided(Sniffer::default()),
+            };
             let body = match field("newline") {
                 Some("crlf") => body.replace('\n', "\r\n"),
                 Some("cr") => body.replace('\n', "\r"),
@@ -39,7 +80,11 @@ fn fixtures() -> Vec<Fixture> {
                 dialect: *dialect,
                 provider: provider::find(field("provider").unwrap()).unwrap(),
                 want: serde_json::from_str(field("want").unwrap()).unwrap(),
-                body: body.into_bytes(),
+                body: match framing {
+                    Framing::EventStream(_) => messages(&body, field("damaged").is_some()),
+                    _ => body.into_bytes(),
+                },
+                framing,
             });
         }
     }
@@ -74,10 +119,10 @@ fn metered(fixture: &Fixture, meter: &Meter, catalog: &Catalog) -> Value {
 fn every_fixture_meters_to_what_it_says_wherever_it_is_cut() {
     let catalog = embedded().unwrap();
     let fixtures = fixtures();
-    assert!(fixtures.len() >= 36, "{} fixtures", fixtures.len());
+    assert!(fixtures.len() >= 70, "{} fixtures", fixtures.len());
     for fixture in &fixtures {
         let run = |parts: &[&[u8]]| {
-            let mut meter = Meter::new(fixture.dialect.grammar(), Framing::Undecided(Sniffer::default()));
+            let mut meter = Meter::new(fixture.dialect.grammar(), fixture.framing.clone());
             parts.iter().for_each(|part| meter.push(part, |_| {}));
             meter.finish(true);
             metered(fixture, &meter, &catalog)
@@ -95,10 +140,11 @@ fn every_fixture_meters_to_what_it_says_wherever_it_is_cut() {
 fn fixtures_have_no_faults_but_those_they_show() {
     let catalog = embedded().unwrap();
     for fixture in fixtures().iter().filter(|fixture| fixture.want.get("faults").is_none()) {
-        let mut meter = Meter::new(fixture.dialect.grammar(), Framing::Undecided(Sniffer::default()));
+        let mut meter = Meter::new(fixture.dialect.grammar(), fixture.framing.clone());
         meter.push(&fixture.body, |_| {});
         meter.finish(true);
-        let with_faults = Fixture { want: json!({"faults": []}), name: fixture.name.clone(), body: vec![], ..*fixture };
+        let with_faults =
+            Fixture { want: json!({"faults": []}), name: fixture.name.clone(), body: vec![], framing: fixture.framing.clone(), ..*fixture };
         assert_eq!(metered(&with_faults, &meter, &catalog), json!({"faults": []}), "{}", fixture.name);
     }
 }

@@ -290,7 +290,7 @@ fn refusals_speak_the_callers_dialect_and_leave_the_connection_usable() {
 #[test]
 fn bodies_beyond_the_budget_or_the_deadline_are_refused() {
     let upstream = Upstream::start(|_| vec![Act::Wait, Act::Write(whole())]);
-    let gateway = Gateway::before(&upstream, "body: {budget: 1000}\ntimeouts: {body: 300ms}");
+    let gateway = Gateway::before(&upstream, "body: {bytes_max: 1000, budget: 1000}\ntimeouts: {body: 300ms}");
     let large = format!("{{\"model\":\"mock-x\",\"p\":\"{}\"}}", "x".repeat(700));
     let mut first = gateway.connect();
     first.head(CHAT, &[], Some(large.len()));

@@ -59,6 +59,10 @@ PROVIDERS = {
     'openrouter': 'openrouter',
     'together': 'together',
     'cerebras': 'cerebras',
+    'google': 'google',
+    'bedrock': 'aws',
+    'azure': 'azure',
+    'cohere': 'cohere',
 }
 
 # genai-prices field -> our key, in the order they are written. Where two fields map to one key the later wins.
@@ -342,6 +346,9 @@ def write(name, provider):
         head.append(f'# The condition {key} is written as {BORROWED[key]}: {some(dict.fromkeys(models))}')
     head.append(f'provider: {name}')
     head.append(f'version: genai-prices-{__version__}')
+    also = [ours for ours, theirs in PROVIDERS.items() if theirs in (provider.fallback_model_providers or [])]
+    if also:
+        head.append('also: [' + ', '.join(also) + ']')
     head.append('sources: [' + ', '.join(url(u) for u in provider.pricing_urls or []) + ']')
     head.append('models:')
 

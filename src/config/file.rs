@@ -96,7 +96,7 @@ impl Reader<'_> {
         let access_log = self.access_log(&mut map);
         let pid_file = self.path(&mut map, "pid_file").unwrap_or_else(|| data.join("tollgate.pid"));
         let upgrade_socket = self.path(&mut map, "upgrade_socket").unwrap_or_else(|| data.join("run/upgrade.sock"));
-        self.check_exposure(&listen, anonymous);
+        self.check_exposure(listen.iter().map(|listener| listener.address).chain(admin).chain(mock), anonymous);
         map.finish(&mut self.problems);
         Some(Config {
             own_names: Config::own_names(listen.iter().map(|listener| listener.address).chain(admin)),
@@ -136,6 +136,15 @@ impl Reader<'_> {
         texts.into_iter().filter_map(|text| self.fill(line, text)).collect()
     }
 
+    /// Names and what stands under them.
+    pub(super) fn mapping<'a>(&mut self, node: Option<Node<'a>>, key: &str) -> Vec<(&'a str, Node<'a>)> {
+        let entries = node.and_then(Node::entries).map(Iterator::collect);
+        if let Some(node) = node.filter(|_| entries.is_none()) {
+            self.problems.add(node.line(), format!("`{key}` must be a mapping (name: value)"));
+        }
+        entries.unwrap_or_default()
+    }
+
     pub(super) fn path(&mut self, map: &mut Map<'_>, key: &'static str) -> Option<PathBuf> {
         self.text(map, key).map(|(_, text)| std::path::absolute(&text).unwrap_or_else(|_| PathBuf::from(text)))
     }
@@ -162,6 +171,9 @@ impl Reader<'_> {
             return "127.0.0.1:8080".parse().map(|address| Listener { address, tls: None }).into_iter().collect();
         };
         let nodes: Vec<_> = node.items().map_or_else(|| vec![node], Iterator::collect);
+        if nodes.is_empty() {
+            self.problems.add(node.line(), "`listen` names no address");
+        }
         let listeners: Vec<Listener> = nodes.into_iter().filter_map(|node| self.listener(node)).collect();
         for (at, listener) in listeners.iter().enumerate() {
             if listeners.iter().take(at).any(|other| other.address == listener.address) {
@@ -214,15 +226,15 @@ impl Reader<'_> {
     }
 
     /// Without keys, nobody but this machine may reach the gateway unless that is written out.
-    fn check_exposure(&mut self, listen: &[Listener], anonymous: bool) {
-        for listener in listen.iter().filter(|listener| !listener.address.ip().is_loopback() && !anonymous) {
-            self.problems.add(0, format!("{} can be reached from other machines and there are no gateway keys: listen on 127.0.0.1, or write `anonymous: true` to serve whoever comes", listener.address));
+    fn check_exposure(&mut self, addresses: impl Iterator<Item = SocketAddr>, anonymous: bool) {
+        for address in addresses.filter(|address| !address.ip().is_loopback() && !anonymous) {
+            self.problems.add(0, format!("{address} can be reached from other machines and there are no gateway keys: listen on 127.0.0.1, or write `anonymous: true` to serve whoever comes"));
         }
     }
 
     fn aliases(&mut self, node: Option<Node<'_>>, by_name: &HashMap<String, usize>) -> HashMap<String, (usize, String)> {
         let mut aliases = HashMap::new();
-        for (name, node) in node.and_then(Node::entries).into_iter().flatten() {
+        for (name, node) in self.mapping(node, "aliases") {
             let target = node.text().and_then(|text| text.split_once('/'));
             let upstream = target.and_then(|(upstream, model)| Some((*by_name.get(upstream)?, model.to_owned())));
             match upstream {
@@ -255,6 +267,9 @@ impl Reader<'_> {
         }
         if let Some(budget) = map.take_as("budget", &mut self.problems, "a size or a share of memory (2GiB, 25%)", bytes_or_share) {
             bounds.body_budget_bytes = budget;
+        }
+        if bounds.body_budget_bytes < bounds.body_bytes_max {
+            self.problems.add(map.line(), "`budget` is smaller than `bytes_max`: the largest body could never be read");
         }
         map.finish(&mut self.problems);
         bounds
@@ -302,7 +317,7 @@ impl Reader<'_> {
         if let Some(names) = map.take_list("deny", &mut self.problems) {
             *deny = names.iter().map(|name| name.to_ascii_lowercase()).collect();
         }
-        for (name, value) in map.take("add").and_then(Node::entries).into_iter().flatten() {
+        for (name, value) in self.mapping(map.take("add"), "add") {
             let text = value.text().and_then(|text| self.fill(value.line(), text)).filter(|text| http::HeaderValue::from_str(text).is_ok());
             match (http::HeaderName::try_from(name), text) {
                 (Ok(name), Some(text)) => add.push((name.as_str().to_owned(), text)),

@@ -48,7 +48,7 @@ access_log: off
     assert_eq!((config.listen.len(), config.admin, config.workers), (2, None, 3));
     let vllm = &config.upstreams[config.upstream("vllm").unwrap()];
     assert_eq!(
-        (vllm.tls, vllm.authority().as_str(), vllm.path(Endpoint::ChatCompletions).as_deref()),
+        (vllm.tls, vllm.authority().as_str(), vllm.path(Endpoint::ChatCompletions, "m", &crate::config::PathStyle::Usual).as_deref()),
         (false, "10.0.0.5:8000", Some("/v1/chat/completions"))
     );
     assert!(vllm.serves("llama-3") && vllm.passes(&http::Method::POST, "/rerank") && !vllm.passes(&http::Method::POST, "/files"));
@@ -80,4 +80,30 @@ fn tells_every_mistake_at_once() {
     ] {
         assert!(list.iter().any(|line| line.contains(part)), "{part} in {list:#?}");
     }
+}
+
+#[test]
+fn refuses_what_would_fail_later() {
+    for (text, part) in [
+        ("listen: []", "names no address"),
+        ("admin: 0.0.0.0:9090", "can be reached"),
+        ("aliases: [a]", "`aliases` must be a mapping"),
+        ("headers: {request: {add: [a]}}", "`add` must be a mapping"),
+        ("body: {bytes_max: 2MiB, budget: 1MiB}", "`budget` is smaller"),
+        ("timeouts: {drain: 10years}", "is not a duration"),
+        ("providers: {openai: {api_key: \"a\\nb\"}}", "no header can carry"),
+    ] {
+        let list = load_text(text, &[]).unwrap_err();
+        assert!(list.iter().any(|line| line.contains(part)), "{part} in {list:#?}");
+    }
+}
+
+#[test]
+fn an_empty_variable_does_not_hide_the_next() {
+    let variable = |name: &str| match name {
+        "GEMINI_API_KEY" => Some(String::new()),
+        "GOOGLE_API_KEY" => Some("g".to_owned()),
+        _ => None,
+    };
+    assert!(load(&Source::Embedded, &variable).unwrap().upstream("googleai").is_some());
 }

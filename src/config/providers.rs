@@ -3,6 +3,7 @@
 use super::file::Reader;
 use super::{Credentials, Pass, Secret, Upstream};
 use crate::dialect::Endpoint;
+use crate::provider::auth::AwsKeys;
 use crate::provider::{self, Auth, CHAT_COMPATIBLE, Provider, StreamUsage};
 use crate::yaml::{Map, Node};
 
@@ -15,13 +16,7 @@ const COMPATIBLE: &Provider = &Provider {
 
 impl Reader<'_> {
     pub(super) fn upstreams(&mut self, node: Option<Node<'_>>) -> Vec<Upstream> {
-        let entries: Vec<_> = node.and_then(Node::entries).into_iter().flatten().collect();
-        if let Some(node) = node
-            && node.entries().is_none()
-        {
-            self.problems.add(node.line(), "`providers` must be a mapping of names");
-        }
-        entries.into_iter().filter_map(|(name, node)| self.upstream(name, node)).collect()
+        self.mapping(node, "providers").into_iter().filter_map(|(name, node)| self.upstream(name, node)).collect()
     }
 
     fn upstream(&mut self, name: &str, node: Node<'_>) -> Option<Upstream> {
@@ -38,28 +33,19 @@ impl Reader<'_> {
         let provider = kind.or_else(|| provider::find(name)).unwrap_or(COMPATIBLE);
         let mut upstream = Upstream::of(provider, name);
         let base_url = self.text(&mut map, "base_url");
+        let missing = self.places(&mut map, &mut upstream);
+        let base_url_given = base_url.is_some();
         match base_url {
             Some((line, url)) => self.base_url(line, &url, &mut upstream),
+            None if !missing.is_empty() => {
+                self.problems.add(map.line(), format!("provider `{name}` needs {} (or a `base_url`)", missing.join(" and ")));
+            }
             None if upstream.host.is_empty() => {
                 self.problems.add(map.line(), format!("provider `{name}` is not a known one ({}) and needs a `base_url`", known()))
             }
             None => {}
         }
-        upstream.credentials =
-            map.take_as("credentials", &mut self.problems, "`gateway` or `caller`", credentials).unwrap_or(Credentials::Gateway);
-        upstream.key = self.text(&mut map, "api_key").map(|(_, key)| Secret::new(key));
-        if upstream.key.is_none() && upstream.credentials == Credentials::Gateway {
-            upstream.key = self.key_from_environment(provider);
-            if upstream.key.is_none() && !provider.host.is_empty() && provider.auth != Auth::None && upstream.host == provider.host {
-                self.problems.add(
-                    map.line(),
-                    format!(
-                        "provider `{name}` has no key: give `api_key`, set {}, or write `credentials: caller`",
-                        provider.key_variables.join(" or ")
-                    ),
-                );
-            }
-        }
+        self.credentials(&mut map, &mut upstream, base_url_given);
         upstream.models = self.texts(&mut map, "models");
         upstream.ca = self.path(&mut map, "ca");
         if let Some(path) = upstream.ca.clone() {
@@ -71,6 +57,9 @@ impl Reader<'_> {
         if let Some((_, catalog)) = self.text(&mut map, "prices") {
             upstream.catalog = catalog;
         }
+        if provider.id == "azure" {
+            self.azure(&mut map, &mut upstream);
+        }
         if let Some(paths) = map.take_list("endpoints", &mut self.problems) {
             upstream.endpoints = self.endpoints(map.line(), &paths);
         }
@@ -79,6 +68,94 @@ impl Reader<'_> {
         }
         map.finish(&mut self.problems);
         fit.then_some(upstream)
+    }
+
+    /// Whose credential goes up, and the gateway's own.
+    fn credentials(&mut self, map: &mut Map<'_>, upstream: &mut Upstream, has_url: bool) {
+        upstream.credentials =
+            map.take_as("credentials", &mut self.problems, "`gateway` or `caller`", credentials).unwrap_or(Credentials::Gateway);
+        upstream.key = self.text(map, "api_key").and_then(|(line, key)| self.key(line, &key));
+        if upstream.provider.auth == Auth::Aws {
+            upstream.aws = self.aws_keys(map);
+        }
+        if upstream.key.is_none() && upstream.aws.is_none() && upstream.credentials == Credentials::Gateway {
+            upstream.key = self.key_from_environment(upstream.provider);
+            upstream.aws = self.aws_from_environment(upstream.provider);
+            if upstream.key.is_none()
+                && upstream.aws.is_none()
+                && !upstream.provider.host.is_empty()
+                && upstream.provider.auth != Auth::None
+                && !has_url
+            {
+                self.problems.add(
+                    map.line(),
+                    format!(
+                        "provider `{}` has no key: give `api_key`, set {}, or write `credentials: caller`",
+                        upstream.name,
+                        upstream.provider.key_variables.join(" or ")
+                    ),
+                );
+            }
+        }
+    }
+
+    /// Places of the address, from the file or the environment; those that are missing.
+    fn places(&mut self, map: &mut Map<'_>, upstream: &mut Upstream) -> Vec<String> {
+        let mut missing = vec![];
+        for place in upstream.provider.places {
+            let given = self.text(map, place.name);
+            let fit = |value: &str| !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte));
+            if let Some((line, value)) = given.as_ref().filter(|(_, value)| !fit(value)) {
+                self.problems.add(*line, format!("`{value}` cannot be a {}", place.name));
+            }
+            let value = given.map(|(_, value)| value).or_else(|| place.variables.iter().find_map(|name| (self.variables)(name)));
+            match value.filter(|value| fit(value)) {
+                Some(value) => upstream.set_place(place.name, value),
+                None => missing.push(format!("`{}`", place.name)),
+            }
+        }
+        missing
+    }
+
+    fn aws_keys(&mut self, map: &mut Map<'_>) -> Option<AwsKeys> {
+        let [id, secret, token] = ["access_key_id", "secret_access_key", "session_token"].map(|key| self.text(map, key));
+        match (id, secret) {
+            (Some((_, id)), Some((_, secret))) => Some(AwsKeys::new(&id, &secret, token.as_ref().map(|(_, token)| token.as_str()))),
+            (None, None) => None,
+            _ => {
+                self.problems.add(map.line(), "`access_key_id` and `secret_access_key` belong together");
+                None
+            }
+        }
+    }
+
+    fn aws_from_environment(&self, provider: &Provider) -> Option<AwsKeys> {
+        let variable = |name: &str| (self.variables)(name).filter(|value| provider.auth == Auth::Aws && !value.trim().is_empty());
+        let (id, secret) = (variable("AWS_ACCESS_KEY_ID")?, variable("AWS_SECRET_ACCESS_KEY")?);
+        Some(AwsKeys::new(id.trim(), secret.trim(), variable("AWS_SESSION_TOKEN").as_deref().map(str::trim)))
+    }
+
+    /// With an `api_version` deployments stand in paths; without, the version-less API takes them as models.
+    fn azure(&mut self, map: &mut Map<'_>, upstream: &mut Upstream) {
+        upstream.deployment = self.text(map, "deployment").map(|(_, name)| name);
+        upstream.api_version = self.text(map, "api_version").map(|(_, version)| version);
+        if upstream.deployment.is_some() && upstream.api_version.is_none() {
+            upstream.api_version = Some(provider::AZURE_API_VERSION.to_owned());
+        }
+        for (deployment, model) in self.mapping(map.take("deployments"), "deployments") {
+            match model.text() {
+                Some(model) => drop(upstream.deployments.insert(deployment.to_owned(), model.to_owned())),
+                None => self.problems.add(model.line(), format!("deployment `{deployment}` needs the name of its model")),
+            }
+        }
+    }
+
+    fn key(&mut self, line: usize, key: &str) -> Option<Secret> {
+        if http::HeaderValue::from_str(key).is_err() {
+            self.problems.add(line, "`api_key` holds a character that no header can carry (a line break?)");
+            return None;
+        }
+        Some(Secret::new(key))
     }
 
     fn base_url(&mut self, line: usize, url: &str, upstream: &mut Upstream) {
@@ -133,7 +210,8 @@ impl Reader<'_> {
 
     fn key_from_environment(&self, provider: &Provider) -> Option<Secret> {
         let mut names = provider.key_variables.iter();
-        names.find_map(|name| (self.variables)(name)).filter(|key| !key.trim().is_empty()).map(|key| Secret::new(key.trim()))
+        let set = names.find_map(|name| (self.variables)(name).filter(|key| !key.trim().is_empty()));
+        set.map(|key| Secret::new(key.trim()))
     }
 
     pub(super) fn add_from_environment(&mut self, upstreams: &mut Vec<Upstream>) {
@@ -141,8 +219,21 @@ impl Reader<'_> {
             if upstreams.iter().any(|upstream| upstream.name == provider.id) {
                 continue;
             }
-            if let Some(key) = self.key_from_environment(provider) {
-                upstreams.push(Upstream { key: Some(key), ..Upstream::of(provider, provider.id) });
+            let (key, aws) = (self.key_from_environment(provider), self.aws_from_environment(provider));
+            let mut upstream = Upstream { key, aws, ..Upstream::of(provider, provider.id) };
+            let found = provider.places.iter().all(|place| {
+                let value = place.variables.iter().find_map(|name| (self.variables)(name)).filter(|value| !value.is_empty());
+                value.into_iter().map(|value| upstream.set_place(place.name, value)).count() > 0
+            });
+            if found && (upstream.key.is_some() || upstream.aws.is_some()) {
+                if provider.id == "azure" {
+                    upstream.deployment = (self.variables)("AZURE_OPENAI_DEPLOYMENT").filter(|name| !name.is_empty());
+                    upstream.api_version = (self.variables)("AZURE_OPENAI_API_VERSION").filter(|version| !version.is_empty());
+                    if upstream.deployment.is_some() {
+                        upstream.api_version.get_or_insert_with(|| provider::AZURE_API_VERSION.to_owned());
+                    }
+                }
+                upstreams.push(upstream);
             }
         }
     }

@@ -1,11 +1,28 @@
 //! An upstream: a provider's endpoint with its address and credential, as configuration made it.
 
 use super::Secret;
-use crate::dialect::Endpoint;
+use crate::dialect::{Dialect, Endpoint};
+use crate::provider::auth::AwsKeys;
 use crate::provider::{Auth, Provider, StreamUsage, fits};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use std::collections::HashMap;
 use std::path::PathBuf;
+
+/// All but unreserved characters: <https://www.rfc-editor.org/rfc/rfc3986#section-2.3>.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// How a caller's path says what it wants, where there is more than one way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PathStyle {
+    #[default]
+    Usual,
+    /// With a version of the API (Google).
+    Version(String),
+    /// With a deployment (Azure).
+    Deployment,
+}
 
 /// Whose credential goes upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +51,19 @@ pub struct Upstream {
     pub host: String,
     pub port: u16,
     pub base_path: String,
+    /// What stands between version and model in paths of generateContent.
+    pub resource: String,
+    /// Places of the address, by name.
+    pub places: Vec<(&'static str, String)>,
+    /// Azure: the deployment that is always asked, and the version of the API that has deployments in its paths.
+    pub deployment: Option<String>,
+    pub api_version: Option<String>,
+    /// Azure: which model a deployment is, for prices.
+    pub deployments: HashMap<String, String>,
     /// Certificates to trust instead of the system's.
     pub ca: Option<PathBuf>,
     pub key: Option<Secret>,
-    pub auth: Auth,
+    pub aws: Option<AwsKeys>,
     pub credentials: Credentials,
     pub endpoints: Vec<Endpoint>,
     /// Names and patterns of models beyond the provider's own.
@@ -58,9 +84,14 @@ impl Upstream {
             host: provider.host.to_owned(),
             port: 443,
             base_path: provider.base_path.to_owned(),
+            resource: provider.resource.to_owned(),
+            places: vec![],
+            deployment: None,
+            api_version: None,
+            deployments: HashMap::new(),
             ca: None,
             key: None,
-            auth: provider.auth,
+            aws: None,
             credentials: Credentials::Gateway,
             endpoints: provider.endpoints.to_vec(),
             models: vec![],
@@ -79,20 +110,60 @@ impl Upstream {
         if self.port == if self.tls { 443 } else { 80 } { host } else { format!("{host}:{}", self.port) }
     }
 
-    /// The endpoint's path here, `None` if there is no such endpoint.
-    pub fn path(&self, endpoint: Endpoint) -> Option<String> {
+    /// Fills a place into the address.
+    pub fn set_place(&mut self, name: &'static str, value: String) {
+        let braced = format!("{{{name}}}");
+        // Locations that are no region have a host without one.
+        let global = name == "location" && value == "global";
+        self.host = if global { self.host.replace("{location}-", "") } else { self.host.replace(&braced, &value) };
+        self.resource = self.resource.replace(&braced, &value);
+        self.places.push((name, value));
+    }
+
+    /// The value of a place of the address.
+    pub fn place(&self, name: &str) -> Option<&str> {
+        self.places.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The endpoint's path here, `None` if there is no such endpoint. A model in the path becomes one segment,
+    /// percent-encoded as AWS signs it.
+    pub fn path(&self, endpoint: Endpoint, model: &str, style: &PathStyle) -> Option<String> {
         if !self.endpoints.contains(&endpoint) {
             return None;
+        }
+        let root = self.base_path.strip_suffix(self.provider.base_path).unwrap_or(&self.base_path);
+        let (model, name) = (utf8_percent_encode(model, SEGMENT), endpoint.name());
+        match endpoint.dialect() {
+            Dialect::Generate => {
+                let version = if let PathStyle::Version(version) = style { version } else { self.provider.version };
+                let resource = &self.resource;
+                return Some(format!("{root}/{version}{resource}/models/{model}{name}"));
+            }
+            Dialect::Converse | Dialect::Invoke => return Some(format!("{root}/model/{model}{name}")),
+            Dialect::Cohere => return Some(format!("{root}{name}")),
+            _ if *style == PathStyle::Deployment || self.api_version.is_some() => {
+                let deployment = self.deployment.as_deref().map(|name| utf8_percent_encode(name, SEGMENT)).unwrap_or(model);
+                return Some(format!("{root}/openai/deployments/{deployment}{name}"));
+            }
+            _ => {}
         }
         let own = self.provider.paths.iter().find(|(other, _)| *other == endpoint && self.base_path == self.provider.base_path);
         Some(own.map_or_else(|| format!("{}{}", self.base_path, endpoint.name()), |(_, path)| (*path).to_owned()))
     }
 
+    /// How requests of a dialect prove who pays.
+    pub fn auth(&self, dialect: Dialect) -> Auth {
+        match self.provider.native_auth {
+            Some((native, auth)) if native == dialect => auth,
+            _ => self.provider.auth,
+        }
+    }
+
     /// The credential that goes on in the caller's name, and the header it came in; `None` unless callers bring theirs.
-    pub fn callers_credential<'h>(&self, headers: &'h HeaderMap) -> Option<(HeaderName, &'h HeaderValue)> {
-        let own = match self.auth {
+    pub fn callers_credential<'h>(&self, dialect: Dialect, headers: &'h HeaderMap) -> Option<(HeaderName, &'h HeaderValue)> {
+        let own = match self.auth(dialect) {
             Auth::Header(name) => HeaderName::from_static(name),
-            Auth::Bearer | Auth::None => AUTHORIZATION,
+            Auth::Bearer | Auth::Aws | Auth::None => AUTHORIZATION,
         };
         let names = [own, AUTHORIZATION].into_iter().filter(|_| self.credentials == Credentials::Caller);
         names.into_iter().find_map(|name| headers.get(&name).map(|value| (name, value)))

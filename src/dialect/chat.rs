@@ -20,8 +20,7 @@ pub static GRAMMAR: Grammar = Grammar {
     usage: USAGE_PATHS,
     cache: Cache::Inside,
     needles: &[&USAGE, &FINISH_REASON, &ERROR],
-    last_types: &[],
-    marks: &[],
+    ..Grammar::NONE
 };
 
 /// OpenAI's keys first; then DeepSeek's, Mistral's and Hugging Face's own spellings of the cached tokens, as recorded.

@@ -23,6 +23,5 @@ pub static GRAMMAR: Grammar = Grammar {
     ],
     cache: Cache::Inside,
     needles: &[&USAGE, &ERROR],
-    last_types: &[],
-    marks: &[],
+    ..Grammar::NONE
 };

@@ -34,6 +34,7 @@ pub static GRAMMAR: Grammar = Grammar {
     needles: &[&USAGE, &STOP_REASON, &ERROR],
     last_types: &["message_stop"],
     marks: &[&STOP],
+    ..Grammar::NONE
 };
 
 /// The `type` Anthropic gives an error of this status.

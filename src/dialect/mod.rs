@@ -2,12 +2,18 @@
 //! stands, how it counts, and what the errors look like; all of it is data.
 
 mod chat;
+mod cohere;
+mod converse;
 mod embeddings;
+mod generate;
+mod invoke;
 mod messages;
 mod responses;
 
 use crate::json::Want;
-use crate::usage::{Cache, Field, indexed};
+pub use invoke::{HEADERS as INVOKE_HEADERS, WRAPPER as INVOKE_WRAPPER};
+
+use crate::usage::{Cache, Field, Reasoning, indexed};
 use memchr::memmem::Finder;
 use once_cell::sync::Lazy;
 
@@ -19,6 +25,10 @@ indexed! {
         Responses = "responses",
         Embeddings = "embeddings",
         Messages = "messages",
+        Generate = "generate",
+        Converse = "converse",
+        Invoke = "invoke",
+        Cohere = "cohere",
     }
 }
 
@@ -33,6 +43,18 @@ indexed! {
         Embeddings = "/embeddings",
         Messages = "/messages",
         MessagesCountTokens = "/messages/count_tokens",
+        GenerateContent = ":generateContent",
+        StreamGenerateContent = ":streamGenerateContent",
+        EmbedContent = ":embedContent",
+        BatchEmbedContents = ":batchEmbedContents",
+        CountTokens = ":countTokens",
+        Predict = ":predict",
+        Converse = "/converse",
+        ConverseStream = "/converse-stream",
+        InvokeModel = "/invoke",
+        InvokeModelStream = "/invoke-with-response-stream",
+        BedrockCountTokens = "/count-tokens",
+        CohereChat = "/v2/chat",
     }
 }
 
@@ -51,12 +73,37 @@ impl Endpoint {
             Self::Responses | Self::ResponsesCompact | Self::ResponsesInputTokens => Dialect::Responses,
             Self::Embeddings => Dialect::Embeddings,
             Self::Messages | Self::MessagesCountTokens => Dialect::Messages,
+            Self::GenerateContent
+            | Self::StreamGenerateContent
+            | Self::EmbedContent
+            | Self::BatchEmbedContents
+            | Self::CountTokens
+            | Self::Predict => Dialect::Generate,
+            Self::Converse | Self::ConverseStream | Self::BedrockCountTokens => Dialect::Converse,
+            Self::InvokeModel | Self::InvokeModelStream => Dialect::Invoke,
+            Self::CohereChat => Dialect::Cohere,
         }
+    }
+
+    /// The model (or deployment) that a path names, percent-encoded as it stands there.
+    pub fn model_in(self, path: &str) -> Option<&str> {
+        let before = path.strip_suffix('/').unwrap_or(path).strip_suffix(self.name())?;
+        let model = match self.dialect() {
+            Dialect::Generate => before.rsplit('/').next(),
+            Dialect::Converse | Dialect::Invoke => before.rsplit_once("/model/").map(|(_, model)| model),
+            _ => before.rsplit_once("/deployments/").map(|(_, deployment)| deployment),
+        };
+        model.filter(|model| !model.is_empty() && !model.contains('/'))
     }
 
     /// Counting endpoints return token numbers that nobody pays for.
     pub fn is_billed(self) -> bool {
-        !matches!(self, Self::ResponsesInputTokens | Self::MessagesCountTokens)
+        !matches!(self, Self::ResponsesInputTokens | Self::MessagesCountTokens | Self::CountTokens | Self::BedrockCountTokens)
+    }
+
+    /// True if the answer streams whatever the body says.
+    pub fn streams(self) -> bool {
+        matches!(self, Self::StreamGenerateContent | Self::ConverseStream | Self::InvokeModelStream)
     }
 }
 
@@ -80,10 +127,28 @@ pub enum Slot {
     Output,
     OutputType,
     OutputAction,
+    /// Usage as someone other than the model states it, for want of better (`amazon-bedrock-invocationMetrics`).
+    Metrics,
+    /// A count that stands outside any usage object: of several the last holds, or their sum.
+    Set(Field),
+    Add(Field),
+    /// An element that matters only for what is inside.
+    Ignored,
 }
 
 /// A path of object keys in a usage object and what the number there is.
 pub type UsagePath = (&'static [&'static str], Field);
+
+/// Counts in a list of objects: those whose `key` says `value` are added to a field, or taken from it.
+#[derive(Debug)]
+pub struct Detail {
+    pub list: &'static str,
+    pub key: &'static str,
+    pub value: &'static str,
+    pub count: &'static str,
+    pub field: Field,
+    pub sign: i64,
+}
 
 /// How to read the responses of a dialect.
 #[derive(Debug)]
@@ -92,13 +157,43 @@ pub struct Grammar {
     pub root: &'static Want<Slot>,
     /// Where a number may stand under several keys, the first present counts.
     pub usage: &'static [UsagePath],
+    /// Lists in a usage object.
+    pub details: &'static [Detail],
+    /// The numbers of [`Slot::Metrics`].
+    pub metrics: &'static [UsagePath],
     pub cache: Cache,
-    /// Keys (quoted) without one of which, with a value, an event cannot matter.
+    /// Where the dialect says so and not the provider.
+    pub reasoning: Option<Reasoning>,
+    /// The last usage object holds as a whole, instead of field by field.
+    pub replaces: bool,
+    /// Keys (quoted) without one of which, with a value, an event cannot matter. Without any, every event does.
     pub needles: &'static [&'static Lazy<Finder<'static>>],
     /// The `type` of events that end a response.
     pub last_types: &'static [&'static str],
     /// The same types (quoted), to be looked for before anything is parsed.
     pub marks: &'static [&'static Lazy<Finder<'static>>],
+    /// Types of event-stream messages that matter; all of them if there are none here.
+    pub messages: &'static [&'static str],
+    /// Event-stream messages wrap the event in base64.
+    pub wrapped: bool,
+}
+
+impl Grammar {
+    /// Reads nothing.
+    const NONE: Self = Self {
+        root: &Want::Skip,
+        usage: &[],
+        details: &[],
+        metrics: &[],
+        cache: Cache::Inside,
+        reasoning: None,
+        replaces: false,
+        needles: &[],
+        last_types: &[],
+        marks: &[],
+        messages: &[],
+        wrapped: false,
+    };
 }
 
 pub(crate) static USAGE: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"usage\""));
@@ -113,6 +208,10 @@ impl Dialect {
             Self::Responses => &responses::GRAMMAR,
             Self::Embeddings => &embeddings::GRAMMAR,
             Self::Messages => &messages::GRAMMAR,
+            Self::Generate => &generate::GRAMMAR,
+            Self::Converse => &converse::GRAMMAR,
+            Self::Invoke => &invoke::GRAMMAR,
+            Self::Cohere => &cohere::GRAMMAR,
         }
     }
 
@@ -122,7 +221,9 @@ impl Dialect {
     }
 
     /// An error body as clients of this dialect expect it.
-    /// Shapes: <https://platform.openai.com/docs/guides/error-codes>, <https://docs.anthropic.com/en/api/errors>.
+    /// Shapes: <https://platform.openai.com/docs/guides/error-codes>, <https://docs.anthropic.com/en/api/errors>,
+    /// <https://cloud.google.com/apis/design/errors>,
+    /// <https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html>, <https://docs.cohere.com/reference/errors>.
     pub fn error_body(self, status: u16, code: &str, message: &str, request_id: &str) -> String {
         let body = match self {
             Self::Messages => serde_json::json!({
@@ -130,11 +231,23 @@ impl Dialect {
                 "error": {"type": messages::error_type(status), "message": message},
                 "request_id": request_id,
             }),
-            _ => serde_json::json!({
+            Self::Generate => serde_json::json!({
+                "error": {"code": status, "message": message, "status": generate::error_status(status)},
+            }),
+            Self::Converse | Self::Invoke => serde_json::json!({"message": message}),
+            Self::Cohere => serde_json::json!({"id": request_id, "message": message}),
+            Self::Chat | Self::Completions | Self::Responses | Self::Embeddings => serde_json::json!({
                 "error": {"message": message, "type": chat::error_type(status), "param": null, "code": code},
             }),
         };
         body.to_string()
+    }
+}
+
+impl Dialect {
+    /// A header that names the kind of error, where clients look for one.
+    pub fn error_header(self, status: u16) -> Option<(&'static str, &'static str)> {
+        matches!(self, Self::Converse | Self::Invoke).then(|| ("x-amzn-errortype", converse::error_type(status)))
     }
 }
 

@@ -39,6 +39,7 @@ pub static GRAMMAR: Grammar = Grammar {
     needles: &[&USAGE, &ERROR],
     last_types: &["response.completed", "response.incomplete", "response.failed"],
     marks: &[&COMPLETED, &INCOMPLETE, &FAILED],
+    ..Grammar::NONE
 };
 
 const RESPONSE: &[(&str, Want<Slot>)] = &[

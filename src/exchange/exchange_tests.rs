@@ -1,3 +1,4 @@
+use super::heads::without_keys;
 use super::*;
 use crate::config::{Source, load};
 use crate::ledger;

@@ -2,6 +2,7 @@
 //! short call a phase, and appends the records it hands out.
 
 mod conceal;
+mod heads;
 pub mod settle;
 
 use crate::config::{Config, Upstream};
@@ -12,9 +13,9 @@ use crate::meter::{Fault, Framing, Meter};
 use crate::price::Moment;
 use crate::rewrite::rewrite;
 use crate::route::{self, Destination, Facts, Head, Route, Target};
-use crate::stream::sse::{Sniffer, Sse};
 use bytes::Bytes;
 use conceal::Conceal;
+use heads::{framing, is_document, query, stated};
 use http::{HeaderMap, Method, header};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -82,12 +83,15 @@ impl Exchange {
             // Reading something again is not generating it again.
             Target::Pass => head.method != Method::GET,
         };
-        let credential = upstream.callers_credential(head.headers).map(|(_, value)| short_hash(value.as_bytes()));
+        let credential = upstream.callers_credential(route.dialect, head.headers).map(|(_, value)| short_hash(value.as_bytes()));
         Ok(Self {
             request_id,
-            query: head.query.map(without_keys).filter(|query| !query.is_empty()),
+            query: query(head.query, route.query.as_ref()),
             bytes_in: body.len() as u64,
-            stream: facts.stream.is_some_and(|stream| stream.value),
+            stream: match route.target {
+                Target::Endpoint(endpoint) => endpoint.streams() || facts.stream.is_some_and(|stream| stream.value),
+                Target::Pass => false,
+            },
             usage_asked: rewritten.usage_asked,
             body: rewritten.body,
             billed,
@@ -199,7 +203,8 @@ impl Exchange {
         if encoded {
             meter.fault(Fault::Encoded);
         }
-        attempt.conceal = (hides && !encoded && !matches!(framing, Framing::Whole)).then(Conceal::default);
+        meter.stated(&stated(self.route.dialect, headers));
+        attempt.conceal = (hides && !encoded && !is_document(headers)).then(Conceal::default);
         attempt.meter = Some(Box::new(meter));
     }
 
@@ -238,7 +243,7 @@ impl Exchange {
             upstream,
             catalog: &self.config.prices,
             convention: upstream.provider.convention(self.route.dialect),
-            model: &self.route.model,
+            model: upstream.deployments.get(&self.route.model).unwrap_or(&self.route.model),
             opening_only: self.route.dialect == Dialect::Messages && !found.finished && found.usages == 1,
             at: Moment { unix_s: i64::try_from(now / 1000).unwrap_or(i64::MAX) },
         };
@@ -346,23 +351,6 @@ impl Closed {
     pub fn write_line(&self, out: &mut Vec<u8>) {
         let Records { open, used, close } = &self.records;
         write_entry(&self.entry.id, std::iter::once(open).chain(used).chain(std::iter::once(close)), out);
-    }
-}
-
-/// A query without the parameters in which callers carry keys: they are the gateway's business, or nobody's.
-fn without_keys(query: &str) -> String {
-    let is_key = |pair: &&str| !matches!(pair.split('=').next(), Some("key" | "api-key" | "api_key" | "access_token"));
-    query.split('&').filter(is_key).collect::<Vec<_>>().join("&")
-}
-
-fn framing(headers: &HeaderMap) -> Framing {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if kind.contains("event-stream") {
-        Framing::Sse(Sse::default())
-    } else if kind.contains("json") && !kind.contains("stream") {
-        Framing::Whole
-    } else {
-        Framing::Undecided(Sniffer::default())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::dialect::Slot;
 use crate::json::{Visit, text};
+use crate::usage::Reported;
 
 /// A usage object longer than this is not read. The longest recorded is 2 KiB.
 pub const USAGE_BYTES_MAX: usize = 256 * 1024;
@@ -9,6 +10,8 @@ pub const USAGE_BYTES_MAX: usize = 256 * 1024;
 const USAGES_MAX: usize = 8;
 /// An error object longer than this is noticed but not read.
 pub const ERROR_BYTES_MAX: usize = 16 * 1024;
+/// A longer number is no count.
+const NUMBER_BYTES_MAX: usize = 32;
 /// A model name, id or tier longer than this is not read.
 pub const TEXT_BYTES_MAX: usize = 512;
 
@@ -26,6 +29,13 @@ pub struct Event {
     pub tier: Vec<u8>,
     pub error: Vec<u8>,
     pub kind: Vec<u8>,
+    pub metrics: Vec<u8>,
+    number: Vec<u8>,
+    /// Counts that stand outside usage objects.
+    pub counts: Reported,
+    pub bad_count: bool,
+    /// What kind of exception the message reports, if it does.
+    pub exception: Option<String>,
     output: OutputItem,
     pub searches: Option<u64>,
     head: [u8; 8],
@@ -51,14 +61,11 @@ struct OutputItem {
 
 impl Event {
     pub fn clear(&mut self) {
-        for buffer in
-            [&mut self.usage, &mut self.tool_usage, &mut self.model, &mut self.id, &mut self.tier, &mut self.error, &mut self.kind]
-        {
-            buffer.clear();
-        }
-        let Self { usage, mut usage_starts, tool_usage, model, id, tier, error, kind, output, .. } = std::mem::take(self);
-        usage_starts.clear();
-        *self = Self { usage, usage_starts, tool_usage, model, id, tier, error, kind, output, ..Self::default() };
+        let Self { usage, usage_starts, tool_usage, model, id, tier, error, kind, metrics, number, output, .. } = std::mem::take(self);
+        *self = Self { usage, usage_starts, tool_usage, model, id, tier, error, kind, metrics, number, output, ..Self::default() };
+        let texts = [&mut self.tool_usage, &mut self.model, &mut self.id, &mut self.tier, &mut self.error, &mut self.kind];
+        texts.into_iter().chain([&mut self.usage, &mut self.metrics]).for_each(Vec::clear);
+        self.usage_starts.clear();
     }
 
     pub fn keep_head(&mut self, part: &[u8]) {
@@ -105,7 +112,9 @@ impl Event {
             Slot::Type => (&mut self.kind, TEXT_BYTES_MAX),
             Slot::OutputType => (&mut self.output.kind, TEXT_BYTES_MAX),
             Slot::OutputAction => (&mut self.output.action, TEXT_BYTES_MAX),
-            Slot::Finish | Slot::Choice | Slot::Output => return None,
+            Slot::Metrics => (&mut self.metrics, USAGE_BYTES_MAX),
+            Slot::Set(_) | Slot::Add(_) => (&mut self.number, NUMBER_BYTES_MAX),
+            Slot::Finish | Slot::Choice | Slot::Output | Slot::Ignored => return None,
         })
     }
 }
@@ -122,7 +131,7 @@ impl Visit<Slot> for Event {
             Slot::Error => self.has_error |= matches!(first, b'{' | b'"'),
             _ => {}
         }
-        self.wanted |= matches!(slot, Slot::Usage | Slot::Error) && !null;
+        self.wanted |= matches!(slot, Slot::Usage | Slot::Error | Slot::Metrics) && !null;
         if null {
             // It does not undo a value: some write usage in one place and null in another.
         } else if slot == Slot::Usage {
@@ -156,9 +165,23 @@ impl Visit<Slot> for Event {
     }
 
     fn end(&mut self, slot: Slot, _at: u64) {
-        if slot != Slot::Output {
-            return;
+        match slot {
+            Slot::Output => self.end_output(),
+            Slot::Set(field) | Slot::Add(field) if !self.passed_over => {
+                let count = std::str::from_utf8(&self.number).ok().and_then(|text| text.parse::<u64>().ok());
+                let before = if slot == Slot::Add(field) { self.counts.of(field).unwrap_or(0) } else { 0 };
+                match count {
+                    Some(count) => self.counts.set(field, before.saturating_add(count)),
+                    None => self.bad_count = true,
+                }
+            }
+            _ => {}
         }
+    }
+}
+
+impl Event {
+    fn end_output(&mut self) {
         // Only searching is charged, not opening or reading a page:
         // https://platform.openai.com/docs/guides/tools-web-search
         let searches = text::decode(&self.output.kind).is_some_and(|kind| kind == "web_search_call")

@@ -17,6 +17,8 @@ indexed! {
         UnknownRound = "unknown_round",
         /// The body is compressed in a way that cannot be read.
         Encoded = "encoded",
+        /// A checksum or a length in an event stream is wrong.
+        BadFrame = "bad_frame",
         /// The response ended before its document or last event did.
         CutOff = "cut_off",
         /// The charge does not fit its type.

@@ -2,7 +2,7 @@
 
 use super::event::{Event, TEXT_BYTES_MAX};
 use super::fault::{Fault, Faults};
-use crate::dialect::Grammar;
+use crate::dialect::{Grammar, UsagePath};
 use crate::json::text;
 use crate::usage::{Field, Reported};
 use simd_json::prelude::*;
@@ -43,6 +43,8 @@ pub struct Found {
     pub finished: bool,
     /// Nothing that matters can follow: the last event of the response, or the end of its document, was seen.
     pub ended: bool,
+    /// Usage stated by someone other than the model (headers, invocation metrics), for want of better.
+    pub fallback: Reported,
     pub faults: Faults,
     /// Counts how often usage was read: a change means there is news to record.
     pub usages: u32,
@@ -69,6 +71,37 @@ impl Found {
         event.usages().filter(|usage| usage.starts_with(b"{")).for_each(|usage| self.read_one(usage, event, grammar));
     }
 
+    /// Counts that stand outside usage objects, and usage from elsewhere once nothing better can come.
+    pub(super) fn read_rest(&mut self, event: &Event, grammar: &Grammar) {
+        if event.bad_count {
+            self.faults.add(Fault::BadCount);
+        }
+        if !event.counts.is_empty() {
+            self.reported.merge(&event.counts);
+            self.usages += 1;
+        }
+        if event.metrics.starts_with(b"{") {
+            let mut raw = event.metrics.clone();
+            match simd_json::to_tape(&mut raw) {
+                Ok(tape) => {
+                    let mut fallback = Reported::default();
+                    self.read_fields(tape.as_value(), grammar.metrics, &mut fallback);
+                    self.fallback.merge(&fallback);
+                    (self.finished, self.ended) = (true, true);
+                }
+                Err(_) => self.faults.add(Fault::Malformed),
+            }
+        }
+    }
+
+    /// Takes usage from elsewhere if the response stated none.
+    pub(super) fn fall_back(&mut self) {
+        if self.usages == 0 && !self.fallback.is_empty() {
+            self.reported = self.fallback.clone();
+            self.usages = 1;
+        }
+    }
+
     fn read_one(&mut self, object: &[u8], event: &Event, grammar: &Grammar) {
         let mut raw = object.to_vec();
         let Ok(tape) = BUFFERS.with_borrow_mut(|buffers| simd_json::to_tape_with_buffers(&mut raw, buffers)) else {
@@ -77,14 +110,25 @@ impl Found {
         };
         let usage = tape.as_value();
         let mut reported = Reported::default();
-        self.read_fields(usage, grammar, &mut reported);
+        self.read_fields(usage, grammar.usage, &mut reported);
+        read_details(usage, grammar, &mut reported);
+        if let Some(tier) = usage.get("serviceTier").and_then(|tier| tier.into_string()) {
+            self.tier = tier.to_ascii_lowercase();
+        }
+        if let Some(tier) = usage.get("trafficType").and_then(|kind| kind.into_string()) {
+            self.tier = traffic_tier(tier);
+        }
         if let Some(searches) = tool_searches(&event.tool_usage).or(event.searches) {
             reported.set(Field::WebSearch, searches);
         }
         if reported.is_empty() {
             return;
         }
-        self.reported.merge(&reported);
+        if grammar.replaces {
+            self.reported = reported;
+        } else {
+            self.reported.merge(&reported);
+        }
         self.usages += 1;
         self.read_rounds(usage, grammar);
         if let Some(tier) = usage.get("service_tier").and_then(|tier| tier.into_string()) {
@@ -100,8 +144,8 @@ impl Found {
         self.cost = stated_cost(object).or(self.cost.take());
     }
 
-    fn read_fields(&mut self, usage: simd_json::tape::Value<'_, '_>, grammar: &Grammar, reported: &mut Reported) {
-        for (path, field) in grammar.usage {
+    fn read_fields(&mut self, usage: simd_json::tape::Value<'_, '_>, paths: &[UsagePath], reported: &mut Reported) {
+        for (path, field) in paths {
             if reported.of(*field).is_some() {
                 continue;
             }
@@ -132,7 +176,7 @@ impl Found {
             let kind = round.get("type").and_then(|kind| kind.into_string());
             let model = round.get("model").and_then(|model| model.into_string());
             let mut reported = Reported::default();
-            self.read_fields(round, grammar, &mut reported);
+            self.read_fields(round, grammar.usage, &mut reported);
             match (kind, model) {
                 (Some("message"), None) => {}
                 (Some("message"), Some(model)) if model == self.model => {}
@@ -158,6 +202,35 @@ impl Found {
         let mut code = code.unwrap_or_else(|| "error".to_owned());
         code.truncate(code.floor_char_boundary(TEXT_BYTES_MAX));
         self.error = Some(code);
+    }
+}
+
+/// Lists of objects, one a modality or lifetime. A field is set if any of its objects is there.
+fn read_details(usage: simd_json::tape::Value<'_, '_>, grammar: &Grammar, reported: &mut Reported) {
+    let mut sums = [None::<i128>; Field::ALL.len()];
+    for detail in grammar.details {
+        let list = usage.get(detail.list).and_then(|list| list.as_array());
+        for object in list.iter().flatten() {
+            let fits = object.get(detail.key).and_then(|value| value.into_string()) == Some(detail.value);
+            // Google leaves zeros out.
+            let counted = object.get(detail.count).map_or(Some(0), count).filter(|_| fits);
+            if let (Some(counted), Some(sum)) = (counted, sums.get_mut(detail.field as usize)) {
+                *sum = Some(sum.unwrap_or(0) + i128::from(detail.sign) * i128::from(counted));
+            }
+        }
+    }
+    for (field, sum) in Field::ALL.iter().zip(sums) {
+        if let Some(sum) = sum {
+            reported.set(*field, u64::try_from(sum.max(0)).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+/// Vertex says how it took a request: <https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/GenerateContentResponse#TrafficType>.
+fn traffic_tier(kind: &str) -> String {
+    match kind {
+        "ON_DEMAND" | "TRAFFIC_TYPE_UNSPECIFIED" => String::new(),
+        _ => kind.strip_prefix("ON_DEMAND_").unwrap_or(kind).to_ascii_lowercase(),
     }
 }
 

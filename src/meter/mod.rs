@@ -4,6 +4,7 @@
 mod event;
 mod fault;
 mod found;
+mod message;
 
 pub use event::{ERROR_BYTES_MAX, TEXT_BYTES_MAX, USAGE_BYTES_MAX};
 pub use fault::{Fault, Faults};
@@ -11,17 +12,25 @@ pub use found::{Found, Round};
 
 use crate::dialect::{Grammar, Slot};
 use crate::json::Scanner;
-use crate::stream::sse::{self, Piece, Sniffer, Sse};
+use crate::stream::array::{self, Array};
+use crate::stream::event_stream::EventStream;
+use crate::stream::sse::{self, Kind, Piece, Sniffer, Sse};
+use crate::usage::Reported;
 use event::Event;
+use message::Unwrap;
 
 /// How the body is cut into frames.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Framing {
-    /// The response did not say; the first byte will.
+    /// Text; its first byte will say of which kind.
     Undecided(Sniffer),
     /// One JSON document.
     Whole,
     Sse(Sse),
+    /// A JSON array of events.
+    Array(Array),
+    /// AWS's binary messages.
+    EventStream(EventStream),
 }
 
 /// An event ended, or a line end that belongs to the last event came late.
@@ -41,6 +50,8 @@ pub struct Meter {
     scanner: Scanner<Slot>,
     event: Event,
     found: Found,
+    /// Of the message that is being read.
+    unwrap: Option<Box<Unwrap>>,
     /// Model and id are known; events that have no needle need not be read.
     identified: bool,
 }
@@ -48,7 +59,7 @@ pub struct Meter {
 impl Meter {
     pub fn new(grammar: &'static Grammar, framing: Framing) -> Self {
         let scanner = Scanner::new(grammar.root);
-        Self { grammar, framing, scanner, event: Event::default(), found: Found::default(), identified: false }
+        Self { grammar, framing, scanner, event: Event::default(), found: Found::default(), unwrap: None, identified: false }
     }
 
     /// What is known so far.
@@ -59,6 +70,11 @@ impl Meter {
     /// Marks a defect found by whoever feeds the meter.
     pub fn fault(&mut self, fault: Fault) {
         self.found.faults.add(fault);
+    }
+
+    /// Usage that the response's headers state, for want of better in its body.
+    pub fn stated(&mut self, usage: &Reported) {
+        self.found.fallback.merge(usage);
     }
 
     /// True if the body turned out to be a stream of events.
@@ -73,19 +89,42 @@ impl Meter {
             let decided;
             (rest, decided) = sniffer.push(chunk);
             self.framing = match decided {
-                Some(true) => Framing::Sse(Sse::default()),
-                Some(false) => Framing::Whole,
+                Some(Kind::Events) => Framing::Sse(Sse::default()),
+                Some(Kind::Array) => Framing::Array(Array::default()),
+                Some(Kind::Document) => Framing::Whole,
                 None => Framing::Undecided(sniffer),
             };
         }
         let passed = chunk.len() - rest.len();
-        if let Framing::Undecided(_) = self.framing {
-            return;
+        match &mut self.framing {
+            Framing::Undecided(_) => {}
+            Framing::Whole => {
+                self.scan(rest);
+                self.end_document();
+            }
+            &mut Framing::Sse(sse) => self.push_events(sse, rest, passed, &mut on),
+            &mut Framing::Array(array) => self.push_elements(array, rest),
+            Framing::EventStream(stream) => {
+                let mut stream = std::mem::take(stream);
+                stream.push(rest, |piece| self.message(piece));
+                self.framing = Framing::EventStream(stream);
+            }
         }
-        let Framing::Sse(mut sse) = self.framing else {
-            self.scan(rest);
-            return self.end_document();
-        };
+    }
+
+    fn push_elements(&mut self, mut array: Array, rest: &[u8]) {
+        array.push(rest, |piece| match piece {
+            array::Piece::Part(part) => self.part(part),
+            array::Piece::End => drop(self.end_event()),
+            array::Piece::Close => {
+                self.found.saw_done(true);
+                self.found.fall_back();
+            }
+        });
+        self.framing = Framing::Array(array);
+    }
+
+    fn push_events(&mut self, mut sse: Sse, rest: &[u8], passed: usize, on: &mut impl FnMut(Boundary)) {
         sse.push(rest, |piece| match piece {
             Piece::Line { value, last } => self.line(value, last),
             Piece::Part(part) => self.part(part),
@@ -101,9 +140,14 @@ impl Meter {
 
     /// The body ended. `whole` says that its framing was intact.
     pub fn finish(&mut self, whole: bool) {
-        match self.framing {
-            Framing::Sse(_) => {
+        match &self.framing {
+            Framing::Sse(_) | Framing::Array(_) | Framing::EventStream(_) => {
+                let halfway = matches!(&self.framing, Framing::EventStream(stream) if !stream.between_messages());
                 self.end_event();
+                self.found.fall_back();
+                if halfway || self.found.faults.has(Fault::BadFrame) {
+                    self.fault(Fault::CutOff);
+                }
                 if !self.found.ended && (!whole || !self.found.finished) {
                     self.fault(Fault::CutOff);
                 }
@@ -112,6 +156,7 @@ impl Meter {
                 self.end_document();
                 if !self.found.ended {
                     self.commit();
+                    self.found.fall_back();
                     self.fault(Fault::CutOff);
                 }
             }
@@ -123,8 +168,8 @@ impl Meter {
     fn end_document(&mut self) {
         if self.scanner.is_done() {
             self.commit();
-            self.found.finished = true;
-            self.found.ended = true;
+            self.found.saw_done(true);
+            self.found.fall_back();
         }
     }
 
@@ -153,7 +198,8 @@ impl Meter {
     }
 
     fn matters(&self, line: &[u8]) -> bool {
-        self.grammar.needles.iter().any(|needle| sse::has_value(line, needle))
+        self.grammar.needles.is_empty()
+            || self.grammar.needles.iter().any(|needle| sse::has_value(line, needle))
             || self.grammar.marks.iter().any(|mark| mark.find(line).is_some())
     }
 
@@ -173,7 +219,7 @@ impl Meter {
         if self.scanner.push(bytes, &mut self.event).is_err() {
             self.event.broken = true;
             // `[DONE]` is no JSON; a stretch of text without usage is none of the meter's business.
-            if matches!(self.framing, Framing::Whole) || self.event.wanted {
+            if !matches!(self.framing, Framing::Sse(_)) || self.event.wanted {
                 self.fault(Fault::Malformed);
             }
         }
@@ -200,8 +246,12 @@ impl Meter {
             self.identified = !found.model.is_empty();
         }
         found.read_error(&event);
+        found.read_rest(&event, self.grammar);
         found.ended |= self.grammar.last_types.iter().any(|last| event.kind_is(last));
         found.finished |= event.finish || found.ended;
+        if found.ended {
+            found.fall_back();
+        }
         (self.found, self.event) = (found, event);
     }
 

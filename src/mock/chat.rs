@@ -1,6 +1,6 @@
-//! Chat completions, completions and embeddings.
+//! Chat completions, completions and embeddings, and Cohere's chat.
 
-use super::{Ask, Script, Tokens, data, document, stream};
+use super::{Ask, EVENTS, Script, Tokens, data, document, stream};
 use serde_json::{Value, json};
 
 fn usage(tokens: Tokens) -> Value {
@@ -82,7 +82,7 @@ fn streamed(ask: &Ask, tokens: Tokens, completions: bool) -> Script {
         (_, true) => text(words, None),
         _ => delta(json!({"content": words}), None),
     };
-    stream(ask, before, piece, || after, || error)
+    stream(ask, EVENTS, before, piece, || after, || error)
 }
 
 pub fn embeddings(ask: &Ask, tokens: Tokens) -> Script {
@@ -108,4 +108,19 @@ fn base64_of_halves(count: u64) -> String {
         _ => "",
     };
     "AAAAPwAAAD8AAAA/".repeat(usize::try_from(count / 3).unwrap_or(0)) + rest
+}
+
+/// Cohere's chat, version 2.
+pub fn cohere(ask: &Ask, tokens: Tokens) -> Script {
+    let counts = json!({"input_tokens": tokens.input, "output_tokens": tokens.output});
+    let usage = json!({"billed_units": counts, "tokens": counts});
+    if !ask.stream {
+        let message = json!({"role": "assistant", "content": [{"type": "text", "text": ask.text()}]});
+        return document(ask, &json!({"id": ask.id("co-"), "finish_reason": "COMPLETE", "message": message, "usage": usage}));
+    }
+    let before = vec![data(&json!({"type": "message-start", "id": ask.id("co-"), "delta": {"message": {"role": "assistant"}}}))];
+    let piece = |text: &str| data(&json!({"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": text}}}}));
+    let after = || vec![data(&json!({"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": usage}}))];
+    let error = || data(&json!({"type": "message-end", "delta": {"finish_reason": "ERROR", "error": "the mock was told to fail"}}));
+    stream(ask, EVENTS, before, piece, after, error)
 }

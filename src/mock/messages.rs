@@ -1,6 +1,6 @@
 //! Anthropic Messages.
 
-use super::{Ask, Script, Tokens, document, named, stream};
+use super::{Ask, EVENTS, Script, Tokens, document, named, stream};
 use serde_json::{Value, json};
 
 fn usage(tokens: Tokens, output: u64) -> Value {
@@ -45,26 +45,33 @@ fn whole(ask: &Ask, tokens: Tokens) -> Script {
     document(ask, &message(ask, &content, Some(stop(ask)), &last_usage(tokens)))
 }
 
-fn streamed(ask: &Ask, tokens: Tokens) -> Script {
+/// The events of a stream: before the text, each piece of it, and after it.
+pub fn events(ask: &Ask, tokens: Tokens) -> (Vec<Value>, impl Fn(&str) -> Value, Vec<Value>) {
     let block = match &ask.tool {
         Some(name) => json!({"type": "tool_use", "id": ask.id("toolu_"), "name": name, "input": {}}),
         None => json!({"type": "text", "text": ""}),
     };
     // The opening's output count is a placeholder, as the real one's is.
     let before = vec![
-        named(&json!({"type": "message_start", "message": message(ask, &json!([]), None, &usage(tokens, 1))})),
-        named(&json!({"type": "content_block_start", "index": 0, "content_block": block})),
-        named(&json!({"type": "ping"})),
+        json!({"type": "message_start", "message": message(ask, &json!([]), None, &usage(tokens, 1))}),
+        json!({"type": "content_block_start", "index": 0, "content_block": block}),
+        json!({"type": "ping"}),
     ];
     let mut last = json!({"type": "message_delta", "delta": {"stop_reason": stop(ask), "stop_sequence": null}});
     if let Some(last) = last.as_object_mut().filter(|_| ask.options.usage > 0) {
         last.insert("usage".to_owned(), last_usage(tokens));
     }
-    let after = vec![named(&json!({"type": "content_block_stop", "index": 0})), named(&last), named(&json!({"type": "message_stop"}))];
-    let error = named(&json!({"type": "error", "error": {"type": "overloaded_error", "message": "the mock was told to fail"}}));
+    let after = vec![json!({"type": "content_block_stop", "index": 0}), last, json!({"type": "message_stop"})];
     let piece = |text: &str| match ask.tool {
-        Some(_) => named(&json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": ""}})),
-        None => named(&json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}})),
+        Some(_) => json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": ""}}),
+        None => json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}),
     };
-    stream(ask, before, piece, || after, || error)
+    (before, piece, after)
+}
+
+fn streamed(ask: &Ask, tokens: Tokens) -> Script {
+    let (before, piece, after) = events(ask, tokens);
+    let error = || named(&json!({"type": "error", "error": {"type": "overloaded_error", "message": "the mock was told to fail"}}));
+    let before = before.iter().map(named).collect();
+    stream(ask, EVENTS, before, |text| named(&piece(text)), || after.iter().map(named).collect(), error)
 }

@@ -4,7 +4,9 @@
 //! What it does is set by the model's name (`mock-small?chunks=100&delay_ms=5`) or a `mock` object in the body; see
 //! [`Options`].
 
+mod bedrock;
 mod chat;
+mod google;
 mod messages;
 mod responses;
 
@@ -127,9 +129,10 @@ pub struct Tokens {
 }
 
 impl Ask {
-    fn read(body: &[u8], serial: u64) -> Option<Self> {
+    /// `named` is the model of a path that names one.
+    fn read(body: &[u8], named: Option<String>, serial: u64) -> Option<Self> {
         let body: Value = serde_json::from_slice(body).ok()?;
-        let named = body.get("model").and_then(Value::as_str).unwrap_or("mock-small");
+        let named = named.as_deref().or(body.get("model").and_then(Value::as_str)).unwrap_or("mock-small");
         let (model, settings) = named.split_once('?').unwrap_or((named, ""));
         let mut options = Options::default();
         for (name, value) in settings.split('&').filter_map(|setting| setting.split_once('=')) {
@@ -174,11 +177,15 @@ impl Ask {
 }
 
 fn offered_tool(body: &Value) -> Option<String> {
-    let tool = body.get("tools")?.get(0)?;
-    let name = tool.pointer("/function/name").or(tool.get("name"))?.as_str()?;
-    let last = body.get("messages").or(body.get("input")).and_then(Value::as_array).and_then(|messages| messages.last());
+    // Each dialect has its own place for them; Bedrock's is one deeper.
+    let tool = body.get("tools").or(body.pointer("/toolConfig/tools"))?.get(0)?;
+    let places = ["/function/name", "/name", "/functionDeclarations/0/name", "/toolSpec/name"];
+    let name = places.iter().find_map(|place| tool.pointer(place))?.as_str()?;
+    let last =
+        body.get("messages").or(body.get("input")).or(body.get("contents")).and_then(Value::as_array).and_then(|messages| messages.last());
     let answered = last.is_some_and(|message| {
-        let result = message.pointer("/content/0/type").is_some_and(|kind| kind == "tool_result");
+        let result = message.pointer("/content/0/type").is_some_and(|kind| kind == "tool_result")
+            || message.pointer("/content/0/toolResult").or(message.pointer("/parts/0/functionResponse")).is_some();
         message.get("role").is_some_and(|role| role == "tool")
             || message.get("type").is_some_and(|kind| kind == "function_call_output")
             || result
@@ -186,8 +193,9 @@ fn offered_tool(body: &Value) -> Option<String> {
     (!answered).then(|| name.to_owned())
 }
 
-/// The answer to a request. `serial` makes ids differ.
-pub fn answer(path: &str, body: &[u8], serial: u64) -> Script {
+/// The answer to a request to a path, perhaps with a query. `serial` makes ids differ.
+pub fn answer(target: &str, body: &[u8], serial: u64) -> Script {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     if path.ends_with("/models") {
         return whole(
             200,
@@ -197,7 +205,8 @@ pub fn answer(path: &str, body: &[u8], serial: u64) -> Script {
     let Some(endpoint) = Endpoint::from_path(path) else {
         return failure(Dialect::Chat, 404, "not_found");
     };
-    let Some(ask) = Ask::read(body, serial) else {
+    let named = endpoint.model_in(path).map(|model| percent_encoding::percent_decode_str(model).decode_utf8_lossy().into_owned());
+    let Some(ask) = Ask::read(body, named, serial) else {
         return failure(endpoint.dialect(), 400, "invalid_json");
     };
     if let Ok(status @ 400..=599) = u16::try_from(ask.options.error) {
@@ -211,6 +220,18 @@ pub fn answer(path: &str, body: &[u8], serial: u64) -> Script {
         Endpoint::Messages => messages::answer(&ask, tokens),
         Endpoint::ResponsesInputTokens => whole(200, &serde_json::json!({"object": "response.input_tokens", "input_tokens": tokens.input})),
         Endpoint::MessagesCountTokens => whole(200, &serde_json::json!({"input_tokens": tokens.input})),
+        Endpoint::GenerateContent
+        | Endpoint::StreamGenerateContent
+        | Endpoint::EmbedContent
+        | Endpoint::BatchEmbedContents
+        | Endpoint::CountTokens
+        | Endpoint::Predict => google::answer(&ask, tokens, endpoint, query.split('&').any(|pair| pair == "alt=sse")),
+        Endpoint::Converse => bedrock::converse(&ask, tokens),
+        Endpoint::ConverseStream => bedrock::converse_stream(&ask, tokens),
+        Endpoint::InvokeModel => messages::answer(&Ask { stream: false, ..ask }, tokens),
+        Endpoint::InvokeModelStream => bedrock::invoke_stream(&ask, tokens),
+        Endpoint::BedrockCountTokens => whole(200, &serde_json::json!({"inputTokens": tokens.input})),
+        Endpoint::CohereChat => chat::cohere(&ask, tokens),
     }
 }
 
@@ -246,31 +267,32 @@ fn document(ask: &Ask, body: &Value) -> Script {
 }
 
 /// A stream: events before the text, one event a piece, events after it; each is made when its turn comes.
-fn stream(
+fn stream<E: Into<Bytes>>(
     ask: &Ask,
-    before: Vec<String>,
-    piece: impl Fn(&str) -> String,
-    after: impl FnOnce() -> Vec<String>,
-    error: impl FnOnce() -> String,
+    content_type: &'static str,
+    before: Vec<E>,
+    piece: impl Fn(&str) -> E,
+    after: impl FnOnce() -> Vec<E>,
+    error: impl FnOnce() -> E,
 ) -> Script {
+    let script =
+        |steps| Script { status: 200, content_type, content_length: None, retry_after_s: None, steps: split(steps, ask.options.split) };
     let options = &ask.options;
     let pause = || (options.delay_ms > 0).then(|| Step::Pause(Duration::from_millis(options.delay_ms)));
     let mut steps: Vec<Step> = before.into_iter().map(|event| Step::Send(event.into())).collect();
     for at in 0..options.chunks {
         if options.cut_after == Some(at) || options.error_after == Some(at) {
             steps.push(if options.cut_after == Some(at) { Step::Cut } else { Step::Send(error().into()) });
-            return events(split(steps, options.split));
+            return script(steps);
         }
         steps.extend(pause());
         steps.push(Step::Send(piece(&ask.piece(at)).into()));
     }
     steps.extend(after().into_iter().map(|event| Step::Send(event.into())));
-    events(split(steps, options.split))
+    script(steps)
 }
 
-fn events(steps: Vec<Step>) -> Script {
-    Script { status: 200, content_type: "text/event-stream; charset=utf-8", content_length: None, retry_after_s: None, steps }
-}
+const EVENTS: &str = "text/event-stream; charset=utf-8";
 
 fn split(steps: Vec<Step>, bytes: u64) -> Vec<Step> {
     let Some(size) = usize::try_from(bytes).ok().filter(|size| *size > 0) else {
@@ -302,8 +324,9 @@ fn named(event: &Value) -> String {
 mod tests {
     use super::*;
     use crate::meter::{Framing, Meter};
+    use crate::stream::event_stream::EventStream;
     use crate::stream::sse::Sniffer;
-    use crate::usage::{Convention, Dimension};
+    use crate::usage::{Convention, Dimension, Reasoning};
 
     fn sent(script: &Script) -> Vec<u8> {
         let sends = script.steps.iter().filter_map(|step| if let Step::Send(data) = step { Some(data.to_vec()) } else { None });
@@ -312,24 +335,40 @@ mod tests {
 
     #[test]
     fn what_it_answers_meters_to_what_it_was_told() {
+        let google = Convention { reasoning: Reasoning::Beside, ..Convention::OPENAI };
         let settings = r#""mock":{"input":100,"cached":40,"output":30,"reasoning":10,"chunks":3,"split":7}"#;
         for (path, dialect, convention) in [
             ("/v1/chat/completions", Dialect::Chat, Convention::OPENAI),
             ("/v1/completions", Dialect::Completions, Convention::OPENAI),
             ("/v1/responses", Dialect::Responses, Convention::OPENAI),
             ("/v1/messages", Dialect::Messages, Convention::ANTHROPIC),
+            ("/v2/chat", Dialect::Cohere, Convention::OPENAI),
+            ("/v1beta/models/mock-small:generateContent", Dialect::Generate, google),
+            ("/v1beta/models/mock-small:streamGenerateContent", Dialect::Generate, google),
+            ("/v1beta/models/mock-small:streamGenerateContent?alt=sse", Dialect::Generate, google),
+            ("/model/mock-small/converse", Dialect::Converse, Convention::ANTHROPIC),
+            ("/model/mock-small/converse-stream", Dialect::Converse, Convention::ANTHROPIC),
+            ("/model/mock-small/invoke", Dialect::Invoke, Convention::ANTHROPIC),
+            ("/model/mock-small/invoke-with-response-stream", Dialect::Invoke, Convention::ANTHROPIC),
         ] {
             for stream in [false, true] {
                 let body = format!(r#"{{"model":"mock-small","stream":{stream},"stream_options":{{"include_usage":true}},{settings}}}"#);
                 let script = answer(path, body.as_bytes(), 1);
-                let mut meter = Meter::new(dialect.grammar(), Framing::Undecided(Sniffer::default()));
+                let binary = script.content_type.starts_with("application/vnd");
+                let framing = if binary { Framing::EventStream(EventStream::default()) } else { Framing::Undecided(Sniffer::default()) };
+                let mut meter = Meter::new(dialect.grammar(), framing);
                 meter.push(&sent(&script), |_| {});
                 meter.finish(true);
                 let (usage, consistent) = meter.found().reported.settle(convention);
                 assert_eq!(meter.found().faults.iter().count(), 0, "{path} {stream}");
-                assert!(consistent && meter.found().finished && meter.found().model == "mock-small", "{path} {stream}");
-                assert_eq!((usage.sum(Dimension::is_input), usage.of(Dimension::CacheRead)), (Some(100), Some(40)), "{path} {stream}");
-                assert_eq!((usage.sum(Dimension::is_output), usage.of(Dimension::Reasoning)), (Some(30), Some(10)), "{path} {stream}");
+                assert!(consistent && meter.found().finished, "{path} {stream}");
+                // Neither Converse nor Cohere names the model; Cohere tells no parts, Converse no reasoning.
+                let (names, parts) = (!matches!(dialect, Dialect::Converse | Dialect::Cohere), dialect != Dialect::Cohere);
+                assert!(!names || meter.found().model == "mock-small", "{path} {stream}");
+                assert_eq!(usage.sum(Dimension::is_input), Some(100), "{path} {stream}");
+                assert_eq!(usage.of(Dimension::CacheRead), parts.then_some(40), "{path} {stream}");
+                assert_eq!(usage.sum(Dimension::is_output), Some(30), "{path} {stream}");
+                assert_eq!(usage.of(Dimension::Reasoning), names.then_some(10), "{path} {stream}");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! OpenAI Responses.
 
-use super::{Ask, Script, Tokens, document, named, stream};
+use super::{Ask, EVENTS, Script, Tokens, document, named, stream};
 use serde_json::{Value, json};
 
 fn usage(tokens: Tokens) -> Value {
@@ -95,5 +95,5 @@ fn streamed(ask: &Ask, done: &Value) -> Script {
     let piece = |words: &str| {
         if message { event("response.output_text.delta", at_place(json!({"delta": words, "logprobs": []}))) } else { String::new() }
     };
-    stream(ask, before, piece, after, error)
+    stream(ask, EVENTS, before, piece, after, error)
 }

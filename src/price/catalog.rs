@@ -137,6 +137,8 @@ struct ProviderPrices {
     exact: HashMap<String, usize>,
     /// Patterns with a `*`, the longest first.
     patterns: Vec<(String, usize)>,
+    /// Whose models it sells, too, at their makers' prices.
+    also: Vec<String>,
 }
 
 /// All prices. Immutable once loaded.
@@ -148,8 +150,13 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// The model that bears this name at a provider, perhaps by a pattern.
+    /// The model that bears this name at a provider, perhaps by a pattern; or at one whose models it sells.
     pub fn model(&self, provider: &str, model: &str) -> Option<&Model> {
+        let own = self.own_model(provider, model);
+        own.or_else(|| self.providers.get(provider)?.also.iter().find_map(|other| self.own_model(other, model)))
+    }
+
+    fn own_model(&self, provider: &str, model: &str) -> Option<&Model> {
         let prices = self.providers.get(provider)?;
         let place = prices.exact.get(model).or_else(|| prices.exact.get(&model.to_ascii_lowercase())).or_else(|| {
             let fitting = prices.patterns.iter().find(|(pattern, _)| fits(model, pattern));
@@ -183,6 +190,12 @@ impl Catalog {
         }
     }
 
+    /// Says whose models a provider sells besides its own.
+    pub fn also(&mut self, provider: &str, others: &[&str]) {
+        let prices = self.providers.entry(provider.to_owned()).or_default();
+        prices.also.extend(others.iter().map(|other| (*other).to_owned()));
+    }
+
     /// Orders the patterns, after everything was added.
     pub fn seal(&mut self) {
         for prices in self.providers.values_mut() {
@@ -214,6 +227,17 @@ mod tests {
         catalog.seal();
         assert_eq!(["a-x", "A-B-d", "a-b-c", "z"].map(|name| rate(&catalog, name)), [Some(1), Some(2), Some(3), None]);
         assert!(catalog.model("q", "a-x").is_none());
+    }
+
+    #[test]
+    fn sells_what_others_make() {
+        let mut catalog = Catalog::default();
+        catalog.add("p", model("a", 1), &["a"]);
+        catalog.add("q", model("a", 2), &["a"]);
+        catalog.add("q", model("b", 3), &["b"]);
+        catalog.also("p", &["q"]);
+        catalog.seal();
+        assert_eq!(["a", "b", "c"].map(|name| rate(&catalog, name)), [Some(1), Some(3), None]);
     }
 
     #[test]

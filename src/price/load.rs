@@ -8,9 +8,13 @@ use rust_decimal::Decimal;
 /// The catalog this binary was built with, and the file each part came from.
 const EMBEDDED: &[(&str, &str)] = &[
     ("anthropic.yaml", include_str!("../../conf/prices/anthropic.yaml")),
+    ("azure.yaml", include_str!("../../conf/prices/azure.yaml")),
+    ("bedrock.yaml", include_str!("../../conf/prices/bedrock.yaml")),
     ("cerebras.yaml", include_str!("../../conf/prices/cerebras.yaml")),
+    ("cohere.yaml", include_str!("../../conf/prices/cohere.yaml")),
     ("deepseek.yaml", include_str!("../../conf/prices/deepseek.yaml")),
     ("fireworks.yaml", include_str!("../../conf/prices/fireworks.yaml")),
+    ("google.yaml", include_str!("../../conf/prices/google.yaml")),
     ("groq.yaml", include_str!("../../conf/prices/groq.yaml")),
     ("mistral.yaml", include_str!("../../conf/prices/mistral.yaml")),
     ("mock.yaml", include_str!("../../conf/prices/mock.yaml")),
@@ -57,6 +61,7 @@ fn read(text: &str, catalog: &mut Catalog, problems: &mut Problems) {
     let provider = map.take_text("provider", problems);
     let version = map.take_text("version", problems);
     let _ = map.take("sources");
+    let also = map.take_list("also", problems).unwrap_or_default();
     let models = map.take("models");
     let line = map.line();
     map.finish(problems);
@@ -70,6 +75,7 @@ fn read(text: &str, catalog: &mut Catalog, problems: &mut Problems) {
         let joint = if catalog.version.is_empty() { "" } else { "+" };
         catalog.version = format!("{}{joint}{version}", catalog.version);
     }
+    catalog.also(provider, &also);
     for (id, node) in models.and_then(Node::entries).into_iter().flatten() {
         let mut map = Map::new(node, problems);
         let names = map.take_list("match", problems).unwrap_or_else(|| vec![id]);

@@ -2,7 +2,11 @@
 //! cannot say has no place here.
 
 mod anthropic;
+pub mod auth;
+mod azure;
+mod bedrock;
 mod cerebras;
+mod cohere;
 mod deepseek;
 mod fireworks;
 mod google;
@@ -13,9 +17,10 @@ mod openai;
 mod openrouter;
 mod perplexity;
 mod together;
+mod vertex;
 mod xai;
 
-use crate::dialect::Endpoint;
+use crate::dialect::{Dialect, Endpoint};
 use crate::usage::{Convention, Reasoning};
 
 /// Every provider known by name. To add one: its file, its line here, fixtures and prices.
@@ -32,8 +37,15 @@ pub const REGISTRY: &[&Provider] = &[
     &together::TOGETHER,
     &cerebras::CEREBRAS,
     &google::GOOGLE,
+    &vertex::VERTEX,
+    &bedrock::BEDROCK,
+    &azure::AZURE,
+    &cohere::COHERE,
     &mock::MOCK,
 ];
+
+/// The version of Azure's API where deployments stand in paths and nobody names another.
+pub const AZURE_API_VERSION: &str = "2024-02-15-preview";
 
 /// The one with this id.
 pub fn find(id: &str) -> Option<&'static Provider> {
@@ -47,7 +59,17 @@ pub enum Auth {
     Bearer,
     /// A header that holds the bare key.
     Header(&'static str),
+    /// A bearer key where there is one, else an AWS signature.
+    Aws,
     None,
+}
+
+/// Something of an address that configuration or a variable tells: a region, a resource, a project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its key in the configuration, and in braces in the address.
+    pub name: &'static str,
+    pub variables: &'static [&'static str],
 }
 
 /// Whether a stream states its usage.
@@ -65,13 +87,21 @@ pub enum StreamUsage {
 #[derive(Clone, Copy, Debug)]
 pub struct Provider {
     pub id: &'static str,
+    /// With places in braces, if there are any.
     pub host: &'static str,
+    pub places: &'static [Place],
     /// Path in front of the endpoints, without a slash at its end.
     pub base_path: &'static str,
     /// Where an endpoint does not lie below `base_path`.
     pub paths: &'static [(Endpoint, &'static str)],
     pub endpoints: &'static [Endpoint],
+    /// What stands between version and model in paths of generateContent.
+    pub resource: &'static str,
+    /// The version in paths of generateContent, unless the caller names one.
+    pub version: &'static str,
     pub auth: Auth,
+    /// A dialect that wants the key in another way.
+    pub native_auth: Option<(Dialect, Auth)>,
     /// Headers every request carries unless the caller sent them.
     pub headers: &'static [(&'static str, &'static str)],
     /// Variables that may hold the key, the first set wins.
@@ -92,10 +122,14 @@ pub struct Provider {
 pub const CHAT_COMPATIBLE: Provider = Provider {
     id: "",
     host: "",
+    places: &[],
     base_path: "/v1",
     paths: &[],
     endpoints: &[Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Embeddings],
+    resource: "",
+    version: "v1beta",
     auth: Auth::Bearer,
+    native_auth: None,
     headers: &[],
     key_variables: &[],
     models: &[],
@@ -108,11 +142,11 @@ pub const CHAT_COMPATIBLE: Provider = Provider {
 
 impl Provider {
     /// How this provider counts in responses of a dialect.
-    pub fn convention(&self, dialect: crate::dialect::Dialect) -> Convention {
+    pub fn convention(&self, dialect: Dialect) -> Convention {
         Convention {
             cache: dialect.grammar().cache,
-            reasoning: self.reasoning,
-            output_by_total: self.output_by_total && dialect == crate::dialect::Dialect::Chat,
+            reasoning: dialect.grammar().reasoning.unwrap_or(self.reasoning),
+            output_by_total: self.output_by_total && dialect == Dialect::Chat,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::body::{self, Limits, Permit};
 use super::downstream::{self, Slot};
-use super::head;
+use super::head::{self, Outgoing};
 use super::respond;
 use super::state::{State, now_ms};
 use crate::access_log::Refusal;
@@ -180,7 +180,10 @@ impl ProxyHttp for Gateway {
     async fn upstream_request_filter(&self, _session: &mut Session, request: &mut RequestHeader, ctx: &mut Box<Ctx>) -> Result<()> {
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let Some(upstream) = exchange.upstream() else { return Ok(()) };
-        head::upstream_request(request, upstream, &exchange.path_and_query(), exchange.body().len(), &ctx.request_id, exchange.config())
+        let (path, dialect) = (exchange.path_and_query(), exchange.dialect());
+        let outgoing =
+            Outgoing { upstream, dialect, path: &path, body: exchange.body(), request_id: &ctx.request_id, config: exchange.config() };
+        head::upstream_request(request, outgoing)
     }
 
     async fn upstream_response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {

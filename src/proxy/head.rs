@@ -1,11 +1,14 @@
 //! Header hygiene: what a request carries upstream and an answer carries down.
 
 use crate::config::{Config, Credentials, Upstream};
+use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::provider::Auth;
+use crate::provider::auth::{Unsigned, sign_v4};
 use http::{HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
+use std::time::SystemTime;
 
 /// Names the request at this gateway, in every answer.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-gateway-request-id");
@@ -21,6 +24,9 @@ const NEVER_UP: &[&str] = &[
     "x-api-key",
     "api-key",
     "x-goog-api-key",
+    "x-amz-date",
+    "x-amz-security-token",
+    "x-amz-content-sha256",
     "proxy-authorization",
     "cookie",
     "x-provider",
@@ -62,21 +68,27 @@ pub fn check_origin(header: &RequestHeader, config: &Config) -> Result<(), Error
     Ok(())
 }
 
+/// What an upstream is sent, besides what the caller said.
+#[derive(Clone, Copy)]
+pub struct Outgoing<'a> {
+    pub upstream: &'a Upstream,
+    pub dialect: Dialect,
+    /// With the query.
+    pub path: &'a str,
+    pub body: &'a [u8],
+    pub request_id: &'a str,
+    pub config: &'a Config,
+}
+
 /// Turns the caller's head into the one the upstream gets.
-pub fn upstream_request(
-    request: &mut RequestHeader,
-    upstream: &Upstream,
-    path: &str,
-    body_len: usize,
-    request_id: &str,
-    config: &Config,
-) -> Result<()> {
-    let credential = upstream.callers_credential(&request.headers).map(|(name, value)| (name, value.clone()));
+pub fn upstream_request(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> Result<()> {
+    let Outgoing { upstream, dialect, path, body, request_id, config } = outgoing;
+    let credential = upstream.callers_credential(dialect, &request.headers).map(|(name, value)| (name, value.clone()));
     strip(request, config);
     request.set_uri(path.parse().map_err(|_| pingora::Error::new_in(pingora::ErrorType::InternalError))?);
     request.insert_header(header::HOST, upstream.authority())?;
-    if body_len > 0 || request.method != http::Method::GET {
-        request.insert_header(header::CONTENT_LENGTH, body_len)?;
+    if !body.is_empty() || request.method != http::Method::GET {
+        request.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
     let named = request.headers.get(&CALLER_REQUEST_ID).is_some_and(|id| id.len() <= REQUEST_ID_BYTES_MAX);
     if !named {
@@ -92,12 +104,30 @@ pub fn upstream_request(
     }
     // The gateway's key is not for callers who were to bring their own.
     let own = upstream.key.as_ref().filter(|_| upstream.credentials == Credentials::Gateway);
-    match (credential, own, upstream.auth) {
+    match (credential, own, upstream.auth(dialect)) {
         (Some((name, value)), ..) => request.insert_header(name, value),
-        (None, Some(key), Auth::Bearer) => request.insert_header(header::AUTHORIZATION, sensitive(&format!("Bearer {}", key.expose()))?),
+        (None, None, Auth::Aws) if upstream.credentials == Credentials::Gateway => sign(request, outgoing),
+        (None, Some(key), Auth::Bearer | Auth::Aws) => {
+            request.insert_header(header::AUTHORIZATION, sensitive(&format!("Bearer {}", key.expose()))?)
+        }
         (None, Some(key), Auth::Header(name)) => request.insert_header(name, sensitive(key.expose())?),
         _ => Ok(()),
     }
+}
+
+/// Signs the request with the account's keys, where there are any.
+fn sign(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> Result<()> {
+    let Outgoing { upstream, path, body, .. } = outgoing;
+    let Some(keys) = &upstream.aws else { return Ok(()) };
+    let uri = format!("{}://{}{path}", if upstream.tls { "https" } else { "http" }, upstream.authority());
+    let kind = request.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let headers: Vec<_> = kind.map(|kind| ("content-type", kind)).into_iter().collect();
+    let unsigned = Unsigned { method: request.method.as_str(), uri: &uri, headers: &headers, body };
+    let signed = sign_v4(unsigned, keys, upstream.place("region").unwrap_or("us-east-1"), "bedrock", SystemTime::now());
+    for (name, value) in signed.ok_or_else(|| pingora::Error::new_in(pingora::ErrorType::InternalError))? {
+        request.insert_header(name, sensitive(&value)?)?;
+    }
+    Ok(())
 }
 
 /// A value that debug output hides.
@@ -149,6 +179,32 @@ mod tests {
         request
     }
 
+    fn outgoing<'a>(upstream: &'a Upstream, path: &'a str, body: &'a [u8], config: &'a Config) -> Outgoing<'a> {
+        Outgoing { upstream, dialect: Dialect::Chat, path, body, request_id: "id", config }
+    }
+
+    #[test]
+    fn each_provider_gets_its_key_its_way() {
+        let config = load(&Source::Embedded, &|_| None).unwrap();
+        let aws = Some(crate::provider::auth::AwsKeys::new("AKID", "secret", None));
+        for (id, dialect, key, aws, name, want) in [
+            ("googleai", Dialect::Generate, Some("k"), None, "x-goog-api-key", "k"),
+            ("googleai", Dialect::Chat, Some("k"), None, "authorization", "Bearer k"),
+            ("azure", Dialect::Chat, Some("k"), None, "api-key", "k"),
+            ("bedrock", Dialect::Converse, Some("k"), aws.clone(), "authorization", "Bearer k"),
+            ("bedrock", Dialect::Converse, None, aws, "authorization", "AWS4-HMAC-SHA256 Credential=AKID/"),
+        ] {
+            let mut request = request(&[("x-goog-api-key", "c"), ("x-amz-date", "d"), ("authorization", "AWS4-HMAC-SHA256 x")]);
+            let key = key.map(Secret::new);
+            let mut upstream = Upstream { key, aws, ..Upstream::of(provider::find(id).unwrap(), id) };
+            upstream.provider.places.iter().for_each(|place| upstream.set_place(place.name, "us-west-2".to_owned()));
+            upstream_request(&mut request, Outgoing { dialect, ..outgoing(&upstream, "/p", b"{}", &config) }).unwrap();
+            let sent = request.headers.get(name).unwrap();
+            assert!(sent.to_str().unwrap().starts_with(want) && sent.is_sensitive(), "{id}");
+            assert_eq!(request.headers.get("x-goog-api-key").is_some(), name == "x-goog-api-key", "{id}");
+        }
+    }
+
     #[test]
     fn callers_credentials_and_the_gateways_headers_stay_here() {
         let config = load(&Source::Embedded, &|_| None).unwrap();
@@ -163,7 +219,7 @@ mod tests {
             ("traceparent", "00-1-2-01"),
         ]);
         let upstream = Upstream { key: Some(Secret::new("sk-own")), ..Upstream::of(provider::find("anthropic").unwrap(), "anthropic") };
-        upstream_request(&mut request, &upstream, "/v1/messages?beta=true", 7, "id", &config).unwrap();
+        upstream_request(&mut request, outgoing(&upstream, "/v1/messages?beta=true", b"{\"a\":1}", &config)).unwrap();
         let mut names: Vec<_> = request.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["anthropic-beta", "anthropic-version", "content-length", "host", "traceparent", "x-api-key", "x-request-id"]);
@@ -181,7 +237,7 @@ mod tests {
         for (credentials, want) in [(Credentials::Caller, Some("Bearer mine")), (Credentials::Gateway, None)] {
             let mut request = request(&[("authorization", "Bearer mine")]);
             let upstream = Upstream { credentials, ..Upstream::of(provider::find("openai").unwrap(), "openai") };
-            upstream_request(&mut request, &upstream, "/v1/responses", 0, "id", &config).unwrap();
+            upstream_request(&mut request, outgoing(&upstream, "/v1/responses", b"", &config)).unwrap();
             assert_eq!(request.headers.get("authorization").map(|value| value.to_str().unwrap()), want);
         }
     }

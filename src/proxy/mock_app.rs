@@ -38,8 +38,8 @@ impl MockApp {
                 return None;
             }
         }
-        let path = session.req_header().uri.path().to_owned();
-        let script = mock::answer(&path, &body, self.serial.fetch_add(1, Ordering::Relaxed));
+        let target = session.req_header().uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let script = mock::answer(&target, &body, self.serial.fetch_add(1, Ordering::Relaxed));
         let mut head = ResponseHeader::build(script.status, Some(4)).ok()?;
         head.insert_header(header::CONTENT_TYPE, script.content_type).ok()?;
         match script.content_length {

@@ -5,7 +5,7 @@ use crate::config::Upstream;
 use crate::json::Want::{self, Fields, Take};
 use crate::json::{Scanner, Splices, Visit, text};
 use crate::provider::StreamUsage;
-use crate::route::{Facts, Route, Target};
+use crate::route::{Facts, ModelPlace, Route, Target};
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -20,7 +20,11 @@ pub struct Rewritten {
 /// Applies what the route demands.
 pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream) -> Rewritten {
     let mut splices = Splices::default();
-    if let Some(model) = &facts.model
+    if route.model_place == ModelPlace::PathOnly {
+        let members = [facts.model.as_ref().map(|model| model.span.clone()), facts.stream.as_ref().map(|stream| stream.span.clone())];
+        remove_members(body, members.into_iter().flatten(), &mut splices);
+    } else if let Some(model) = &facts.model
+        && route.model_place == ModelPlace::Body
         && model.value != route.model
     {
         splices.replace(model.span.clone(), text::encode(&route.model));
@@ -31,6 +35,32 @@ pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream) 
     let streams = facts.stream.as_ref().filter(|stream| stream.value && asks);
     let usage_asked = streams.is_some_and(|stream| ask_for_usage(body, facts, stream.span.end, &mut splices));
     Rewritten { body: splices.apply(body), usage_asked }
+}
+
+/// Takes members out of an object, by the spans of their values: key, colon and one comma go with each.
+fn remove_members(body: &[u8], values: impl Iterator<Item = Range<usize>>, splices: &mut Splices) {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by_key(|value| value.start);
+    let mut removed = 0;
+    for value in values {
+        let Some(start) = key_start(body, value.start) else { continue };
+        let before = body.get(removed..start).unwrap_or_default().trim_ascii_end();
+        let after = body.get(value.end..).unwrap_or_default();
+        let blanks = after.len() - after.trim_ascii_start().len();
+        let (start, end) = match (before.strip_suffix(b","), after.trim_ascii_start().first()) {
+            (Some(before), _) => (removed + before.len(), value.end),
+            (None, Some(b',')) => (start, value.end + blanks + 1),
+            (None, _) => (start, value.end),
+        };
+        splices.replace(start..end, "");
+        removed = end;
+    }
+}
+
+/// Where the key of the value at `value` starts.
+fn key_start(body: &[u8], value: usize) -> Option<usize> {
+    let before = body.get(..value)?.trim_ascii_end().strip_suffix(b":")?.trim_ascii_end().strip_suffix(b"\"")?;
+    memchr::memrchr(b'"', before)
 }
 
 const ASK: &[u8] = br#""include_usage":true"#;
@@ -92,6 +122,8 @@ mod tests {
             target: Target::Endpoint(Endpoint::ChatCompletions),
             dialect,
             path: String::new(),
+            query: None,
+            model_place: ModelPlace::Body,
             model_requested: String::new(),
             model: model.to_owned(),
         };
@@ -134,6 +166,27 @@ mod tests {
             (r#"{"model":"m","stream":false}"#, r#"{"model":"m","stream":false}"#, false),
         ] {
             assert_eq!(rewritten(body, "m", StreamUsage::OnRequest, Dialect::Chat), (want.to_owned(), asked), "{body}");
+        }
+    }
+
+    #[test]
+    fn takes_members_out_and_leaves_an_object() {
+        for (body, want) in [
+            (r#"{"model":"m","a":1}"#, r#"{"a":1}"#),
+            (r#"{"model":"m","stream":true,"a":1}"#, r#"{"a":1}"#),
+            (r#"{ "stream" : true , "a":1 , "model" : "m" }"#, r#"{  "a":1  }"#),
+            (r#"{"a":1,"model":"m","stream":true}"#, r#"{"a":1}"#),
+            (r#"{"model":"m"}"#, "{}"),
+            (r#"{"model":"m","stream":false}"#, "{}"),
+            (r#"{"a":1,"mod\u0065l":"m","b":2}"#, r#"{"a":1,"b":2}"#),
+        ] {
+            let facts = Facts::read(body.as_bytes()).unwrap();
+            let values = [facts.model.map(|model| model.span), facts.stream.map(|stream| stream.span)];
+            let mut splices = Splices::default();
+            remove_members(body.as_bytes(), values.into_iter().flatten(), &mut splices);
+            let out = splices.apply(&Bytes::from(body.to_owned()));
+            assert_eq!(String::from_utf8_lossy(&out), want, "{body}");
+            assert!(serde_json::from_slice::<serde_json::Value>(&out).is_ok(), "{body}");
         }
     }
 

@@ -23,6 +23,7 @@ pub struct Facts {
     pub input: bool,
     pub prompt: bool,
     pub system: bool,
+    pub contents: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,7 @@ enum Key {
     Input,
     Prompt,
     System,
+    Contents,
 }
 
 static ROOT: Want<Key> = Fields(&[
@@ -44,6 +46,7 @@ static ROOT: Want<Key> = Fields(&[
     ("input", Take(Key::Input)),
     ("prompt", Take(Key::Prompt)),
     ("system", Take(Key::System)),
+    ("contents", Take(Key::Contents)),
 ]);
 
 /// A longer model name is refused.
@@ -135,6 +138,7 @@ impl Visit<Key> for Found {
             Key::Input => self.facts.input |= there,
             Key::Prompt => self.facts.prompt |= there,
             Key::System => self.facts.system |= there,
+            Key::Contents => self.facts.contents |= there,
         }
     }
 }

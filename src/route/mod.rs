@@ -1,6 +1,6 @@
 //! Routing: from a request to an upstream, an endpoint there and a model. First match wins:
 //!
-//! `x-provider` → path mount → alias → model prefix → model pattern → credential shape → catalog → fallback → a clear
+//! `x-provider` → path mount → alias → model prefix → native path → model pattern → credential shape → catalog → fallback → a clear
 //! error. The path fixes the dialect where it can, else the body does.
 
 mod facts;
@@ -8,7 +8,7 @@ mod path;
 
 pub use facts::{Facts, Spanned};
 
-use crate::config::{Config, Credentials, Upstream};
+use crate::config::{Config, Credentials, PathStyle, Upstream};
 use crate::dialect::{Dialect, Endpoint};
 use crate::error::Error;
 use crate::provider;
@@ -44,10 +44,33 @@ pub struct Route {
     pub dialect: Dialect,
     /// The path at the upstream.
     pub path: String,
+    /// What the query must say there: name and value.
+    pub query: Option<(&'static str, String)>,
+    pub model_place: ModelPlace,
     /// As the caller named it; empty if it did not.
     pub model_requested: String,
     /// As the upstream is asked for it.
     pub model: String,
+}
+
+/// Where the upstream looks for the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelPlace {
+    Body,
+    /// In the path; the body was written for that.
+    Path,
+    /// In the path, and the body must not have it, nor `stream`.
+    PathOnly,
+}
+
+/// What a path says beyond its endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The model, or the deployment.
+    pub model: String,
+    pub style: PathStyle,
+    /// The provider whose own path it is, where others have the same endpoint.
+    pub provider: Option<&'static str>,
 }
 
 /// A request as far as its path tells.
@@ -56,7 +79,7 @@ pub enum Destination {
     /// The gateway's own list of models.
     Models,
     /// An endpoint, or one the body must tell (`POST /`), perhaps below a mount.
-    Endpoint { mount: Option<usize>, endpoint: Option<Endpoint> },
+    Endpoint { mount: Option<usize>, endpoint: Option<Endpoint>, named: Option<Named> },
     /// Another path below a mount.
     Pass { mount: usize, path: String },
 }
@@ -77,7 +100,12 @@ pub fn destination(head: &Head<'_>, config: &Config) -> Result<Destination, Erro
     }
     let endpoint = Endpoint::from_path(rest);
     if endpoint.is_some() || (rest == "/" || rest.is_empty()) && head.method == Method::POST {
-        return if head.method == Method::POST { Ok(Destination::Endpoint { mount, endpoint }) } else { Err(Error::MethodNotAllowed) };
+        let named = endpoint.and_then(|endpoint| path::named(endpoint, rest));
+        return if head.method == Method::POST {
+            Ok(Destination::Endpoint { mount, endpoint, named })
+        } else {
+            Err(Error::MethodNotAllowed)
+        };
     }
     match passed {
         None if matches!(rest, "/v1/models" | "/models") && head.method == Method::GET => Ok(Destination::Models),
@@ -114,8 +142,8 @@ pub fn caller_dialect(path: &str, headers: &HeaderMap) -> Dialect {
 /// # Errors
 /// That no upstream fits, and why.
 pub fn route(head: &Head<'_>, destination: Destination, facts: &Facts, config: &Config) -> Result<Route, Error> {
-    let (mount, endpoint) = match destination {
-        Destination::Endpoint { mount, endpoint } => (mount, endpoint),
+    let (mount, endpoint, named) = match destination {
+        Destination::Endpoint { mount, endpoint, named } => (mount, endpoint, named),
         Destination::Pass { mount, path } => {
             let dialect = caller_dialect(&path, head.headers);
             return Ok(Route {
@@ -123,20 +151,34 @@ pub fn route(head: &Head<'_>, destination: Destination, facts: &Facts, config: &
                 target: Target::Pass,
                 dialect,
                 path,
+                query: None,
+                model_place: ModelPlace::Body,
                 model_requested: String::new(),
                 model: String::new(),
             });
         }
         Destination::Models => return Err(Error::Internal),
     };
-    let requested = facts.model.as_ref().map_or("", |model| model.value.as_str());
-    let (at, model) = choose(head, mount, requested, config)?;
+    let in_body = facts.model.as_ref().map_or("", |model| model.value.as_str());
+    let requested = named.as_ref().map_or(in_body, |named| named.model.as_str());
+    let native = endpoint.and_then(|endpoint| native(endpoint, named.as_ref(), config));
+    let (at, model) = choose(head, mount, native, requested, config)?;
     let upstream = config.upstreams.get(at).ok_or(Error::Internal)?;
+    let guessed = endpoint.is_none();
     let endpoint = match endpoint {
         Some(endpoint) => endpoint,
         None => guess(facts, upstream)?,
     };
-    let path = upstream.path(endpoint).ok_or_else(|| Error::NoEndpoint {
+    let dialect = endpoint.dialect();
+    let in_path = matches!(dialect, Dialect::Generate | Dialect::Converse | Dialect::Invoke);
+    if in_path && model.is_empty() {
+        return Err(Error::MissingModel);
+    }
+    if matches!(model, "." | "..") {
+        return Err(Error::BadPath);
+    }
+    let style = named.as_ref().map_or(&PathStyle::Usual, |named| &named.style);
+    let path = upstream.path(endpoint, model, style).ok_or_else(|| Error::NoEndpoint {
         provider: upstream.name.clone(),
         path: endpoint.name(),
         instead: upstream.endpoints.iter().map(|endpoint| endpoint.name()).collect::<Vec<_>>().join(", "),
@@ -144,15 +186,53 @@ pub fn route(head: &Head<'_>, destination: Destination, facts: &Facts, config: &
     Ok(Route {
         upstream: at,
         target: Target::Endpoint(endpoint),
-        dialect: endpoint.dialect(),
+        dialect,
         path,
+        query: query(endpoint, guessed, style, head, upstream),
+        model_place: match (in_path, guessed) {
+            (true, true) => ModelPlace::PathOnly,
+            (true, false) => ModelPlace::Path,
+            (false, _) if *style == PathStyle::Deployment || upstream.api_version.is_some() => ModelPlace::Path,
+            (false, _) => ModelPlace::Body,
+        },
         model_requested: requested.to_owned(),
         model: model.to_owned(),
     })
 }
 
+/// What the upstream's query must say: a stream of events, where nobody asked for an array; Azure's version.
+fn query(endpoint: Endpoint, guessed: bool, style: &PathStyle, head: &Head<'_>, upstream: &Upstream) -> Option<(&'static str, String)> {
+    let says = |name: &str| head.query.is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some(name)));
+    if endpoint == Endpoint::StreamGenerateContent && guessed {
+        return Some(("alt", "sse".to_owned()));
+    }
+    let default = (*style == PathStyle::Deployment).then(|| provider::AZURE_API_VERSION.to_owned());
+    let version = upstream.api_version.clone().or(default).filter(|_| !says("api-version"));
+    version.map(|version| ("api-version", version))
+}
+
+/// The upstream whose own kind of path it is: the one named by it, else the first that has the endpoint and serves
+/// the model, else the first that has it. Paths that many providers share decide nothing.
+fn native(endpoint: Endpoint, named: Option<&Named>, config: &Config) -> Option<usize> {
+    let own = named.and_then(|named| named.provider);
+    let shared = !matches!(endpoint.dialect(), Dialect::Generate | Dialect::Converse | Dialect::Invoke | Dialect::Cohere);
+    if shared && own.is_none() {
+        return None;
+    }
+    let has = |upstream: &&Upstream| own.is_none_or(|own| upstream.provider.id == own) && upstream.endpoints.contains(&endpoint);
+    let model = named.map_or("", |named| named.model.as_str());
+    let serving = config.upstreams.iter().position(|upstream| has(&upstream) && upstream.serves(model));
+    serving.or_else(|| config.upstreams.iter().position(|upstream| has(&upstream)))
+}
+
 /// The upstream, and the model as it is called there.
-fn choose<'a>(head: &Head<'_>, mount: Option<usize>, requested: &'a str, config: &'a Config) -> Result<(usize, &'a str), Error> {
+fn choose<'a>(
+    head: &Head<'_>,
+    mount: Option<usize>,
+    native: Option<usize>,
+    requested: &'a str,
+    config: &'a Config,
+) -> Result<(usize, &'a str), Error> {
     let named = head.headers.get(PROVIDER_HEADER).map(|value| value.to_str().unwrap_or_default().trim());
     let fixed = match named {
         Some(name) => Some(configured(&name.to_ascii_lowercase(), config)?),
@@ -169,6 +249,9 @@ fn choose<'a>(head: &Head<'_>, mount: Option<usize>, requested: &'a str, config:
     {
         let at = configured(prefix, config)?;
         return Ok((at, without_own_prefix(requested, at, config)));
+    }
+    if let Some(at) = native {
+        return Ok((at, requested));
     }
     let by_model = by_pattern(requested, config)?.or_else(|| by_credential(head.headers, config));
     match by_model.or_else(|| by_catalog(requested, config)).or(config.fallback) {
@@ -249,6 +332,17 @@ fn by_catalog(model: &str, config: &Config) -> Option<usize> {
 
 /// The endpoint of a body sent to no path in particular.
 fn guess(facts: &Facts, upstream: &Upstream) -> Result<Endpoint, Error> {
+    let streams = facts.stream.as_ref().is_some_and(|stream| stream.value);
+    let own = upstream.endpoints.first();
+    if facts.contents {
+        return Ok(if streams { Endpoint::StreamGenerateContent } else { Endpoint::GenerateContent });
+    }
+    if facts.messages && own == Some(&Endpoint::Converse) {
+        return Ok(if streams { Endpoint::ConverseStream } else { Endpoint::Converse });
+    }
+    if facts.messages && own == Some(&Endpoint::CohereChat) {
+        return Ok(Endpoint::CohereChat);
+    }
     let messages_first = upstream.endpoints.first() == Some(&Endpoint::Messages) || facts.system;
     if facts.messages && messages_first && upstream.endpoints.contains(&Endpoint::Messages) {
         Ok(Endpoint::Messages)

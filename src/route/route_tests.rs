@@ -7,9 +7,22 @@ fn config(extra: &str) -> Config {
     let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("tollgate-route-{}-{count}.yaml", std::process::id()));
     std::fs::write(&path, extra).unwrap();
-    let config = load(&Source::File(path.clone()), &|name| name.ends_with("_API_KEY").then(|| "key".to_owned()));
+    let config = load(&Source::File(path.clone()), &|name| variable(name));
     std::fs::remove_file(&path).unwrap();
     config.unwrap_or_else(|list| panic!("{list:?}"))
+}
+
+fn variable(name: &str) -> Option<String> {
+    let value = match name {
+        "AWS_REGION" => "us-east-1",
+        "GOOGLE_CLOUD_PROJECT" => "p",
+        "GOOGLE_CLOUD_LOCATION" => "global",
+        "AZURE_OPENAI_RESOURCE" => "res",
+        "AWS_BEARER_TOKEN_BEDROCK" | "VERTEX_ACCESS_TOKEN" => "key",
+        name if name.ends_with("_API_KEY") => "key",
+        _ => return None,
+    };
+    Some(value.to_owned())
 }
 
 const OWN: &str = "providers: {own: {base_url: 'http://h:1/v1', models: ['llama-*']}}\naliases: {fast: openai/gpt-5-mini}";
@@ -73,6 +86,54 @@ fn the_first_rule_that_matches_wins() {
 }
 
 #[test]
+fn paths_that_name_a_model_lead_to_whom_they_belong() {
+    let config = config(OWN);
+    let google = "/v1beta/models/gemini-2.5-pro:generateContent";
+    let vertex = "/v1beta1/projects/theirs/locations/x/publishers/google/models/gemini-2.5-pro:streamGenerateContent";
+    for (path, body, want) in [
+        (google, "{}", "googleai /v1beta/models/gemini-2.5-pro:generateContent gemini-2.5-pro"),
+        ("/v1/models/gemini-x:countTokens", r#"{"model":"other"}"#, "googleai /v1/models/gemini-x:countTokens gemini-x"),
+        ("/googleai/v1beta/models/x:embedContent", "{}", "googleai /v1beta/models/x:embedContent x"),
+        (
+            vertex,
+            "{}",
+            "vertex /v1beta1/projects/p/locations/global/publishers/google/models/gemini-2.5-pro:streamGenerateContent gemini-2.5-pro",
+        ),
+        ("/v1beta/models/mock-small:generateContent", "{}", "mock /v1beta/models/mock-small:generateContent mock-small"),
+        (
+            "/model/us.anthropic.claude-x-v1%3A0/converse",
+            "{}",
+            "bedrock /model/us.anthropic.claude-x-v1%3A0/converse us.anthropic.claude-x-v1:0",
+        ),
+        ("/model/us.anthropic.claude-x-v1:0/invoke", "{}", "bedrock /model/us.anthropic.claude-x-v1%3A0/invoke us.anthropic.claude-x-v1:0"),
+        (
+            "/model/arn%3Aaws%3Abedrock%3Ar%3A1%3Ainference-profile%2Fx/converse-stream",
+            "{}",
+            "bedrock /model/arn%3Aaws%3Abedrock%3Ar%3A1%3Ainference-profile%2Fx/converse-stream arn:aws:bedrock:r:1:inference-profile/x",
+        ),
+        ("/openai/deployments/my-gpt/chat/completions", "{}", "azure /openai/deployments/my-gpt/chat/completions my-gpt"),
+        ("/azure/openai/v1/responses", r#"{"model":"my-gpt"}"#, "azure /openai/v1/responses my-gpt"),
+        ("/", r#"{"model":"gemini-x","contents":[]}"#, "googleai /v1beta/models/gemini-x:generateContent gemini-x"),
+        ("/", r#"{"model":"gemini-x","contents":[],"stream":true}"#, "googleai /v1beta/models/gemini-x:streamGenerateContent gemini-x"),
+        (
+            "/",
+            r#"{"model":"vertex/gemini-x","contents":[]}"#,
+            "vertex /v1/projects/p/locations/global/publishers/google/models/gemini-x:generateContent gemini-x",
+        ),
+        (
+            "/",
+            r#"{"model":"amazon.nova-lite-v1:0","messages":[],"stream":true}"#,
+            "bedrock /model/amazon.nova-lite-v1%3A0/converse-stream amazon.nova-lite-v1:0",
+        ),
+        ("/v1/chat/completions", r#"{"model":"bedrock/openai.gpt-oss-20b"}"#, "bedrock /openai/v1/chat/completions openai.gpt-oss-20b"),
+        ("/v1/chat/completions", r#"{"model":"gemini-2.5-pro"}"#, "googleai /v1beta/openai/chat/completions gemini-2.5-pro"),
+        ("/v2/chat", r#"{"model":"command-a"}"#, "cohere /v2/chat command-a"),
+    ] {
+        assert_eq!(go(&config, path, &[], body).as_deref(), Ok(want), "{path} {body}");
+    }
+}
+
+#[test]
 fn says_why_there_is_no_route() {
     let bare = config("environment_providers: false");
     let all = config(OWN);
@@ -82,7 +143,11 @@ fn says_why_there_is_no_route() {
         (&all, chat, &[], "{}", "missing_model"),
         (&all, chat, &[("x-provider", "nobody")], "{}", "unknown_provider"),
         (&all, "/v1/messages", &[], r#"{"model":"gpt-5"}"#, "endpoint_not_supported"),
-        (&all, "/", &[], r#"{"model":"gpt-5","contents":[]}"#, "unknown_format"),
+        (&all, "/", &[], r#"{"model":"gpt-5","contents":[]}"#, "endpoint_not_supported"),
+        (&all, "/", &[], r#"{"model":"gpt-5"}"#, "unknown_format"),
+        (&all, "/bedrock/model/%2E/converse", &[], "{}", "invalid_path"),
+        (&all, "/bedrock", &[], r#"{"messages":[]}"#, "missing_model"),
+        (&all, "/", &[], r#"{"model":"bedrock/..","messages":[]}"#, "invalid_path"),
         (&all, "/v2/else", &[], "{}", "not_found"),
         (&all, "/openai/v1/files", &[], "{}", "path_not_allowed"),
         (&all, "/openai/../x", &[], "{}", "invalid_path"),

@@ -196,16 +196,33 @@ pub fn has_value(line: &[u8], needle: &memchr::memmem::Finder<'_>) -> bool {
     false
 }
 
-/// Tells events from JSON in a body that announced neither: a BOM and blanks aside, the first byte starts a field name
-/// or a comment. Fed with the bytes as they come until it knows.
+/// What a body of text turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Events,
+    /// One JSON document.
+    Document,
+    /// A JSON array, whose elements may be events.
+    Array,
+}
+
+/// Tells events from JSON, whatever the headers say: a BOM and blanks aside, the first byte starts a field name or a
+/// comment. Fed with the bytes as they come until it knows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sniffer {
     bom: u8,
+    /// The headers announced events; fields may have any name.
+    announced: bool,
 }
 
 impl Sniffer {
+    /// A sniffer that knows what the headers say.
+    pub fn announced(events: bool) -> Self {
+        Self { bom: 0, announced: events }
+    }
+
     /// Passes over what decides nothing and returns the rest, with the answer if there is a rest.
-    pub fn push<'a>(&mut self, chunk: &'a [u8]) -> (&'a [u8], Option<bool>) {
+    pub fn push<'a>(&mut self, chunk: &'a [u8]) -> (&'a [u8], Option<Kind>) {
         let mut rest = chunk;
         while let Some((byte, tail)) = rest.split_first()
             && BOM.get(usize::from(self.bom)) == Some(byte)
@@ -214,7 +231,13 @@ impl Sniffer {
             rest = tail;
         }
         let rest = rest.trim_ascii_start();
-        (rest, rest.first().map(|first| memchr(*first, b"deir:").is_some()))
+        let kind = |first: &u8| match first {
+            b'{' => Kind::Document,
+            b'[' => Kind::Array,
+            _ if self.announced || memchr(*first, b"deir:").is_some() => Kind::Events,
+            _ => Kind::Document,
+        };
+        (rest, rest.first().map(kind))
     }
 }
 
@@ -295,11 +318,12 @@ mod tests {
         for (body, want) in [
             ("", None),
             (" \n", None),
-            ("data: x", Some(true)),
-            ("\u{feff}data: x", Some(true)),
-            (": hi", Some(true)),
-            ("{\"d\"", Some(false)),
-            ("\n[", Some(false)),
+            ("data: x", Some(Kind::Events)),
+            ("\u{feff}data: x", Some(Kind::Events)),
+            (": hi", Some(Kind::Events)),
+            ("\u{feff}{\"d\"", Some(Kind::Document)),
+            ("\n[", Some(Kind::Array)),
+            ("x: y", Some(Kind::Document)),
         ] {
             assert_eq!(Sniffer::default().push(body.as_bytes()).1, want, "{body:?}");
             let mut bytewise = Sniffer::default();

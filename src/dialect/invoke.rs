@@ -1,0 +1,77 @@
+//! Bedrock's InvokeModel and InvokeModelWithResponseStream: the native body of whichever model family was asked.
+//! <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html>
+
+use super::{Grammar, Slot, UsagePath};
+use crate::json::Want::{self, Fields, Items, Take};
+use crate::usage::{Cache, Field, Reasoning};
+
+/// Where the native body has no usage, `amazon-bedrock-invocationMetrics` of the last chunk or the headers do.
+pub static GRAMMAR: Grammar = Grammar {
+    root: &Fields(&[
+        // Anthropic, as in Messages; OpenAI's open models; Nova without streaming.
+        ("usage", Take(Slot::Usage)),
+        ("message", Fields(&[("usage", Take(Slot::Usage)), ("id", Take(Slot::Id)), ("model", Take(Slot::Model))])),
+        ("delta", Fields(&[("stop_reason", Take(Slot::Finish))])),
+        ("type", Take(Slot::Type)),
+        ("id", Take(Slot::Id)),
+        ("model", Take(Slot::Model)),
+        ("error", Take(Slot::Error)),
+        // Nova's stream.
+        ("metadata", Fields(&[("usage", Take(Slot::Usage))])),
+        ("messageStop", Fields(&[("stopReason", Take(Slot::Finish))])),
+        // Titan.
+        ("inputTextTokenCount", Take(Slot::Set(Field::Input))),
+        ("totalOutputTextTokenCount", Take(Slot::Set(Field::Output))),
+        ("results", Items(Slot::Ignored, &Fields(&[("tokenCount", Take(Slot::Add(Field::Output)))]))),
+        ("completionReason", Take(Slot::Finish)),
+        // Llama.
+        ("prompt_token_count", Take(Slot::Set(Field::Input))),
+        ("generation_token_count", Take(Slot::Set(Field::Output))),
+        ("stop_reason", Take(Slot::Finish)),
+        ("amazon-bedrock-invocationMetrics", Take(Slot::Metrics)),
+    ]),
+    usage: USAGE_PATHS,
+    metrics: METRICS,
+    cache: Cache::Beside,
+    reasoning: Some(Reasoning::Inside),
+    last_types: &["message_stop"],
+    wrapped: true,
+    ..Grammar::NONE
+};
+
+const USAGE_PATHS: &[UsagePath] = &[
+    (&["input_tokens"], Field::Input),
+    (&["output_tokens"], Field::Output),
+    (&["cache_read_input_tokens"], Field::CacheRead),
+    (&["cache_creation_input_tokens"], Field::CacheWrite),
+    (&["cache_creation", "ephemeral_5m_input_tokens"], Field::CacheWrite5m),
+    (&["cache_creation", "ephemeral_1h_input_tokens"], Field::CacheWrite1h),
+    (&["output_tokens_details", "thinking_tokens"], Field::Reasoning),
+    (&["server_tool_use", "web_search_requests"], Field::WebSearch),
+    (&["prompt_tokens"], Field::Input),
+    (&["completion_tokens"], Field::Output),
+    (&["inputTokens"], Field::Input),
+    (&["outputTokens"], Field::Output),
+    (&["totalTokens"], Field::Total),
+    (&["cacheReadInputTokenCount"], Field::CacheRead),
+    (&["cacheWriteInputTokenCount"], Field::CacheWrite),
+];
+
+const METRICS: &[UsagePath] = &[
+    (&["inputTokenCount"], Field::Input),
+    (&["outputTokenCount"], Field::Output),
+    (&["cacheReadInputTokenCount"], Field::CacheRead),
+    (&["cacheWriteInputTokenCount"], Field::CacheWrite),
+];
+
+/// The same numbers in headers, where the body has none: input is what no cache touched.
+/// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html>
+pub const HEADERS: &[(&str, Field)] = &[
+    ("x-amzn-bedrock-input-token-count", Field::Input),
+    ("x-amzn-bedrock-output-token-count", Field::Output),
+    ("x-amzn-bedrock-cache-read-input-token-count", Field::CacheRead),
+    ("x-amzn-bedrock-cache-write-input-token-count", Field::CacheWrite),
+];
+
+/// What a chunk of a stream wraps.
+pub static WRAPPER: Want<()> = Fields(&[("bytes", Take(()))]);

@@ -1,0 +1,52 @@
+//! What the heads of a request and its answer say to the exchange.
+
+use crate::dialect::{Dialect, INVOKE_HEADERS};
+use crate::meter::Framing;
+use crate::stream::event_stream::EventStream;
+use crate::stream::sse::Sniffer;
+use crate::usage::Reported;
+use http::{HeaderMap, header};
+
+/// What the upstream's query says: the caller's, and what the route demands.
+pub(super) fn query(callers: Option<&str>, demanded: Option<&(&'static str, String)>) -> Option<String> {
+    let mut query = callers.map(without_keys).unwrap_or_default();
+    if let Some((name, value)) = demanded {
+        let value = percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
+        query = format!("{query}{}{name}={value}", if query.is_empty() { "" } else { "&" });
+    }
+    Some(query).filter(|query| !query.is_empty())
+}
+
+/// A query without the parameters in which callers carry keys: they are the gateway's business, or nobody's.
+pub(super) fn without_keys(query: &str) -> String {
+    let is_key = |pair: &&str| !matches!(pair.split('=').next(), Some("key" | "api-key" | "api_key" | "access_token"));
+    query.split('&').filter(is_key).collect::<Vec<_>>().join("&")
+}
+
+/// What the headers announce. The first byte decides all the same: labels are sometimes wrong.
+pub(super) fn framing(headers: &HeaderMap) -> Framing {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.contains("amazon.eventstream") {
+        Framing::EventStream(EventStream::default())
+    } else {
+        let announced = kind.contains("event-stream");
+        Framing::Undecided(Sniffer::announced(announced))
+    }
+}
+
+/// True if the headers announce one JSON document.
+pub(super) fn is_document(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.contains("json") && !kind.contains("stream")
+}
+
+/// Usage in the headers of an answer.
+pub(super) fn stated(dialect: Dialect, headers: &HeaderMap) -> Reported {
+    let mut stated = Reported::default();
+    for (name, field) in INVOKE_HEADERS.iter().filter(|_| dialect == Dialect::Invoke) {
+        if let Some(count) = headers.get(*name).and_then(|count| count.to_str().ok()?.parse().ok()) {
+            stated.set(*field, count);
+        }
+    }
+    stated
+}

@@ -1,0 +1,82 @@
+//! Proof of who pays that takes more than a header with a key: AWS signatures, version 4.
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html>, made by AWS's own crate.
+
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use std::time::SystemTime;
+
+/// Keys of an AWS account. Shows nothing of itself.
+#[derive(Clone)]
+pub struct AwsKeys {
+    identity: aws_smithy_runtime_api::client::identity::Identity,
+}
+
+impl AwsKeys {
+    pub fn new(access_key_id: &str, secret: &str, session_token: Option<&str>) -> Self {
+        let token = session_token.map(str::to_owned);
+        Self { identity: Credentials::new(access_key_id, secret, token, None, "tollgate").into() }
+    }
+}
+
+impl std::fmt::Debug for AwsKeys {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("AwsKeys(…)")
+    }
+}
+
+/// A request to be signed.
+#[derive(Clone, Copy)]
+pub struct Unsigned<'a> {
+    pub method: &'a str,
+    /// With scheme, host, path and query.
+    pub uri: &'a str,
+    /// `host` is taken from the URI.
+    pub headers: &'a [(&'a str, &'a str)],
+    pub body: &'a [u8],
+}
+
+/// The headers that sign a request to a service in a region; `None` if the request cannot be signed.
+pub fn sign_v4(request: Unsigned<'_>, keys: &AwsKeys, region: &str, service: &str, now: SystemTime) -> Option<Vec<(String, String)>> {
+    let params = v4::SigningParams::builder()
+        .identity(&keys.identity)
+        .region(region)
+        .name(service)
+        .time(now)
+        .settings(SigningSettings::default())
+        .build()
+        .ok()?;
+    let body = SignableBody::Bytes(request.body);
+    let signable = SignableRequest::new(request.method, request.uri, request.headers.iter().copied(), body).ok()?;
+    let (instructions, _) = sign(signable, &params.into()).ok()?.into_parts();
+    Some(instructions.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// What botocore 1.44.8 (`botocore.auth.SigV4Auth`) signs for the same request at the same moment.
+    #[test]
+    fn signs_as_botocore_does() {
+        let keys = AwsKeys::new("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", Some("session/token+x="));
+        let request = Unsigned {
+            method: "POST",
+            uri: "https://bedrock-runtime.us-east-1.amazonaws.com/model/us.anthropic.claude-haiku-4-5-20251001-v1%3A0/converse",
+            headers: &[("content-type", "application/json")],
+            body: br#"{"messages":[{"role":"user","content":[{"text":"hi"}]}]}"#,
+        };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_764_000_000);
+        let headers = sign_v4(request, &keys, "us-east-1", "bedrock", now).unwrap();
+        let header = |name: &str| headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
+        assert_eq!(header("x-amz-date"), Some("20251124T160000Z"));
+        assert_eq!(header("x-amz-security-token"), Some("session/token+x="));
+        assert_eq!(header("authorization"), Some(BOTOCORE));
+        assert!(!format!("{keys:?}").contains("wJalr"));
+    }
+
+    const BOTOCORE: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20251124/us-east-1/bedrock/aws4_request, \
+        SignedHeaders=content-type;host;x-amz-date;x-amz-security-token, \
+        Signature=e3647a29bd4627eddaafded27ccf5033456de79180eeffad56241547d532dbc3";
+}

@@ -1,0 +1,25 @@
+//! Azure OpenAI. <https://learn.microsoft.com/en-us/azure/ai-foundry/openai/reference>, the version-less API:
+//! <https://learn.microsoft.com/en-us/azure/ai-foundry/openai/api-version-lifecycle>
+
+use super::{Auth, CHAT_COMPATIBLE, Place, Provider, StreamUsage};
+use crate::dialect::Endpoint;
+
+pub const AZURE: Provider = Provider {
+    id: "azure",
+    host: "{resource}.openai.azure.com",
+    base_path: "/openai/v1",
+    places: &[Place { name: "resource", variables: &["AZURE_OPENAI_RESOURCE"] }],
+    endpoints: &[
+        Endpoint::ChatCompletions,
+        Endpoint::Completions,
+        Endpoint::Responses,
+        Endpoint::ResponsesCompact,
+        Endpoint::ResponsesInputTokens,
+        Endpoint::Embeddings,
+    ],
+    auth: Auth::Header("api-key"),
+    key_variables: &["AZURE_OPENAI_API_KEY"],
+    credentials: &[("api-key", "")],
+    stream_usage: StreamUsage::OnRequest,
+    ..CHAT_COMPATIBLE
+};

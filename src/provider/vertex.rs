@@ -1,0 +1,26 @@
+//! Google's Vertex AI. <https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference>
+
+use super::{CHAT_COMPATIBLE, Place, Provider};
+use crate::dialect::Endpoint;
+
+pub const VERTEX: Provider = Provider {
+    id: "vertex",
+    host: "{location}-aiplatform.googleapis.com",
+    base_path: "",
+    resource: "/projects/{project}/locations/{location}/publishers/google",
+    places: &[
+        Place { name: "location", variables: &["GOOGLE_CLOUD_LOCATION"] },
+        Place { name: "project", variables: &["GOOGLE_CLOUD_PROJECT"] },
+    ],
+    version: "v1",
+    endpoints: &[
+        Endpoint::GenerateContent,
+        Endpoint::StreamGenerateContent,
+        Endpoint::EmbedContent,
+        Endpoint::Predict,
+        Endpoint::CountTokens,
+    ],
+    key_variables: &["VERTEX_ACCESS_TOKEN"],
+    catalog: "google",
+    ..CHAT_COMPATIBLE
+};
