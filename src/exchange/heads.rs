@@ -50,3 +50,10 @@ pub(super) fn stated(dialect: Dialect, headers: &HeaderMap) -> Reported {
     }
     stated
 }
+
+/// The kind of error in the headers of an answer; AWS appends where it is described.
+pub(super) fn stated_error(headers: &HeaderMap) -> Option<&str> {
+    const KIND_BYTES_MAX: usize = 128;
+    let kind = headers.get("x-amzn-errortype")?.to_str().ok()?.split([':', ',']).next()?;
+    Some(kind).filter(|kind| !kind.is_empty() && kind.len() <= KIND_BYTES_MAX)
+}

@@ -15,7 +15,7 @@ use crate::rewrite::rewrite;
 use crate::route::{self, Destination, Facts, Head, Route, Target};
 use bytes::Bytes;
 use conceal::Conceal;
-use heads::{framing, is_document, query, stated};
+use heads::{framing, is_document, query, stated, stated_error};
 use http::{HeaderMap, Method, header};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -204,6 +204,9 @@ impl Exchange {
             meter.fault(Fault::Encoded);
         }
         meter.stated(&stated(self.route.dialect, headers));
+        if let Some(kind) = stated_error(headers) {
+            meter.stated_error(kind);
+        }
         attempt.conceal = (hides && !encoded && !is_document(headers)).then(Conceal::default);
         attempt.meter = Some(Box::new(meter));
     }

@@ -77,6 +77,11 @@ impl Meter {
         self.found.fallback.merge(usage);
     }
 
+    /// The kind of error that the response's headers name.
+    pub fn stated_error(&mut self, kind: &str) {
+        self.found.error = Some(kind.to_owned());
+    }
+
     /// True if the body turned out to be a stream of events.
     pub fn is_stream(&self) -> bool {
         matches!(self.framing, Framing::Sse(_))

@@ -23,6 +23,8 @@ pub struct Script {
     /// Known beforehand, unless the answer is streamed.
     pub content_length: Option<usize>,
     pub retry_after_s: Option<u32>,
+    /// A header that names the error, in dialects that have one.
+    pub error_header: Option<(&'static str, &'static str)>,
     pub steps: Vec<Step>,
 }
 
@@ -238,7 +240,9 @@ pub fn answer(target: &str, body: &[u8], serial: u64) -> Script {
 fn failure(dialect: Dialect, status: u16, code: &str) -> Script {
     let body: Bytes = dialect.error_body(status, code, "the mock was told to fail", "req_mock").into();
     let retry_after_s = (status == 429 || status == 503).then_some(1);
-    Script { status, content_type: "application/json", content_length: Some(body.len()), retry_after_s, steps: vec![Step::Send(body)] }
+    let error_header = dialect.error_header(status);
+    let content_length = Some(body.len());
+    Script { status, content_type: "application/json", content_length, retry_after_s, error_header, steps: vec![Step::Send(body)] }
 }
 
 fn whole(status: u16, body: &Value) -> Script {
@@ -248,6 +252,7 @@ fn whole(status: u16, body: &Value) -> Script {
         content_type: "application/json",
         content_length: Some(body.len()),
         retry_after_s: None,
+        error_header: None,
         steps: vec![Step::Send(body)],
     }
 }
@@ -275,8 +280,14 @@ fn stream<E: Into<Bytes>>(
     after: impl FnOnce() -> Vec<E>,
     error: impl FnOnce() -> E,
 ) -> Script {
-    let script =
-        |steps| Script { status: 200, content_type, content_length: None, retry_after_s: None, steps: split(steps, ask.options.split) };
+    let script = |steps| Script {
+        status: 200,
+        content_type,
+        content_length: None,
+        retry_after_s: None,
+        error_header: None,
+        steps: split(steps, ask.options.split),
+    };
     let options = &ask.options;
     let pause = || (options.delay_ms > 0).then(|| Step::Pause(Duration::from_millis(options.delay_ms)));
     let mut steps: Vec<Step> = before.into_iter().map(|event| Step::Send(event.into())).collect();

@@ -49,6 +49,9 @@ impl MockApp {
         if let Some(seconds) = script.retry_after_s {
             head.insert_header(header::RETRY_AFTER, seconds.to_string()).ok()?;
         }
+        if let Some((name, value)) = script.error_header {
+            head.insert_header(name, value).ok()?;
+        }
         session.write_response_header(Box::new(head)).await.ok()?;
         let mut steps = script.steps.into_iter().filter(|step| !matches!(step, Step::Send(data) if data.is_empty())).peekable();
         while let Some(step) = steps.next() {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the official SDKs of OpenAI and Anthropic against a gateway and its mock provider, and checks every bill.
+# Runs the official SDKs of OpenAI, Anthropic, Google and AWS against a gateway and its mock provider, and checks every bill.
 # Usage: tests/sdk/run.sh [BINARY]. Needs python3, node 20 and npm.
 set -euo pipefail
 
@@ -84,6 +84,15 @@ admin: off
 mock: 127.0.0.1:$mock_port
 data: $run/data
 environment_providers: false
+providers:
+  azure: {base_url: "http://127.0.0.1:$mock_port/openai/v1", api_key: none, prices: mock}
+  signed:
+    kind: bedrock
+    base_url: "http://127.0.0.1:$mock_port/openai/v1"
+    region: us-east-1
+    access_key_id: AKIDEXAMPLE
+    secret_access_key: none
+    prices: mock
 body: {bytes_max: 1MiB}
 timeouts: {drain: 5s}
 access_log: $run/access.jsonl
