@@ -348,7 +348,7 @@ fn a_cut_upstream_is_a_cut_answer() {
     let ended = event("a") + &event("b");
     for (headers, body) in [
         ("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", format!("{:x}\r\n{ended}\r\n", ended.len())),
-        ("Content-Type: application/json\r\nContent-Length: 5000\r\n", WHOLE[..50].to_owned()),
+        ("Content-Type: application/json\r\nContent-Length: 2000000\r\n", format!("{{\"a\":\"{}", "x".repeat(1 << 20))),
     ] {
         let bytes = answer(headers, body.as_bytes());
         let upstream = Upstream::start(move |_| vec![Act::Write(bytes.clone()), Act::Wait, Act::Close]);
@@ -363,6 +363,86 @@ fn a_cut_upstream_is_a_cut_answer() {
         assert!(!response.text().contains("error"), "nothing may be appended to a stream: {}", response.text());
         let entry = &gateway.closed_entries(1)[0];
         assert_eq!(entry.outcome(), Outcome::Truncated, "{headers}");
+    }
+}
+
+#[test]
+fn a_document_cut_while_it_is_held_is_a_clean_error() {
+    let bytes = answer("Content-Type: application/json\r\nContent-Length: 5000\r\n", &WHOLE.as_bytes()[..50]);
+    let upstream = Upstream::start(move |_| vec![Act::Write(bytes.clone()), Act::Close]);
+    let gateway = Gateway::before(&upstream, "");
+    let response = gateway.post(CHAT, ASK);
+    assert_eq!((response.status, response.json()["error"]["code"].as_str()), (502, Some("upstream_broken")));
+    assert_eq!(upstream.requests.lock().unwrap().len(), 1, "what was answered once is not asked again");
+    assert_eq!(gateway.closed_entries(1)[0].outcome(), Outcome::Truncated);
+}
+
+#[test]
+fn documents_tell_their_cost_in_the_head() {
+    let json = "Content-Type: application/json\r\n";
+    let large = format!("{}{}", WHOLE.replace('}', "} "), " ".repeat(1 << 20));
+    let length = |body: &str| format!("{json}Content-Length: {}\r\n", body.len());
+    for (head, body, settings, cost) in [
+        (length(WHOLE), WHOLE.as_bytes().to_vec(), "", true),
+        (format!("{json}Transfer-Encoding: chunked\r\n"), chunked(WHOLE.as_bytes(), 7), "", true),
+        (length(WHOLE), WHOLE.as_bytes().to_vec(), "cost_headers: false", false),
+        (length(&large), large.as_bytes().to_vec(), "", false),
+        (length("{}"), b"{}".to_vec(), "", false),
+    ] {
+        let bytes = answer(&head, &body);
+        let upstream = Upstream::fixed(bytes);
+        let gateway = Gateway::before(&upstream, settings);
+        let response = gateway.post(CHAT, ASK);
+        assert!(response.whole && response.status == 200, "{head}");
+        let told = ["x-gateway-cost", "x-gateway-prompt-tokens", "x-gateway-completion-tokens"].map(|name| response.header(name));
+        // The mock's rates: a dollar per million in, five out.
+        let want = if cost { [Some("0.00003"), Some("10"), Some("4")] } else { [None; 3] };
+        assert_eq!(told, want, "{head} {settings}");
+    }
+}
+
+#[test]
+fn blanks_that_keep_a_connection_alive_are_not_held() {
+    let (blank, rest) =
+        (answer("Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n", b"1\r\n\n\r\n"), chunked(WHOLE.as_bytes(), 50));
+    let upstream = Upstream::start(move |_| vec![Act::Write(blank.clone()), Act::Wait, Act::Write(rest.clone())]);
+    let gateway = Gateway::before(&upstream, "");
+    let mut client = gateway.connect();
+    client.head(CHAT, &[], Some(ASK.len()));
+    client.write(ASK.as_bytes());
+    // The head is here before the upstream goes on.
+    assert_eq!(client.read(12), b"HTTP/1.1 200");
+    upstream.go();
+    assert_eq!(gateway.closed_entries(1)[0].outcome(), Outcome::Ok);
+}
+
+#[test]
+fn a_stream_tells_its_cost_in_a_comment_to_who_asks() {
+    let stream = [event("a").as_str(), FINISH, USAGE, "data: [DONE]\n\n"].concat();
+    let bytes = answer("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", &chunked(stream.as_bytes(), 50));
+    let cut = answer("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", &chunked(&stream.as_bytes()[..40], 50));
+    let body = r#"{"model":"mock-x","stream":true,"stream_options":{"include_usage":true}}"#;
+    for (settings, headers, bytes, told) in [
+        ("", &[("x-gateway-cost-event", "true")][..], &bytes, true),
+        ("cost_event: true", &[], &bytes, true),
+        ("cost_event: true", &[("x-gateway-cost-event", "false")], &bytes, false),
+        ("", &[], &bytes, false),
+        // Half an event is no place for a comment.
+        ("cost_event: true", &[], &cut, false),
+    ] {
+        let upstream = Upstream::fixed(bytes.clone());
+        let gateway = Gateway::before(&upstream, settings);
+        let response = gateway.connect().request(CHAT, headers, body.as_bytes());
+        let comment = response.text().split_once(": x-gateway ").map(|(before, json)| {
+            assert_eq!(before, stream);
+            serde_json::from_str::<serde_json::Value>(json.trim()).unwrap()
+        });
+        assert_eq!(comment.is_some(), told, "{settings} {headers:?}");
+        if let Some(comment) = comment {
+            assert_eq!((comment["cost"].as_str(), comment["prompt_tokens"].as_u64()), (Some("0.00003"), Some(10)));
+            assert_eq!(comment["request_id"].as_str(), response.header("x-gateway-request-id"));
+        }
+        assert!(upstream.last().header("x-gateway-cost-event").is_none());
     }
 }
 

@@ -118,7 +118,7 @@ async fn tls_client(address: SocketAddr, identity: &Identity) -> SendRequest<Byt
     client
 }
 
-/// The status, headers and body, or the error that ended the body.
+/// The status, headers (trailers among them) and body, or the error that ended the body.
 type Answer = (StatusCode, http::HeaderMap, Result<Vec<u8>, h2::Error>);
 
 async fn post(client: &SendRequest<Bytes>, address: SocketAddr, body: Bytes, announce: bool) -> Answer {
@@ -141,7 +141,7 @@ async fn post(client: &SendRequest<Bytes>, address: SocketAddr, body: Bytes, ann
         let _ = send.send_data(Bytes::new(), true);
     });
     let response = response.await.unwrap();
-    let (status, headers) = (response.status(), response.headers().clone());
+    let (status, mut headers) = (response.status(), response.headers().clone());
     let mut stream = response.into_body();
     let mut out = vec![];
     let body = loop {
@@ -154,6 +154,9 @@ async fn post(client: &SendRequest<Bytes>, address: SocketAddr, body: Bytes, ann
             None => break Ok(out),
         }
     };
+    if body.is_ok() {
+        headers.extend(stream.trailers().await.unwrap().into_iter().flatten());
+    }
     let _ = writing.await;
     (status, headers, body)
 }
@@ -195,6 +198,8 @@ fn http2_callers_reach_http2_upstreams_over_tls() {
             }
             let (_, headers, answer) = post(&client, address, Bytes::from_static(b"{\"model\":\"m\",\"stream\":true}"), true).await;
             assert_eq!(answer.unwrap(), [EVENT, EVENT, END].concat().as_bytes());
+            // A stream tells its cost in trailers.
+            assert_eq!(["x-gateway-cost", "x-gateway-prompt-tokens"].map(|name| headers[name].as_bytes()), [&b"0.00003"[..], b"10"]);
             assert!(headers.contains_key("x-gateway-request-id") && !headers.contains_key("transfer-encoding"));
             let (status, _, answer) = post(&client, address, Bytes::from_static(b"{"), true).await;
             assert_eq!((status, answer.unwrap().is_empty()), (StatusCode::BAD_REQUEST, false));

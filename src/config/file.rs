@@ -93,6 +93,8 @@ impl Reader<'_> {
         let timeouts = self.timeouts(map.take("timeouts"));
         let headers = self.headers(map.take("headers"));
         let prices = self.prices(map.take("prices"));
+        let cost_headers = map.take_bool("cost_headers", &mut self.problems).unwrap_or(true);
+        let cost_event = map.take_bool("cost_event", &mut self.problems).unwrap_or(false);
         let access_log = self.access_log(&mut map);
         let pid_file = self.path(&mut map, "pid_file").unwrap_or_else(|| data.join("tollgate.pid"));
         let upgrade_socket = self.path(&mut map, "upgrade_socket").unwrap_or_else(|| data.join("run/upgrade.sock"));
@@ -116,6 +118,8 @@ impl Reader<'_> {
             bounds,
             timeouts,
             headers,
+            cost_headers,
+            cost_event,
             prices: prices?,
             access_log,
         })

@@ -45,6 +45,10 @@ pub struct Config {
     pub bounds: Bounds,
     pub timeouts: Timeouts,
     pub headers: HeaderRules,
+    /// Tell callers the cost in heads and trailers.
+    pub cost_headers: bool,
+    /// Tell callers the cost in a comment at the end of streams, unless they say otherwise.
+    pub cost_event: bool,
     pub prices: Catalog,
     pub access_log: AccessLog,
 }

@@ -140,7 +140,7 @@ impl Upstream {
                 return Some(format!("{root}/{version}{resource}/models/{model}{name}"));
             }
             Dialect::Converse | Dialect::Invoke => return Some(format!("{root}/model/{model}{name}")),
-            Dialect::Cohere => return Some(format!("{root}{name}")),
+            _ if matches!(endpoint, Endpoint::CohereChat | Endpoint::CohereEmbed) => return Some(format!("{root}{name}")),
             _ if *style == PathStyle::Deployment || self.api_version.is_some() => {
                 let deployment = self.deployment.as_deref().map(|name| utf8_percent_encode(name, SEGMENT)).unwrap_or(model);
                 return Some(format!("{root}/openai/deployments/{deployment}{name}"));

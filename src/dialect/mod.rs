@@ -55,6 +55,7 @@ indexed! {
         InvokeModelStream = "/invoke-with-response-stream",
         BedrockCountTokens = "/count-tokens",
         CohereChat = "/v2/chat",
+        CohereEmbed = "/v2/embed",
     }
 }
 
@@ -71,7 +72,7 @@ impl Endpoint {
             Self::ChatCompletions => Dialect::Chat,
             Self::Completions => Dialect::Completions,
             Self::Responses | Self::ResponsesCompact | Self::ResponsesInputTokens => Dialect::Responses,
-            Self::Embeddings => Dialect::Embeddings,
+            Self::Embeddings | Self::CohereEmbed => Dialect::Embeddings,
             Self::Messages | Self::MessagesCountTokens => Dialect::Messages,
             Self::GenerateContent
             | Self::StreamGenerateContent

@@ -2,6 +2,7 @@
 //! short call a phase, and appends the records it hands out.
 
 mod conceal;
+mod cost;
 mod heads;
 pub mod settle;
 
@@ -15,6 +16,7 @@ use crate::rewrite::rewrite;
 use crate::route::{self, Destination, Facts, Head, Route, Target};
 use bytes::Bytes;
 use conceal::Conceal;
+pub use cost::Cost;
 use heads::{framing, is_document, query, stated, stated_error};
 use http::{HeaderMap, Method, header};
 use sha2::{Digest, Sha256};
@@ -162,6 +164,29 @@ impl Exchange {
     /// True if what the caller gets may be shorter than what the upstream sends.
     pub fn changes_length(&self) -> bool {
         self.attempt.as_ref().is_some_and(|attempt| attempt.conceal.is_some())
+    }
+
+    /// How the answer may carry its cost: `Some(true)` for a stream, `Some(false)` for a document that has one.
+    pub fn may_tell_cost(&self, headers: &HeaderMap) -> Option<bool> {
+        let attempt = self.attempt.as_ref().filter(|attempt| self.billed && attempt.status < 300)?;
+        let metered = attempt.meter.as_ref().is_some_and(|meter| !meter.found().faults.has(Fault::Encoded));
+        metered.then(|| !is_document(headers))
+    }
+
+    /// What the answer costs, once its usage is final.
+    pub fn cost(&self) -> Option<Cost> {
+        self.attempt.as_ref()?.used.as_ref().map(|used| Cost::of(&used.0))
+    }
+
+    /// True if the answer is a stream of events that has come to a whole end: a comment may follow.
+    pub fn takes_comment(&self) -> bool {
+        let meter = self.attempt.as_ref().filter(|attempt| attempt.body_ended).and_then(|attempt| attempt.meter.as_ref());
+        meter.is_some_and(|meter| meter.is_between_events())
+    }
+
+    /// True once the upstream has begun to answer: nothing may be tried again without the caller knowing.
+    pub fn is_answered(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.status != 0)
     }
 
     /// The configuration this request was planned with.

@@ -87,6 +87,11 @@ impl Meter {
         matches!(self.framing, Framing::Sse(_))
     }
 
+    /// True between two events of a stream of events.
+    pub fn is_between_events(&self) -> bool {
+        matches!(self.framing, Framing::Sse(sse) if sse.between_events())
+    }
+
     /// Reads the next chunk; `on` hears of the events that end in it.
     pub fn push(&mut self, chunk: &[u8], mut on: impl FnMut(Boundary)) {
         let mut rest = chunk;

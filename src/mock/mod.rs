@@ -217,7 +217,7 @@ pub fn answer(target: &str, body: &[u8], serial: u64) -> Script {
     let tokens = ask.tokens(body.len());
     match endpoint {
         Endpoint::ChatCompletions | Endpoint::Completions => chat::answer(&ask, tokens, endpoint == Endpoint::Completions),
-        Endpoint::Embeddings => chat::embeddings(&ask, tokens),
+        Endpoint::Embeddings | Endpoint::CohereEmbed => chat::embeddings(&ask, tokens),
         Endpoint::Responses | Endpoint::ResponsesCompact => responses::answer(&ask, tokens),
         Endpoint::Messages => messages::answer(&ask, tokens),
         Endpoint::ResponsesInputTokens => whole(200, &serde_json::json!({"object": "response.input_tokens", "input_tokens": tokens.input})),

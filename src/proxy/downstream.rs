@@ -4,6 +4,7 @@
 //! Pingora forwards a body that a filter has read only out of a 64 KiB retry buffer; larger ones hang. A `Custom`
 //! session may give its own. The trait is public but hidden, hence the exact version of Pingora.
 
+use super::costs::{self, Costs};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
@@ -23,10 +24,11 @@ use std::time::Duration;
 pub struct Slot(Arc<Mutex<Option<Box<ServerSession>>>>);
 
 /// Replaces `session` by a wrapper that replays `body`.
-pub fn install(session: &mut Box<ServerSession>, body: Bytes) -> Slot {
+pub fn install(session: &mut Box<ServerSession>, body: Bytes, costs: Costs) -> Slot {
     let slot = Slot::default();
     let inner = std::mem::replace(session, placeholder());
-    **session = ServerSession::Custom(Box::new(Wrapper { inner: Some(inner), slot: slot.clone(), body }));
+    let wrapper = Wrapper { inner: Some(inner), slot: slot.clone(), body, costs, unsent: Unsent::default() };
+    **session = ServerSession::Custom(Box::new(wrapper));
     slot
 }
 
@@ -50,6 +52,22 @@ struct Wrapper {
     inner: Option<Box<ServerSession>>,
     slot: Slot,
     body: Bytes,
+    costs: Costs,
+    unsent: Unsent,
+}
+
+/// The part of an answer that is held.
+#[derive(Default)]
+pub struct Unsent {
+    pub tasks: Vec<HttpTask>,
+    /// Of the body.
+    pub bytes: usize,
+}
+
+impl Unsent {
+    pub fn is_blank(&self) -> bool {
+        costs::is_blank(&self.tasks)
+    }
 }
 
 impl Drop for Wrapper {
@@ -106,6 +124,10 @@ impl CustomSession for Wrapper {
         // With the first bytes of an answer no other attempt will follow that could need the body.
         if !self.body.is_empty() && tasks.iter().any(|task| matches!(task, HttpTask::Body(Some(data), _) if !data.is_empty())) {
             self.body = Bytes::new();
+        }
+        let tasks = costs::pass(&self.costs, &mut self.unsent, tasks);
+        if tasks.is_empty() {
+            return Ok(false);
         }
         self.inner_mut().response_duplex_vec(tasks).await
     }

@@ -1,6 +1,7 @@
 //! `impl ProxyHttp`: each hook does its part and calls the exchange for the rest.
 
 use super::body::{self, Limits, Permit};
+use super::costs::{Costs, Telling};
 use super::downstream::{self, Slot};
 use super::head::{self, Outgoing};
 use super::respond;
@@ -34,6 +35,9 @@ pub struct Ctx {
     exchange: Option<Box<Exchange>>,
     slot: Option<Slot>,
     permit: Option<Permit>,
+    costs: Costs,
+    /// A comment with the cost ends a stream.
+    comments: bool,
     refused: Option<Error>,
     counted: bool,
 }
@@ -88,6 +92,8 @@ impl Gateway {
         let head = request_head(session.req_header());
         let exchange = Exchange::plan(&head, destination, &body, config, ctx.request_id.clone())?;
         ctx.dialect = exchange.dialect();
+        let asked = session.req_header().headers.get(&head::COST_EVENT).map(|value| value == "true");
+        ctx.comments = asked.unwrap_or(exchange.config().cost_event);
         ctx.permit = Some(permit);
         Ok(Planned::Forward(Box::new(exchange)))
     }
@@ -121,6 +127,8 @@ impl ProxyHttp for Gateway {
             exchange: None,
             slot: None,
             permit: None,
+            costs: Costs::default(),
+            comments: false,
             refused: None,
             counted: false,
         })
@@ -139,7 +147,7 @@ impl ProxyHttp for Gateway {
                 session.downstream_session.set_pipelining_enabled(true);
                 let timeout = exchange.config().timeouts.downstream_write;
                 session.downstream_session.set_write_timeout(Some(timeout));
-                ctx.slot = Some(downstream::install(&mut session.downstream_session, exchange.body().clone()));
+                ctx.slot = Some(downstream::install(&mut session.downstream_session, exchange.body().clone(), ctx.costs.clone()));
                 ctx.exchange = Some(exchange);
                 Ok(false)
             }
@@ -200,7 +208,14 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
-        if exchange.changes_length() && response.headers.contains_key(header::CONTENT_LENGTH) {
+        let told = exchange.may_tell_cost(&response.headers).filter(|_| exchange.config().cost_headers);
+        ctx.comments &= exchange.may_tell_cost(&response.headers) == Some(true);
+        ctx.costs.tell(match told {
+            Some(false) => Telling::Head,
+            Some(true) if session.req_header().version == http::Version::HTTP_2 => Telling::Trailers,
+            _ => Telling::Not,
+        });
+        if (exchange.changes_length() || ctx.comments) && response.headers.contains_key(header::CONTENT_LENGTH) {
             response.remove_header(&header::CONTENT_LENGTH);
             if session.req_header().version == http::Version::HTTP_11 {
                 response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
@@ -228,6 +243,14 @@ impl ProxyHttp for Gateway {
         if let Some((id, used)) = exchange.news(now) {
             self.0.append(id, used);
         }
+        let mut out = out;
+        if end {
+            let cost = exchange.cost();
+            if let Some(cost) = cost.as_ref().filter(|_| ctx.comments && exchange.takes_comment()) {
+                out = [&out[..], cost.comment(&ctx.request_id).as_bytes()].concat().into();
+            }
+            ctx.costs.set(cost);
+        }
         if ctx.permit.is_some() && !out.is_empty() {
             // The answer is committed: nobody needs the request's body any more.
             exchange.drop_body();
@@ -243,10 +266,11 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<pingora::Error>,
-        _ctx: &mut Box<Ctx>,
+        ctx: &mut Box<Ctx>,
         reused: bool,
     ) -> Box<pingora::Error> {
-        if session.response_written().is_some() || *error.esource() == ErrorSource::Downstream {
+        let answered = ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_answered());
+        if answered || session.response_written().is_some() || *error.esource() == ErrorSource::Downstream {
             error.retry = false.into();
         } else {
             error.retry.decide_reuse(reused);

@@ -14,6 +14,8 @@ use std::time::SystemTime;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-gateway-request-id");
 /// The caller's own name for the request; passed on, made up where missing.
 pub const CALLER_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Asks for the cost as a comment at the end of a stream (`true`), or for none (`false`).
+pub const COST_EVENT: HeaderName = HeaderName::from_static("x-gateway-cost-event");
 /// A longer `x-request-id` is replaced.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 

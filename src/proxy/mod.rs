@@ -1,6 +1,7 @@
 //! The shell around the exchange: Pingora's hooks, one short call each. Sockets and clocks live here; decisions do not.
 
 mod body;
+mod costs;
 mod downstream;
 mod gateway;
 mod head;

@@ -215,7 +215,8 @@ fn query(endpoint: Endpoint, guessed: bool, style: &PathStyle, head: &Head<'_>, 
 /// the model, else the first that has it. Paths that many providers share decide nothing.
 fn native(endpoint: Endpoint, named: Option<&Named>, config: &Config) -> Option<usize> {
     let own = named.and_then(|named| named.provider);
-    let shared = !matches!(endpoint.dialect(), Dialect::Generate | Dialect::Converse | Dialect::Invoke | Dialect::Cohere);
+    let shared = !matches!(endpoint.dialect(), Dialect::Generate | Dialect::Converse | Dialect::Invoke | Dialect::Cohere)
+        && endpoint != Endpoint::CohereEmbed;
     if shared && own.is_none() {
         return None;
     }

@@ -1,0 +1,76 @@
+//! What an answer cost, as the caller is told.
+
+use crate::ledger::Used;
+use crate::price::PicoUsd;
+use crate::usage::Dimension;
+
+/// The cost of an answer. Every part is left out rather than guessed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// `None` if something that was used has no price.
+    pub charge: Option<PicoUsd>,
+    /// All input, cached or not.
+    pub prompt_tokens: Option<u64>,
+    /// All output, reasoning included.
+    pub completion_tokens: Option<u64>,
+}
+
+pub const COST: &str = "x-gateway-cost";
+pub const PROMPT_TOKENS: &str = "x-gateway-prompt-tokens";
+pub const COMPLETION_TOKENS: &str = "x-gateway-completion-tokens";
+
+impl Cost {
+    /// The cost of what was used, over all its lines.
+    pub fn of(used: &Used) -> Self {
+        let priced = !used.lines.is_empty() && used.lines.iter().all(|line| line.unpriced.is_empty());
+        let sum = |of: fn(Dimension) -> bool| used.lines.iter().filter_map(|line| line.usage.sum(of)).reduce(u64::saturating_add);
+        Self { charge: priced.then_some(used.total), prompt_tokens: sum(Dimension::is_input), completion_tokens: sum(Dimension::is_output) }
+    }
+
+    /// As header fields: US dollars and counts.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let charge = self.charge.map(|charge| (COST, charge.to_string()));
+        let prompt = self.prompt_tokens.map(|tokens| (PROMPT_TOKENS, tokens.to_string()));
+        let completion = self.completion_tokens.map(|tokens| (COMPLETION_TOKENS, tokens.to_string()));
+        [charge, prompt, completion].into_iter().flatten()
+    }
+
+    /// As a comment at the end of a stream of events, with the id of the request.
+    pub fn comment(&self, request_id: &str) -> String {
+        let mut fields = serde_json::Map::new();
+        fields.insert("request_id".to_owned(), request_id.into());
+        for (name, value) in self.fields() {
+            let name = name.trim_start_matches("x-gateway-").replace('-', "_");
+            // A charge stays text: it may be more exact than JSON numbers are.
+            let value = value.parse::<u64>().ok().filter(|_| name != "cost").map_or_else(|| value.clone().into(), Into::into);
+            fields.insert(name, value);
+        }
+        format!(": x-gateway {}\n\n", serde_json::Value::Object(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Line, Source};
+
+    #[test]
+    fn tells_what_is_known_and_nothing_else() {
+        let usage = [(Dimension::Input, 3), (Dimension::CacheRead, 2), (Dimension::Reasoning, 4)].into_iter().collect();
+        let mut used = Used {
+            reading: 1,
+            source: Source::Reported,
+            lines: vec![Line { usage, charge: PicoUsd(1_500_000_000), ..Line::default() }],
+            total: PicoUsd(1_500_000_000),
+            catalog: String::new(),
+            provider_cost: None,
+            response_id: String::new(),
+        };
+        let told = |used: &Used| Cost::of(used).comment("r");
+        assert_eq!(told(&used), ": x-gateway {\"request_id\":\"r\",\"cost\":\"0.0015\",\"prompt_tokens\":5,\"completion_tokens\":4}\n\n");
+        used.lines[0].unpriced.push("model".to_owned());
+        assert_eq!(told(&used), ": x-gateway {\"request_id\":\"r\",\"prompt_tokens\":5,\"completion_tokens\":4}\n\n");
+        used.lines.clear();
+        assert_eq!(told(&used), ": x-gateway {\"request_id\":\"r\"}\n\n");
+    }
+}
