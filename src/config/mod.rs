@@ -9,7 +9,7 @@ mod upstream;
 
 pub use file::{Source, certificates, load};
 pub use secret::Secret;
-pub use upstream::{Credentials, Pass, PathStyle, Upstream};
+pub use upstream::{Credentials, Pass, PathStyle, PromptCache, Upstream};
 
 use crate::price::Catalog;
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! Reads the `providers` of a configuration into upstreams.
 
 use super::file::Reader;
-use super::{Credentials, Pass, Secret, Upstream};
+use super::{Credentials, Pass, PromptCache, Secret, Upstream};
 use crate::dialect::Endpoint;
 use crate::provider::auth::AwsKeys;
 use crate::provider::{self, Auth, CHAT_COMPATIBLE, Provider, StreamUsage};
@@ -63,6 +63,7 @@ impl Reader<'_> {
         if let Some(paths) = map.take_list("endpoints", &mut self.problems) {
             upstream.endpoints = self.endpoints(map.line(), &paths);
         }
+        upstream.prompt_cache = map.take("prompt_cache").and_then(|node| self.prompt_cache(node));
         for text in self.texts(&mut map, "allow") {
             upstream.pass.extend(self.pass(map.line(), &text));
         }
@@ -156,6 +157,20 @@ impl Reader<'_> {
             return None;
         }
         Some(Secret::new(key))
+    }
+
+    /// `true`, `false`, or a mapping.
+    fn prompt_cache(&mut self, node: Node<'_>) -> Option<PromptCache> {
+        match node.text() {
+            Some("true") => return Some(PromptCache::default()),
+            Some("false") => return None,
+            _ => {}
+        }
+        let mut map = Map::new(node, &mut self.problems);
+        let ttl = map.take_as("ttl", &mut self.problems, "`5m` or `1h`", |text| matches!(text, "5m" | "1h").then_some(text == "1h"));
+        let [key, org, retention] = ["key", "org", "retention"].map(|key| self.text(&mut map, key).map(|(_, text)| text));
+        map.finish(&mut self.problems);
+        Some(PromptCache { ttl_1h: ttl.unwrap_or(false), key, org, retention })
     }
 
     fn base_url(&mut self, line: usize, url: &str, upstream: &mut Upstream) {

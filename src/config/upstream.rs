@@ -13,6 +13,19 @@ use std::path::PathBuf;
 /// All but unreserved characters: <https://www.rfc-editor.org/rfc/rfc3986#section-2.3>.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
+/// How prompts are marked for the provider's cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PromptCache {
+    /// Keep for an hour instead of five minutes (Anthropic, Bedrock).
+    pub ttl_1h: bool,
+    /// The key of all prompts, unless a request names one; left out, each is derived from its prompt.
+    pub key: Option<String>,
+    /// Whom the prompts belong to.
+    pub org: Option<String>,
+    /// `prompt_cache_retention` (OpenAI).
+    pub retention: Option<String>,
+}
+
 /// How a caller's path says what it wants, where there is more than one way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PathStyle {
@@ -72,6 +85,8 @@ pub struct Upstream {
     /// Whose rates apply.
     pub catalog: String,
     pub pass: Vec<Pass>,
+    /// Help the provider to find prompts again; `None`: leave them alone.
+    pub prompt_cache: Option<PromptCache>,
 }
 
 impl Upstream {
@@ -97,6 +112,7 @@ impl Upstream {
             models: vec![],
             stream_usage: provider.stream_usage,
             catalog: if provider.catalog.is_empty() { provider.id } else { provider.catalog }.to_owned(),
+            prompt_cache: None,
             pass: vec![
                 Pass { method: http::Method::GET, path: "/models".to_owned() },
                 Pass { method: http::Method::GET, path: "/models/*".to_owned() },

@@ -174,3 +174,21 @@ fn keys_in_the_query_stay_here() {
         assert_eq!(without_keys(query), want);
     }
 }
+
+#[test]
+fn cache_reads_may_stand_in_a_header_alone() {
+    let used = |details: &str| {
+        let mut exchange = exchange("/v1/chat/completions", r#"{"model":"mock-small"}"#);
+        exchange.attempt(1);
+        let mut headers = content_type("application/json");
+        headers.insert("fireworks-cached-prompt-tokens", "7".parse().unwrap());
+        exchange.respond(200, &headers);
+        let body = format!(r#"{{"id":"c","model":"mock-small","usage":{{"prompt_tokens":10,"completion_tokens":1{details}}}}}"#);
+        exchange.push(body.into(), true, 2);
+        let used = exchange.close(&Ending::Complete, 3).unwrap().entry.used.unwrap();
+        [Dimension::Input, Dimension::CacheRead].map(|dimension| used.lines[0].usage.of(dimension))
+    };
+    assert_eq!(used(""), [Some(3), Some(7)]);
+    // What the body says is right.
+    assert_eq!(used(r#","prompt_tokens_details":{"cached_tokens":4}"#), [Some(6), Some(4)]);
+}

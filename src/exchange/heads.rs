@@ -4,7 +4,7 @@ use crate::dialect::{Dialect, INVOKE_HEADERS};
 use crate::meter::Framing;
 use crate::stream::event_stream::EventStream;
 use crate::stream::sse::Sniffer;
-use crate::usage::Reported;
+use crate::usage::{Field, Reported};
 use http::{HeaderMap, header};
 
 /// What the upstream's query says: the caller's, and what the route demands.
@@ -43,7 +43,13 @@ pub(super) fn is_document(headers: &HeaderMap) -> bool {
 /// Usage in the headers of an answer.
 pub(super) fn stated(dialect: Dialect, headers: &HeaderMap) -> Reported {
     let mut stated = Reported::default();
-    for (name, field) in INVOKE_HEADERS.iter().filter(|_| dialect == Dialect::Invoke) {
+    let names = match dialect {
+        Dialect::Invoke => INVOKE_HEADERS,
+        // <https://docs.fireworks.ai/guides/prompt-caching>
+        Dialect::Chat | Dialect::Completions => &[("fireworks-cached-prompt-tokens", Field::CacheRead)],
+        _ => &[],
+    };
+    for (name, field) in names {
         if let Some(count) = headers.get(*name).and_then(|count| count.to_str().ok()?.parse().ok()) {
             stated.set(*field, count);
         }

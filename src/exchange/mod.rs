@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::ledger::{Close, Entry, Open, Outcome, Rendered, Used, write_entry};
 use crate::meter::{Fault, Framing, Meter};
 use crate::price::Moment;
+use crate::rewrite::cache::{Asked, Headers};
 use crate::rewrite::rewrite;
 use crate::route::{self, Destination, Facts, Head, Route, Target};
 use bytes::Bytes;
@@ -48,6 +49,7 @@ pub struct Exchange {
     bytes_in: u64,
     stream: bool,
     usage_asked: bool,
+    headers: Headers,
     billed: bool,
     credential: Option<String>,
     attempts: u32,
@@ -79,7 +81,7 @@ impl Exchange {
         let facts = if matches!(destination, Destination::Pass { .. }) { Facts::default() } else { Facts::read(body)? };
         let route = route::route(head, destination, &facts, &config)?;
         let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
-        let rewritten = rewrite(body, &facts, &route, upstream);
+        let rewritten = rewrite(body, &facts, &route, upstream, &Asked::read(head.headers));
         let billed = match route.target {
             Target::Endpoint(endpoint) => endpoint.is_billed(),
             // Reading something again is not generating it again.
@@ -95,6 +97,7 @@ impl Exchange {
                 Target::Pass => false,
             },
             usage_asked: rewritten.usage_asked,
+            headers: rewritten.headers,
             body: rewritten.body,
             billed,
             credential,
@@ -204,6 +207,11 @@ impl Exchange {
             Some(query) => format!("{}?{query}", self.route.path),
             None => self.route.path.clone(),
         }
+    }
+
+    /// Headers that go up besides the caller's.
+    pub fn headers(&self) -> &[(&'static str, String)] {
+        &self.headers
     }
 
     /// The body this attempt sends.

@@ -94,11 +94,16 @@ impl Found {
         }
     }
 
-    /// Takes usage from elsewhere if the response stated none.
+    /// Takes usage from elsewhere if the response stated none, and cache reads if it stated all but those.
     pub(super) fn fall_back(&mut self) {
         if self.usages == 0 && !self.fallback.is_empty() {
             self.reported = self.fallback.clone();
             self.usages = 1;
+        } else if self.usages > 0
+            && self.reported.of(Field::CacheRead).is_none()
+            && let Some(read) = self.fallback.of(Field::CacheRead)
+        {
+            self.reported.set(Field::CacheRead, read);
         }
     }
 

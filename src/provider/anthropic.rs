@@ -1,7 +1,7 @@
 //! Anthropic. <https://docs.anthropic.com/en/api/overview>, and its OpenAI-compatible endpoint
 //! <https://docs.anthropic.com/en/api/openai-sdk>.
 
-use super::{Auth, CHAT_COMPATIBLE, Provider, StreamUsage};
+use super::{Auth, CHAT_COMPATIBLE, CacheBy, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const ANTHROPIC: Provider = Provider {
@@ -14,5 +14,6 @@ pub const ANTHROPIC: Provider = Provider {
     models: &["claude*"],
     credentials: &[("anthropic-version", ""), ("x-api-key", "sk-ant-")],
     stream_usage: StreamUsage::OnRequest,
+    cache_by: Some(CacheBy::Control),
     ..CHAT_COMPATIBLE
 };

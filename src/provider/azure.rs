@@ -1,7 +1,7 @@
 //! Azure OpenAI. <https://learn.microsoft.com/en-us/azure/ai-foundry/openai/reference>, the version-less API:
 //! <https://learn.microsoft.com/en-us/azure/ai-foundry/openai/api-version-lifecycle>
 
-use super::{Auth, CHAT_COMPATIBLE, Place, Provider, StreamUsage};
+use super::{Auth, CHAT_COMPATIBLE, CacheBy, Place, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const AZURE: Provider = Provider {
@@ -21,5 +21,6 @@ pub const AZURE: Provider = Provider {
     key_variables: &["AZURE_OPENAI_API_KEY"],
     credentials: &[("api-key", "")],
     stream_usage: StreamUsage::OnRequest,
+    cache_by: Some(CacheBy::Key),
     ..CHAT_COMPATIBLE
 };

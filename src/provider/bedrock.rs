@@ -1,7 +1,7 @@
 //! AWS Bedrock. <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_Operations_Amazon_Bedrock_Runtime.html>,
 //! API keys: <https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys.html>
 
-use super::{Auth, CHAT_COMPATIBLE, Place, Provider, StreamUsage};
+use super::{Auth, CHAT_COMPATIBLE, CacheBy, Place, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const BEDROCK: Provider = Provider {
@@ -41,5 +41,6 @@ pub const BEDROCK: Provider = Provider {
         "arn:aws*:bedrock:*",
     ],
     stream_usage: StreamUsage::OnRequest,
+    cache_by: Some(CacheBy::Point),
     ..CHAT_COMPATIBLE
 };

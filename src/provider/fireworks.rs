@@ -1,6 +1,6 @@
 //! Fireworks. <https://docs.fireworks.ai/api-reference/introduction>
 
-use super::{CHAT_COMPATIBLE, Provider, StreamUsage};
+use super::{CHAT_COMPATIBLE, CacheBy, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const FIREWORKS: Provider = Provider {
@@ -12,5 +12,6 @@ pub const FIREWORKS: Provider = Provider {
     models: &["accounts/fireworks/*", "fireworks*"],
     // "usage is returned in the very last response chunk": https://docs.fireworks.ai/guides/querying-text-models
     stream_usage: StreamUsage::Always,
+    cache_by: Some(CacheBy::Headers { key: "x-session-affinity", org: Some("x-prompt-cache-isolation-key") }),
     ..CHAT_COMPATIBLE
 };

@@ -83,6 +83,19 @@ pub enum StreamUsage {
     Unknown,
 }
 
+/// By what a provider finds a prompt that it has seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheBy {
+    /// `cache_control` on blocks (Anthropic).
+    Control,
+    /// `cachePoint` blocks (Bedrock).
+    Point,
+    /// `prompt_cache_key` (OpenAI).
+    Key,
+    /// Headers: one for the key, one for whom it belongs to.
+    Headers { key: &'static str, org: Option<&'static str> },
+}
+
 /// What a provider is, apart from keys and overrides, which configuration holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Provider {
@@ -114,6 +127,7 @@ pub struct Provider {
     pub reasoning: Reasoning,
     /// See [`Convention::output_by_total`]; holds for chat completions only.
     pub output_by_total: bool,
+    pub cache_by: Option<CacheBy>,
     /// The rates' provider in the catalog, where it has another name.
     pub catalog: &'static str,
 }
@@ -137,6 +151,7 @@ pub const CHAT_COMPATIBLE: Provider = Provider {
     stream_usage: StreamUsage::Unknown,
     reasoning: Reasoning::Inside,
     output_by_total: false,
+    cache_by: None,
     catalog: "",
 };
 

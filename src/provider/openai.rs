@@ -1,6 +1,6 @@
 //! OpenAI. <https://platform.openai.com/docs/api-reference>
 
-use super::{CHAT_COMPATIBLE, Provider, StreamUsage};
+use super::{CHAT_COMPATIBLE, CacheBy, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const OPENAI: Provider = Provider {
@@ -18,5 +18,6 @@ pub const OPENAI: Provider = Provider {
     models: &["gpt-*", "o1*", "o3*", "o4*", "chatgpt-*", "text-*", "davinci-*", "babbage-*", "codex-*", "computer-use-*"],
     credentials: &[("authorization", "Bearer sk-proj-")],
     stream_usage: StreamUsage::OnRequest,
+    cache_by: Some(CacheBy::Key),
     ..CHAT_COMPATIBLE
 };

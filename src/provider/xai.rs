@@ -1,6 +1,6 @@
 //! xAI. <https://docs.x.ai/docs/api-reference>
 
-use super::{CHAT_COMPATIBLE, Provider, StreamUsage};
+use super::{CHAT_COMPATIBLE, CacheBy, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 use crate::usage::Reasoning;
 
@@ -14,5 +14,6 @@ pub const XAI: Provider = Provider {
     // "The last chunk contains the usage": https://docs.x.ai/docs/guides/streaming-response
     stream_usage: StreamUsage::Always,
     reasoning: Reasoning::ByTotal,
+    cache_by: Some(CacheBy::Headers { key: "x-grok-conv-id", org: None }),
     ..CHAT_COMPATIBLE
 };

@@ -189,8 +189,15 @@ impl ProxyHttp for Gateway {
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let Some(upstream) = exchange.upstream() else { return Ok(()) };
         let (path, dialect) = (exchange.path_and_query(), exchange.dialect());
-        let outgoing =
-            Outgoing { upstream, dialect, path: &path, body: exchange.body(), request_id: &ctx.request_id, config: exchange.config() };
+        let outgoing = Outgoing {
+            upstream,
+            dialect,
+            path: &path,
+            body: exchange.body(),
+            headers: exchange.headers(),
+            request_id: &ctx.request_id,
+            config: exchange.config(),
+        };
         head::upstream_request(request, outgoing)
     }
 

@@ -78,13 +78,15 @@ pub struct Outgoing<'a> {
     /// With the query.
     pub path: &'a str,
     pub body: &'a [u8],
+    /// Beside the caller's.
+    pub headers: &'a [(&'static str, String)],
     pub request_id: &'a str,
     pub config: &'a Config,
 }
 
 /// Turns the caller's head into the one the upstream gets.
 pub fn upstream_request(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> Result<()> {
-    let Outgoing { upstream, dialect, path, body, request_id, config } = outgoing;
+    let Outgoing { upstream, dialect, path, body, headers, request_id, config } = outgoing;
     let credential = upstream.callers_credential(dialect, &request.headers).map(|(name, value)| (name, value.clone()));
     strip(request, config);
     request.set_uri(path.parse().map_err(|_| pingora::Error::new_in(pingora::ErrorType::InternalError))?);
@@ -100,6 +102,9 @@ pub fn upstream_request(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> 
         if !request.headers.contains_key(*name) {
             request.insert_header(*name, *value)?;
         }
+    }
+    for (name, value) in headers {
+        request.insert_header(*name, value.as_str())?;
     }
     for (name, value) in &config.headers.request_add {
         request.insert_header(name.clone(), value.as_str())?;
@@ -182,7 +187,7 @@ mod tests {
     }
 
     fn outgoing<'a>(upstream: &'a Upstream, path: &'a str, body: &'a [u8], config: &'a Config) -> Outgoing<'a> {
-        Outgoing { upstream, dialect: Dialect::Chat, path, body, request_id: "id", config }
+        Outgoing { upstream, dialect: Dialect::Chat, path, body, headers: &[], request_id: "id", config }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Rewriting: a route and the facts of a body become splices. Only the bytes of `model` and `stream_options` change;
 //! everything else keeps its order, spelling and blanks, since providers cache prompts by their bytes.
 
+pub mod cache;
+mod spans;
+
 use crate::config::Upstream;
 use crate::json::Want::{self, Fields, Take};
 use crate::json::{Scanner, Splices, Visit, text};
@@ -15,10 +18,12 @@ pub struct Rewritten {
     pub body: Bytes,
     /// Usage was asked for on the caller's behalf: the chunk this adds to the stream is not for the caller.
     pub usage_asked: bool,
+    /// Headers that go up beside it.
+    pub headers: cache::Headers,
 }
 
 /// Applies what the route demands.
-pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream) -> Rewritten {
+pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream, asked: &cache::Asked) -> Rewritten {
     let mut splices = Splices::default();
     if route.model_place == ModelPlace::PathOnly {
         let members = [facts.model.as_ref().map(|model| model.span.clone()), facts.stream.as_ref().map(|stream| stream.span.clone())];
@@ -34,7 +39,13 @@ pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream) 
         && upstream.stream_usage == StreamUsage::OnRequest;
     let streams = facts.stream.as_ref().filter(|stream| stream.value && asks);
     let usage_asked = streams.is_some_and(|stream| ask_for_usage(body, facts, stream.span.end, &mut splices));
-    Rewritten { body: splices.apply(body), usage_asked }
+    let headers = match (&upstream.prompt_cache, upstream.provider.cache_by) {
+        (Some(cache), Some(by)) if matches!(route.target, Target::Endpoint(endpoint) if endpoint.is_billed()) => {
+            cache::mark(body, route.dialect, by, cache, asked, &mut splices)
+        }
+        _ => vec![],
+    };
+    Rewritten { body: splices.apply(body), usage_asked, headers }
 }
 
 /// Takes members out of an object, by the spans of their values: key, colon and one comma go with each.
@@ -127,7 +138,7 @@ mod tests {
             model_requested: String::new(),
             model: model.to_owned(),
         };
-        let out = rewrite(&Bytes::from(body.to_owned()), &facts, &route, &upstream);
+        let out = rewrite(&Bytes::from(body.to_owned()), &facts, &route, &upstream, &cache::Asked::default());
         (String::from_utf8(out.body.to_vec()).unwrap(), out.usage_asked)
     }
 
