@@ -42,6 +42,10 @@ pub enum Error {
         path: &'static str,
         instead: String,
     },
+    /// The provider takes no WebSocket.
+    NoSocket {
+        provider: String,
+    },
     /// The body's format cannot be told, or is not spoken.
     UnknownFormat,
     NotFound {
@@ -81,6 +85,7 @@ impl Error {
             | Self::ProviderOff { .. }
             | Self::UnknownProvider { .. }
             | Self::NoEndpoint { .. }
+            | Self::NoSocket { .. }
             | Self::UnknownFormat
             | Self::BadPath => 400,
             Self::ForbiddenHost | Self::CrossSite | Self::NotAllowed { .. } => 403,
@@ -109,6 +114,7 @@ impl Error {
             Self::ProviderOff { .. } => "provider_not_configured",
             Self::UnknownProvider { .. } => "unknown_provider",
             Self::NoEndpoint { .. } => "endpoint_not_supported",
+            Self::NoSocket { .. } => "websocket_not_supported",
             Self::UnknownFormat => "unknown_format",
             Self::NotFound { .. } => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -157,6 +163,8 @@ impl fmt::Display for Error {
             }
             Self::UnknownProvider { provider } => write!(to, "no provider is called `{provider}` here"),
             Self::NoEndpoint { provider, path, instead } => write!(to, "provider `{provider}` has no `{path}`; what it has: {instead}"),
+            Self::NoSocket { provider } if provider.is_empty() => to.write_str("no provider that takes WebSockets is configured here"),
+            Self::NoSocket { provider } => write!(to, "provider `{provider}` takes no WebSocket; post to `/responses` instead"),
             Self::UnknownFormat => to.write_str(
                 "the format of the request cannot be told: expected `messages`, `input` or `prompt` in the body, or a known path",
             ),

@@ -63,6 +63,7 @@ impl Reader<'_> {
         if let Some(paths) = map.take_list("endpoints", &mut self.problems) {
             upstream.endpoints = self.endpoints(map.line(), &paths);
         }
+        upstream.socket = map.take_bool("websocket", &mut self.problems).unwrap_or(upstream.socket);
         upstream.prompt_cache = map.take("prompt_cache").and_then(|node| self.prompt_cache(node));
         for text in self.texts(&mut map, "allow") {
             upstream.pass.extend(self.pass(map.line(), &text));

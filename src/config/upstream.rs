@@ -87,6 +87,8 @@ pub struct Upstream {
     pub pass: Vec<Pass>,
     /// Help the provider to find prompts again; `None`: leave them alone.
     pub prompt_cache: Option<PromptCache>,
+    /// Takes Responses over a WebSocket.
+    pub socket: bool,
 }
 
 impl Upstream {
@@ -113,6 +115,7 @@ impl Upstream {
             stream_usage: provider.stream_usage,
             catalog: if provider.catalog.is_empty() { provider.id } else { provider.catalog }.to_owned(),
             prompt_cache: None,
+            socket: provider.socket,
             pass: vec![
                 Pass { method: http::Method::GET, path: "/models".to_owned() },
                 Pass { method: http::Method::GET, path: "/models/*".to_owned() },

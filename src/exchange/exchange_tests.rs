@@ -1,7 +1,7 @@
 use super::heads::without_keys;
 use super::*;
 use crate::config::{Source, load};
-use crate::ledger;
+use crate::ledger::{self, Outcome};
 use crate::usage::Dimension;
 
 fn exchange(path: &str, body: &str) -> Exchange {

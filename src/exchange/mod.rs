@@ -1,20 +1,23 @@
 //! The heart: one request from its body to its entries. No sockets and no clock of its own; the shell drives it, one
 //! short call a phase, and appends the records it hands out.
 
+mod attempt;
 mod conceal;
 mod cost;
 mod heads;
 pub mod settle;
+pub mod turns;
 
 use crate::config::{Config, Upstream};
 use crate::dialect::Dialect;
 use crate::error::Error;
-use crate::ledger::{Close, Entry, Open, Outcome, Rendered, Used, write_entry};
+use crate::ledger::{Entry, Open, Rendered, write_entry};
 use crate::meter::{Fault, Framing, Meter};
 use crate::price::Moment;
 use crate::rewrite::cache::{Asked, Headers};
-use crate::rewrite::rewrite;
+use crate::rewrite::{Rewritten, rewrite};
 use crate::route::{self, Destination, Facts, Head, Route, Target};
+use attempt::Attempt;
 use bytes::Bytes;
 use conceal::Conceal;
 pub use cost::Cost;
@@ -56,22 +59,6 @@ pub struct Exchange {
     attempt: Option<Attempt>,
 }
 
-#[derive(Debug)]
-struct Attempt {
-    id: String,
-    open: (Open, Rendered),
-    status: u16,
-    first_byte_ms: Option<UnixMs>,
-    bytes_out: u64,
-    meter: Option<Box<Meter>>,
-    conceal: Option<Conceal>,
-    used: Option<(Used, Rendered)>,
-    /// How many readings of usage the record reflects.
-    settled: u32,
-    /// The upstream said that its body ends.
-    body_ended: bool,
-}
-
 impl Exchange {
     /// Plans a request whose body has been read.
     ///
@@ -87,25 +74,47 @@ impl Exchange {
             // Reading something again is not generating it again.
             Target::Pass => head.method != Method::GET,
         };
+        let streams = match route.target {
+            Target::Endpoint(endpoint) => endpoint.streams() || facts.stream.is_some_and(|stream| stream.value),
+            Target::Pass => false,
+        };
+        let exchange = Self::of(head, route, config.clone(), request_id)?;
+        let Rewritten { body: rewritten, usage_asked, headers } = rewritten;
+        Ok(Self { bytes_in: body.len() as u64, stream: streams, usage_asked, headers, body: rewritten, billed, ..exchange })
+    }
+
+    /// Plans a WebSocket, whose turns are yet to come.
+    ///
+    /// # Errors
+    /// If no upstream takes one.
+    pub fn plan_socket(head: &Head<'_>, config: Arc<Config>, request_id: String) -> Result<Self, Error> {
+        let route = route::socket(head, &config)?;
+        Self::of(head, route, config, request_id)
+    }
+
+    fn of(head: &Head<'_>, route: Route, config: Arc<Config>, request_id: String) -> Result<Self, Error> {
+        let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
         let credential = upstream.callers_credential(route.dialect, head.headers).map(|(_, value)| short_hash(value.as_bytes()));
         Ok(Self {
             request_id,
             query: query(head.query, route.query.as_ref()),
-            bytes_in: body.len() as u64,
-            stream: match route.target {
-                Target::Endpoint(endpoint) => endpoint.streams() || facts.stream.is_some_and(|stream| stream.value),
-                Target::Pass => false,
-            },
-            usage_asked: rewritten.usage_asked,
-            headers: rewritten.headers,
-            body: rewritten.body,
-            billed,
+            bytes_in: 0,
+            stream: false,
+            usage_asked: false,
+            headers: vec![],
+            body: Bytes::new(),
+            billed: true,
             credential,
             attempts: 0,
             attempt: None,
             route,
             config,
         })
+    }
+
+    /// The model of a turn as the upstream calls it.
+    pub fn rename(&self, model: &str) -> String {
+        route::model_at(model, self.route.upstream, &self.config)
     }
 
     /// Starts the next attempt: its id and its record, which must be appended before the upstream sees anything.
@@ -310,54 +319,6 @@ impl Exchange {
         let records = Records { open: rendered_open, used: rendered_used, close: Rendered::close(&close) };
         let entry = Entry { id: attempt.id, open, used, close: Some(close) };
         Some(Closed { entry, records, usage_news })
-    }
-}
-
-impl Attempt {
-    fn forward(&mut self, chunk: Bytes, end: bool) -> Bytes {
-        let Some(meter) = self.meter.as_mut().filter(|meter| !meter.found().faults.has(Fault::Encoded)) else {
-            return chunk;
-        };
-        let Some(conceal) = &mut self.conceal else {
-            meter.push(&chunk, |_| {});
-            return chunk;
-        };
-        let out = conceal.push(meter, chunk);
-        if !end {
-            return out;
-        }
-        let rest = conceal.finish(meter.is_at_usage_only());
-        if rest.is_empty() { out } else { [out, rest].concat().into() }
-    }
-
-    fn close(&self, ending: &Ending, now: UnixMs, endpoint: bool) -> Close {
-        let found = self.meter.as_ref().map(|meter| meter.found());
-        let faults = found.map(|found| found.faults).unwrap_or_default();
-        let carried = found.and_then(|found| found.error.clone());
-        let cut_off = faults.has(Fault::CutOff) && endpoint;
-        let outcome = match ending {
-            // Clients close at the last event, or once a document is complete: nothing was left for them to read.
-            Ending::ClientClosed if !found.is_some_and(|found| found.ended) => Outcome::ClientClosed,
-            _ if self.status >= 400 || carried.is_some() => Outcome::UpstreamError,
-            Ending::Failed(_) if self.first_byte_ms.is_none() => Outcome::UpstreamError,
-            Ending::Failed(_) => Outcome::Truncated,
-            Ending::Complete if cut_off && self.status < 300 => Outcome::Truncated,
-            Ending::Complete | Ending::ClientClosed => Outcome::Ok,
-        };
-        let error = match ending {
-            Ending::Failed(error) => Some(error.code().to_owned()),
-            _ => carried,
-        };
-        Close {
-            end_ms: now,
-            first_byte_ms: self.first_byte_ms,
-            status: self.status,
-            outcome,
-            error,
-            faults: faults.iter().map(|fault| fault.name().to_owned()).collect(),
-            bytes_out: self.bytes_out,
-            metered: self.used.is_some(),
-        }
     }
 }
 

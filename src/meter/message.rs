@@ -1,14 +1,35 @@
-//! Messages of an AWS event stream: the headers say what a message is, its payload is the event, and nothing of it
-//! counts before its checksum has been seen.
+//! Messages: of an AWS event stream, where the headers say what a message is, its payload is the event, and nothing of
+//! it counts before its checksum has been seen; of a WebSocket, where each is an event.
 
-use super::{Fault, Meter};
-use crate::dialect::INVOKE_WRAPPER;
+use super::{Fault, Framing, Meter};
+use crate::dialect::{Grammar, INVOKE_WRAPPER};
 use crate::json::{Scanner, Visit, text};
 use crate::stream::event_stream::{Headers, Piece};
+use crate::stream::sse::Sse;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 impl Meter {
+    /// A meter of messages that the caller cuts.
+    pub fn of_messages(grammar: &'static Grammar) -> Self {
+        Self::new(grammar, Framing::Sse(Sse::default()))
+    }
+
+    /// A part of a message.
+    pub fn message_part(&mut self, part: &[u8]) {
+        self.part(part);
+    }
+
+    /// The message ended.
+    pub fn message_end(&mut self) {
+        self.end_event();
+    }
+
+    /// The error that was read belongs to something else.
+    pub fn forget_error(&mut self) {
+        self.found.error = None;
+    }
+
     pub(super) fn message(&mut self, piece: Piece<'_>) {
         match piece {
             Piece::Headers(headers) => self.begin_message(headers),

@@ -128,6 +128,8 @@ pub struct Provider {
     /// See [`Convention::output_by_total`]; holds for chat completions only.
     pub output_by_total: bool,
     pub cache_by: Option<CacheBy>,
+    /// Takes Responses over a WebSocket.
+    pub socket: bool,
     /// The rates' provider in the catalog, where it has another name.
     pub catalog: &'static str,
 }
@@ -152,6 +154,7 @@ pub const CHAT_COMPATIBLE: Provider = Provider {
     reasoning: Reasoning::Inside,
     output_by_total: false,
     cache_by: None,
+    socket: false,
     catalog: "",
 };
 

@@ -18,6 +18,7 @@ pub const OPENAI: Provider = Provider {
     models: &["gpt-*", "o1*", "o3*", "o4*", "chatgpt-*", "text-*", "davinci-*", "babbage-*", "codex-*", "computer-use-*"],
     credentials: &[("authorization", "Bearer sk-proj-")],
     stream_usage: StreamUsage::OnRequest,
+    socket: true,
     cache_by: Some(CacheBy::Key),
     ..CHAT_COMPATIBLE
 };

@@ -3,12 +3,15 @@
 use super::body::{self, Limits, Permit};
 use super::costs::{Costs, Telling};
 use super::downstream::{self, Slot};
+use super::failure::{client_left, failure};
 use super::head::{self, Outgoing};
 use super::respond;
+use super::socket;
 use super::state::{State, now_ms};
 use crate::access_log::Refusal;
 use crate::dialect::Dialect;
 use crate::error::Error;
+use crate::exchange::turns::Turns;
 use crate::exchange::{Ending, Exchange};
 use crate::route::{self, Destination, Head};
 use async_trait::async_trait;
@@ -28,17 +31,19 @@ pub struct Gateway(pub Arc<State>);
 
 /// One request's way through the hooks.
 pub struct Ctx {
-    state: Arc<State>,
-    request_id: String,
-    caller_id: Option<HeaderValue>,
+    pub(super) state: Arc<State>,
+    pub(super) request_id: String,
+    pub(super) caller_id: Option<HeaderValue>,
     dialect: Dialect,
-    exchange: Option<Box<Exchange>>,
+    pub(super) exchange: Option<Box<Exchange>>,
+    /// Of a WebSocket.
+    pub(super) turns: Option<Box<Turns>>,
     slot: Option<Slot>,
     permit: Option<Permit>,
     costs: Costs,
     /// A comment with the cost ends a stream.
     comments: bool,
-    refused: Option<Error>,
+    pub(super) refused: Option<Error>,
     counted: bool,
 }
 
@@ -73,7 +78,6 @@ impl Gateway {
         let config = state.config.load_full();
         let request = session.req_header();
         ctx.dialect = route::caller_dialect(request.uri.path(), &request.headers);
-        ctx.caller_id = request.headers.get(&head::CALLER_REQUEST_ID).filter(|id| id.len() <= head::REQUEST_ID_BYTES_MAX).cloned();
         if !config.anonymous {
             head::check_origin(request, &config)?;
         }
@@ -125,6 +129,7 @@ impl ProxyHttp for Gateway {
             caller_id: None,
             dialect: Dialect::Chat,
             exchange: None,
+            turns: None,
             slot: None,
             permit: None,
             costs: Costs::default(),
@@ -141,6 +146,18 @@ impl ProxyHttp for Gateway {
         self.0.metrics.in_flight.inc();
         ctx.counted = true;
         ctx.request_id = uuid::Uuid::now_v7().to_string();
+        let id = session.req_header().headers.get(&head::CALLER_REQUEST_ID);
+        ctx.caller_id = id.filter(|id| id.len() <= head::REQUEST_ID_BYTES_MAX).cloned();
+        if socket::is_wanted(session.req_header()) {
+            ctx.dialect = Dialect::Responses;
+            return match self.plan_socket(session, ctx) {
+                Ok(()) => Ok(false),
+                Err(error) => {
+                    self.refuse(session, ctx, error).await;
+                    Ok(true)
+                }
+            };
+        }
         match self.plan(session, ctx).await {
             Ok(Planned::Forward(exchange)) => {
                 // What a caller sends ahead of its next request waits for it instead of ending this one.
@@ -173,10 +190,12 @@ impl ProxyHttp for Gateway {
         if exchange.is_open() {
             state.close(exchange, &Ending::Failed(Error::UpstreamBroken { provider: provider.clone() }));
         }
-        let (id, open) = exchange.attempt(now_ms());
-        if !state.append(id, open) {
-            ctx.refused = Some(Error::Unbillable);
-            return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
+        if ctx.turns.is_none() {
+            let (id, open) = exchange.attempt(now_ms());
+            if !state.append(id, open) {
+                ctx.refused = Some(Error::Unbillable);
+                return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
+            }
         }
         let peer = exchange.upstream_index();
         match state.peers.get(peer) {
@@ -198,7 +217,14 @@ impl ProxyHttp for Gateway {
             request_id: &ctx.request_id,
             config: exchange.config(),
         };
+        if ctx.turns.is_some() {
+            socket::upstream_request(request);
+        }
         head::upstream_request(request, outgoing)
+    }
+
+    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, _end: bool, ctx: &mut Box<Ctx>) -> Result<()> {
+        if socket::is_open(session, ctx) { socket::up(ctx, body) } else { Ok(()) }
     }
 
     async fn upstream_response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {
@@ -211,6 +237,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {
+        if response.status.as_u16() == 101 {
+            return socket::response(response, ctx);
+        }
         if response.status.is_informational() {
             return Ok(());
         }
@@ -237,11 +266,15 @@ impl ProxyHttp for Gateway {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Box<Ctx>,
     ) -> Result<Option<Duration>> {
+        if socket::is_open(session, ctx) {
+            socket::down(ctx, body);
+            return Ok(None);
+        }
         let Some(exchange) = &mut ctx.exchange else { return Ok(None) };
         let now = now_ms();
         let chunk = body.take();
@@ -303,7 +336,7 @@ impl ProxyHttp for Gateway {
         let provider = ctx.provider();
         if let Some(exchange) = ctx.exchange.as_mut().filter(|exchange| exchange.is_open()) {
             let ending = match error {
-                None => Ending::Complete,
+                None => ctx.turns.as_ref().map_or(Ending::Complete, |turns| turns.ending(provider)),
                 Some(error) if client_left(error) => Ending::ClientClosed,
                 Some(error) => Ending::Failed(ctx.refused.take().unwrap_or_else(|| failure(error, provider))),
             };
@@ -333,42 +366,5 @@ impl ProxyHttp for Gateway {
     /// Callers that leave are in the entries; they are no news for the error log.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Ctx>, error: &pingora::Error) -> bool {
         client_left(error)
-    }
-}
-
-/// True if the caller went away, or does not take what is sent to it.
-fn client_left(error: &pingora::Error) -> bool {
-    *error.esource() == ErrorSource::Downstream
-        && matches!(
-            error.etype(),
-            ErrorType::ConnectionClosed
-                | ErrorType::ConnectError
-                | ErrorType::ReadError
-                | ErrorType::WriteError
-                | ErrorType::WriteTimedout
-                | ErrorType::ReadTimedout
-                | ErrorType::H2Error
-        )
-}
-
-/// What the caller hears of a failure at the upstream.
-fn failure(error: &pingora::Error, provider: String) -> Error {
-    match (error.esource(), error.etype()) {
-        (_, ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::TLSHandshakeTimedout) => {
-            Error::UpstreamTimeout { provider }
-        }
-        (
-            _,
-            ErrorType::ConnectError
-            | ErrorType::ConnectRefused
-            | ErrorType::ConnectNoRoute
-            | ErrorType::ConnectProxyFailure
-            | ErrorType::TLSHandshakeFailure
-            | ErrorType::InvalidCert
-            | ErrorType::BindError
-            | ErrorType::SocketError,
-        ) => Error::UpstreamUnreachable { provider },
-        (ErrorSource::Upstream, _) => Error::UpstreamBroken { provider },
-        _ => Error::Internal,
     }
 }

@@ -60,6 +60,15 @@ pub fn check_origin(header: &RequestHeader, config: &Config) -> Result<(), Error
     if !config.answers_for(host) {
         return Err(Error::ForbiddenHost);
     }
+    check_site(header, config)
+}
+
+/// Requests of other web sites are refused.
+///
+/// # Errors
+/// [`Error::CrossSite`].
+pub fn check_site(header: &RequestHeader, config: &Config) -> Result<(), Error> {
+    let headers = &header.headers;
     let foreign_site = headers.get("sec-fetch-site").is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
     let own = |origin: &HeaderValue| {
         origin.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, name)| config.answers_for(name)))

@@ -3,12 +3,14 @@
 mod body;
 mod costs;
 mod downstream;
+mod failure;
 mod gateway;
 mod head;
 pub mod mock_app;
 mod peer;
 mod respond;
 pub mod server;
+mod socket;
 mod state;
 
 pub use gateway::Gateway;

@@ -4,7 +4,7 @@ use super::body::Budget;
 use super::peer::Peer;
 use crate::access_log::Log;
 use crate::config::Config;
-use crate::exchange::{Ending, Exchange};
+use crate::exchange::{Closed, Ending, Exchange};
 use crate::ledger::{Ledger, Rendered};
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
@@ -53,13 +53,19 @@ impl State {
 
     /// Ends an attempt: the ledger first, then what is derived from the entry.
     pub(super) fn close(&self, exchange: &mut Exchange, ending: &Ending) {
-        let Some(closed) = exchange.close(ending, now_ms()) else { return };
+        if let Some(closed) = exchange.close(ending, now_ms()) {
+            self.closed(&closed, exchange.config());
+        }
+    }
+
+    /// Writes down what has ended.
+    pub(super) fn closed(&self, closed: &Closed, config: &Config) {
         let id = &closed.entry.id;
         if let Some(used) = closed.usage_news() {
             self.append(id, used);
         }
         self.ledger.append_later(id, &closed.records.close);
-        self.metrics.attempt(&closed.entry, exchange.config());
+        self.metrics.attempt(&closed.entry, config);
         self.access_log.line(|buffer| closed.write_line(buffer));
     }
 }

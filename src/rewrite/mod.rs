@@ -2,7 +2,7 @@
 //! everything else keeps its order, spelling and blanks, since providers cache prompts by their bytes.
 
 pub mod cache;
-mod spans;
+pub mod spans;
 
 use crate::config::Upstream;
 use crate::json::Want::{self, Fields, Take};

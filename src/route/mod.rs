@@ -4,6 +4,7 @@
 //! error. The path fixes the dialect where it can, else the body does.
 
 mod facts;
+mod format;
 mod path;
 
 pub use facts::{Facts, Spanned};
@@ -12,6 +13,7 @@ use crate::config::{Config, Credentials, PathStyle, Upstream};
 use crate::dialect::{Dialect, Endpoint};
 use crate::error::Error;
 use crate::provider;
+use format::{guess, native};
 use http::{HeaderMap, Method};
 
 /// Chooses the provider by name.
@@ -200,6 +202,44 @@ pub fn route(head: &Head<'_>, destination: Destination, facts: &Facts, config: &
     })
 }
 
+/// The route of a WebSocket, whose first message comes after the handshake: by header, mount, fallback, or the first
+/// upstream that takes one.
+///
+/// # Errors
+/// That no upstream takes one here.
+pub fn socket(head: &Head<'_>, config: &Config) -> Result<Route, Error> {
+    path::check(head.path)?;
+    let (mount, rest) = path::mount(head.path, config)?;
+    if Endpoint::from_path(rest) != Some(Endpoint::Responses) {
+        return Err(Error::NotFound { path: head.path.to_owned() });
+    }
+    let named = head.headers.get(PROVIDER_HEADER).map(|value| value.to_str().unwrap_or_default().trim().to_ascii_lowercase());
+    let fixed = named.map(|name| configured(&name, config)).transpose()?.or(mount);
+    let takes = |at: &usize| config.upstreams.get(*at).is_some_and(|upstream| upstream.socket);
+    let first = || config.upstreams.iter().position(|upstream| upstream.socket);
+    let at = fixed.or(config.fallback.filter(takes)).or_else(first).ok_or(Error::NoSocket { provider: String::new() })?;
+    let upstream = config.upstreams.get(at).ok_or(Error::Internal)?;
+    let path = upstream.path(Endpoint::Responses, "", &PathStyle::Usual).filter(|_| upstream.socket);
+    Ok(Route {
+        upstream: at,
+        target: Target::Endpoint(Endpoint::Responses),
+        dialect: Dialect::Responses,
+        path: path.ok_or_else(|| Error::NoSocket { provider: upstream.name.clone() })?,
+        query: None,
+        model_place: ModelPlace::Body,
+        model_requested: String::new(),
+        model: String::new(),
+    })
+}
+
+/// A model as an upstream that was chosen calls it.
+pub fn model_at(requested: &str, at: usize, config: &Config) -> String {
+    match config.aliases.get(requested) {
+        Some((other, model)) if *other == at => model.clone(),
+        _ => without_own_prefix(requested, at, config).to_owned(),
+    }
+}
+
 /// What the upstream's query must say: a stream of events, where nobody asked for an array; Azure's version.
 fn query(endpoint: Endpoint, guessed: bool, style: &PathStyle, head: &Head<'_>, upstream: &Upstream) -> Option<(&'static str, String)> {
     let says = |name: &str| head.query.is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some(name)));
@@ -209,21 +249,6 @@ fn query(endpoint: Endpoint, guessed: bool, style: &PathStyle, head: &Head<'_>, 
     let default = (*style == PathStyle::Deployment).then(|| provider::AZURE_API_VERSION.to_owned());
     let version = upstream.api_version.clone().or(default).filter(|_| !says("api-version"));
     version.map(|version| ("api-version", version))
-}
-
-/// The upstream whose own kind of path it is: the one named by it, else the first that has the endpoint and serves
-/// the model, else the first that has it. Paths that many providers share decide nothing.
-fn native(endpoint: Endpoint, named: Option<&Named>, config: &Config) -> Option<usize> {
-    let own = named.and_then(|named| named.provider);
-    let shared = !matches!(endpoint.dialect(), Dialect::Generate | Dialect::Converse | Dialect::Invoke | Dialect::Cohere)
-        && endpoint != Endpoint::CohereEmbed;
-    if shared && own.is_none() {
-        return None;
-    }
-    let has = |upstream: &&Upstream| own.is_none_or(|own| upstream.provider.id == own) && upstream.endpoints.contains(&endpoint);
-    let model = named.map_or("", |named| named.model.as_str());
-    let serving = config.upstreams.iter().position(|upstream| has(&upstream) && upstream.serves(model));
-    serving.or_else(|| config.upstreams.iter().position(|upstream| has(&upstream)))
 }
 
 /// The upstream, and the model as it is called there.
@@ -329,33 +354,6 @@ fn by_catalog(model: &str, config: &Config) -> Option<usize> {
         return None;
     }
     config.upstreams.iter().position(|upstream| config.prices.model(&upstream.catalog, model).is_some())
-}
-
-/// The endpoint of a body sent to no path in particular.
-fn guess(facts: &Facts, upstream: &Upstream) -> Result<Endpoint, Error> {
-    let streams = facts.stream.as_ref().is_some_and(|stream| stream.value);
-    let own = upstream.endpoints.first();
-    if facts.contents {
-        return Ok(if streams { Endpoint::StreamGenerateContent } else { Endpoint::GenerateContent });
-    }
-    if facts.messages && own == Some(&Endpoint::Converse) {
-        return Ok(if streams { Endpoint::ConverseStream } else { Endpoint::Converse });
-    }
-    if facts.messages && own == Some(&Endpoint::CohereChat) {
-        return Ok(Endpoint::CohereChat);
-    }
-    let messages_first = upstream.endpoints.first() == Some(&Endpoint::Messages) || facts.system;
-    if facts.messages && messages_first && upstream.endpoints.contains(&Endpoint::Messages) {
-        Ok(Endpoint::Messages)
-    } else if facts.messages {
-        Ok(Endpoint::ChatCompletions)
-    } else if facts.input {
-        Ok(Endpoint::Responses)
-    } else if facts.prompt {
-        Ok(Endpoint::Completions)
-    } else {
-        Err(Error::UnknownFormat)
-    }
 }
 
 #[cfg(test)]

@@ -4,3 +4,4 @@
 pub mod array;
 pub mod event_stream;
 pub mod sse;
+pub mod websocket;

@@ -71,10 +71,10 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM HUP
 
-read -r port mock_port < <("$python" - <<'PYTHON'
+read -r port mock_port socket_port < <("$python" - <<'PYTHON'
 import socket
 
-sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
 print(*[each.getsockname()[1] for each in sockets])
 PYTHON
 )
@@ -86,6 +86,7 @@ data: $run/data
 environment_providers: false
 providers:
   azure: {base_url: "http://127.0.0.1:$mock_port/openai/v1", api_key: none, prices: mock}
+  socketed: {kind: openai, base_url: "http://127.0.0.1:$socket_port/v1", api_key: upstream-key, prices: mock}
   signed:
     kind: bedrock
     base_url: "http://127.0.0.1:$mock_port/openai/v1"
@@ -103,6 +104,7 @@ gateway=$!
 "$python" "$tests/wait.py" "$gateway" "$port" "$mock_port"
 
 export TOLLGATE_URL=http://127.0.0.1:$port TOLLGATE_LEDGER=$run/data/ledger TOLLGATE_ACCESS_LOG=$run/access.jsonl
+export TOLLGATE_SOCKET_PORT=$socket_port
 export TOLLGATE_PRICES=$root/conf/prices/mock.yaml
 failed=0
 "$python" -m pytest -q -p no:cacheprovider --rootdir "$tests" "$tests" || failed=1

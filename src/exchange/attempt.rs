@@ -1,0 +1,71 @@
+//! One upstream try: what has come of its answer so far, and how it ended.
+
+use super::conceal::Conceal;
+use super::{Ending, UnixMs};
+use crate::ledger::{Close, Open, Outcome, Rendered, Used};
+use crate::meter::{Fault, Meter};
+use bytes::Bytes;
+
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) id: String,
+    pub(super) open: (Open, Rendered),
+    pub(super) status: u16,
+    pub(super) first_byte_ms: Option<UnixMs>,
+    pub(super) bytes_out: u64,
+    pub(super) meter: Option<Box<Meter>>,
+    pub(super) conceal: Option<Conceal>,
+    pub(super) used: Option<(Used, Rendered)>,
+    /// How many readings of usage the record reflects.
+    pub(super) settled: u32,
+    /// The upstream said that its body ends.
+    pub(super) body_ended: bool,
+}
+
+impl Attempt {
+    pub(super) fn forward(&mut self, chunk: Bytes, end: bool) -> Bytes {
+        let Some(meter) = self.meter.as_mut().filter(|meter| !meter.found().faults.has(Fault::Encoded)) else {
+            return chunk;
+        };
+        let Some(conceal) = &mut self.conceal else {
+            meter.push(&chunk, |_| {});
+            return chunk;
+        };
+        let out = conceal.push(meter, chunk);
+        if !end {
+            return out;
+        }
+        let rest = conceal.finish(meter.is_at_usage_only());
+        if rest.is_empty() { out } else { [out, rest].concat().into() }
+    }
+
+    pub(super) fn close(&self, ending: &Ending, now: UnixMs, endpoint: bool) -> Close {
+        let found = self.meter.as_ref().map(|meter| meter.found());
+        let faults = found.map(|found| found.faults).unwrap_or_default();
+        let carried = found.and_then(|found| found.error.clone());
+        let cut_off = faults.has(Fault::CutOff) && endpoint;
+        let outcome = match ending {
+            // Clients close at the last event, or once a document is complete: nothing was left for them to read.
+            Ending::ClientClosed if !found.is_some_and(|found| found.ended) => Outcome::ClientClosed,
+            _ if self.status >= 400 || carried.is_some() => Outcome::UpstreamError,
+            Ending::Failed(_) if self.first_byte_ms.is_none() => Outcome::UpstreamError,
+            Ending::Failed(_) => Outcome::Truncated,
+            Ending::Complete if cut_off && self.status < 300 => Outcome::Truncated,
+            Ending::Complete | Ending::ClientClosed => Outcome::Ok,
+        };
+        let error = match ending {
+            Ending::Failed(error) => Some(error.code().to_owned()),
+            _ => carried,
+        };
+        Close {
+            end_ms: now,
+            first_byte_ms: self.first_byte_ms,
+            status: self.status,
+            outcome,
+            error,
+            faults: faults.iter().map(|fault| fault.name().to_owned()).collect(),
+            bytes_out: self.bytes_out,
+            metered: self.used.is_some(),
+        }
+    }
+}

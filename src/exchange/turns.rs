@@ -1,0 +1,250 @@
+//! The Responses API over a WebSocket: a connection of many turns, each an attempt with an entry of its own. What the
+//! caller says is held message by message, since `response.create` may need another model; what the provider says
+//! passes, and is read on the way. <https://platform.openai.com/docs/guides/websocket-mode>
+
+use super::{Ending, Exchange, UnixMs};
+use crate::error::Error;
+use crate::json::Want::{self, Fields, Take};
+use crate::json::{Splices, text};
+use crate::meter::Meter;
+use crate::rewrite::spans::members;
+use crate::stream::websocket::{Frames, Head, Piece, frame, mask};
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+
+/// Turns asked for while one is under way; more are left to the provider to refuse.
+pub const WAITING_MAX: usize = 16;
+const TEXT: u8 = 1;
+const CLOSE: u8 = 8;
+/// <https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1>
+const PROTOCOL_ERROR: u16 = 1002;
+const TOO_BIG: u16 = 1009;
+
+/// Both directions of a connection.
+#[derive(Debug, Default)]
+pub struct Turns {
+    up: Frames,
+    down: Frames,
+    /// Frames of the caller's message so far, as they came, and its text.
+    raw: BytesMut,
+    plain: Vec<u8>,
+    text: bool,
+    key: [u8; 4],
+    frame: Head,
+    /// Frames of control being passed on.
+    control: BytesMut,
+    down_frame: Head,
+    down_text: bool,
+    /// Models of turns that wait for the one under way.
+    waiting: VecDeque<(String, String)>,
+    /// The caller broke the bounds; nothing more of it goes up.
+    closed: bool,
+    /// Who said first that it closes.
+    leaver: Option<Side>,
+}
+
+/// An end of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Caller,
+    Provider,
+}
+
+/// A turn that the caller asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub requested: String,
+    pub model: String,
+}
+
+impl Turns {
+    /// How a turn under way ended with the connection.
+    pub fn ending(&self, provider: String) -> Ending {
+        match self.leaver {
+            Some(Side::Provider) => Ending::Failed(Error::UpstreamBroken { provider }),
+            Some(Side::Caller) | None => Ending::ClientClosed,
+        }
+    }
+
+    /// Takes bytes of the caller and returns what goes up, with the turns that begin with it. A message past `max`
+    /// bytes, or what is no frame, becomes a close: the provider's answer to it tells the caller.
+    pub fn up(&mut self, chunk: &[u8], max: u64, rename: impl Fn(&str) -> String) -> (Bytes, Vec<Asked>) {
+        let (mut out, mut asked) = (BytesMut::new(), vec![]);
+        let mut frames = std::mem::take(&mut self.up);
+        frames.push(chunk, |piece| {
+            if self.closed {
+                return;
+            }
+            match piece {
+                Piece::Head { head, raw } => {
+                    self.frame = head;
+                    if head.opcode == CLOSE {
+                        self.leaver.get_or_insert(Side::Caller);
+                    }
+                    if head.is_control() {
+                        self.control.extend_from_slice(raw);
+                        return;
+                    }
+                    if head.opcode != 0 {
+                        (self.text, self.key) = (head.opcode == TEXT, head.mask.unwrap_or_default());
+                    }
+                    self.raw.extend_from_slice(raw);
+                }
+                Piece::Part { raw, .. } if self.frame.is_control() => self.control.extend_from_slice(raw),
+                Piece::Part { raw, at } => self.keep(raw, at),
+                Piece::End if self.frame.is_control() => out.extend(self.control.split()),
+                Piece::End if self.frame.fin => asked.extend(self.message(&rename, &mut out)),
+                Piece::End => {}
+                Piece::Broken => self.close(PROTOCOL_ERROR, &mut out),
+            }
+            if self.raw.len() as u64 > max {
+                self.close(TOO_BIG, &mut out);
+            }
+        });
+        self.up = frames;
+        (out.freeze(), asked)
+    }
+
+    fn keep(&mut self, raw: &[u8], at: u64) {
+        self.raw.extend_from_slice(raw);
+        if !self.text {
+            return;
+        }
+        let start = self.plain.len();
+        self.plain.extend_from_slice(raw);
+        if let (Some(plain), Some(key)) = (self.plain.get_mut(start..), self.frame.mask) {
+            mask(plain, key, at);
+        }
+    }
+
+    /// Sends a whole message on: as it came, unless its model has another name there.
+    fn message(&mut self, rename: &impl Fn(&str) -> String, out: &mut BytesMut) -> Option<Asked> {
+        static ROOT: Want<usize> = Fields(&[("type", Take(0)), ("model", Take(1))]);
+        let (raw, plain) = (self.raw.split(), std::mem::take(&mut self.plain));
+        let [kind, model] = members(&plain, 0..plain.len(), &ROOT);
+        let is_create =
+            self.text && kind.and_then(|kind| plain.get(kind)).and_then(text::decode).is_some_and(|kind| kind == "response.create");
+        if !is_create {
+            out.extend(raw);
+            return None;
+        }
+        let requested = model.clone().and_then(|span| plain.get(span)).and_then(text::decode).unwrap_or_default().into_owned();
+        let renamed = rename(&requested);
+        match model.filter(|_| renamed != requested) {
+            Some(span) => {
+                let mut splices = Splices::default();
+                splices.replace(span, text::encode(&renamed));
+                out.extend(frame(TEXT, self.key, &splices.apply(&Bytes::from(plain))));
+            }
+            None => out.extend(raw),
+        }
+        Some(Asked { requested, model: renamed })
+    }
+
+    fn close(&mut self, code: u16, out: &mut BytesMut) {
+        self.closed = true;
+        self.leaver.get_or_insert(Side::Caller);
+        (self.raw, self.plain) = (BytesMut::new(), vec![]);
+        out.extend(frame(CLOSE, self.key, &code.to_be_bytes()));
+    }
+
+    /// Reads bytes of the provider; `on_event` hears of the end of each message that the meter has read.
+    fn down(&mut self, chunk: &[u8], mut on: impl FnMut(Option<&[u8]>)) {
+        let mut frames = std::mem::take(&mut self.down);
+        frames.push(chunk, |piece| match piece {
+            Piece::Head { head, .. } => {
+                if head.opcode == CLOSE {
+                    self.leaver.get_or_insert(Side::Provider);
+                }
+                if !head.is_control() && head.opcode != 0 {
+                    self.down_text = head.opcode == TEXT;
+                }
+                self.down_frame = head;
+            }
+            Piece::Part { raw, at } if self.down_text && !self.down_frame.is_control() => match self.down_frame.mask {
+                // Servers must not mask; one that does is understood all the same.
+                Some(key) => {
+                    let mut plain = raw.to_vec();
+                    mask(&mut plain, key, at);
+                    on(Some(&plain));
+                }
+                None => on(Some(raw)),
+            },
+            Piece::End if self.down_text && self.down_frame.fin && !self.down_frame.is_control() => on(None),
+            _ => {}
+        });
+        self.down = frames;
+    }
+}
+
+/// What happened on the way down, in order: to be written before the bytes leave.
+#[derive(Debug)]
+pub enum News {
+    /// A turn began: its entry's id and record.
+    Open(String, crate::ledger::Rendered),
+    /// Usage, and the turn's end.
+    Closed(Box<super::Closed>),
+}
+
+impl Exchange {
+    /// Begins the turns that were asked for, one at a time. The records must be appended before the request goes up.
+    pub fn ask(&mut self, turns: &mut Turns, asked: Vec<Asked>, now: UnixMs) -> Vec<News> {
+        let mut news = vec![];
+        for Asked { requested, model } in asked {
+            if !self.is_open() {
+                news.push(self.begin(requested, model, now));
+            } else if turns.waiting.len() < WAITING_MAX {
+                turns.waiting.push_back((requested, model));
+            }
+        }
+        news
+    }
+
+    fn begin(&mut self, requested: String, model: String, now: UnixMs) -> News {
+        (self.route.model_requested, self.route.model, self.stream) = (requested, model, true);
+        let (id, open) = self.attempt(now);
+        let news = News::Open(id.to_owned(), open.clone());
+        let grammar = self.route.dialect.grammar();
+        if let Some(attempt) = &mut self.attempt {
+            attempt.status = 200;
+            attempt.meter = Some(Box::new(Meter::of_messages(grammar)));
+        }
+        news
+    }
+
+    /// Reads what the provider says; what happened must be written before the bytes leave.
+    pub fn hear(&mut self, turns: &mut Turns, chunk: &[u8], now: UnixMs) -> Vec<News> {
+        let mut news = vec![];
+        let mut waiting = std::mem::take(&mut turns.waiting);
+        turns.down(chunk, |part| {
+            let Some(attempt) = &mut self.attempt else { return };
+            let Some(meter) = &mut attempt.meter else { return };
+            match part {
+                Some(part) => {
+                    attempt.first_byte_ms.get_or_insert(now);
+                    attempt.bytes_out += part.len() as u64;
+                    meter.message_part(part);
+                }
+                None => {
+                    meter.message_end();
+                    let (ended, refused) = (meter.found().ended, meter.found().error.is_some());
+                    if refused && !ended && waiting.pop_back().is_some() {
+                        // A turn asked for too early was refused; the one under way goes on.
+                        meter.forget_error();
+                    } else if ended || refused {
+                        news.extend(self.close(&Ending::Complete, now).map(|closed| News::Closed(Box::new(closed))));
+                        if let Some((requested, model)) = waiting.pop_front() {
+                            news.push(self.begin(requested, model, now));
+                        }
+                    }
+                }
+            }
+        });
+        turns.waiting = waiting;
+        news
+    }
+}
+
+#[cfg(test)]
+#[path = "turns_tests.rs"]
+mod tests;

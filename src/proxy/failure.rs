@@ -1,0 +1,41 @@
+//! What Pingora's errors mean: who left, and what the caller is told.
+
+use crate::error::Error;
+use pingora::{ErrorSource, ErrorType};
+
+/// True if the caller went away, or does not take what is sent to it.
+pub fn client_left(error: &pingora::Error) -> bool {
+    *error.esource() == ErrorSource::Downstream
+        && matches!(
+            error.etype(),
+            ErrorType::ConnectionClosed
+                | ErrorType::ConnectError
+                | ErrorType::ReadError
+                | ErrorType::WriteError
+                | ErrorType::WriteTimedout
+                | ErrorType::ReadTimedout
+                | ErrorType::H2Error
+        )
+}
+
+/// What the caller hears of a failure at the upstream.
+pub fn failure(error: &pingora::Error, provider: String) -> Error {
+    match (error.esource(), error.etype()) {
+        (_, ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::TLSHandshakeTimedout) => {
+            Error::UpstreamTimeout { provider }
+        }
+        (
+            _,
+            ErrorType::ConnectError
+            | ErrorType::ConnectRefused
+            | ErrorType::ConnectNoRoute
+            | ErrorType::ConnectProxyFailure
+            | ErrorType::TLSHandshakeFailure
+            | ErrorType::InvalidCert
+            | ErrorType::BindError
+            | ErrorType::SocketError,
+        ) => Error::UpstreamUnreachable { provider },
+        (ErrorSource::Upstream, _) => Error::UpstreamBroken { provider },
+        _ => Error::Internal,
+    }
+}

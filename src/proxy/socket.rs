@@ -1,0 +1,101 @@
+//! WebSockets: the handshake, and the bytes of both directions once it is done.
+
+use super::gateway::{Ctx, Gateway};
+use super::head;
+use super::state::now_ms;
+use crate::error::Error;
+use crate::exchange::Exchange;
+use crate::exchange::turns::News;
+use crate::route::Head;
+use bytes::Bytes;
+use http::{HeaderName, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{ErrorType, Result};
+use pingora_proxy::Session;
+use std::sync::Arc;
+
+/// Compressed frames could not be read: no extension is agreed on.
+const EXTENSIONS: HeaderName = HeaderName::from_static("sec-websocket-extensions");
+
+/// True if a request wants to become a WebSocket.
+pub fn is_wanted(request: &RequestHeader) -> bool {
+    let upgrades = request.headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    upgrades && request.method == http::Method::GET && request.version == http::Version::HTTP_11
+}
+
+impl Gateway {
+    /// Plans a connection. Pages of other sites are refused whoever may come: a browser would lend them its address.
+    pub(super) fn plan_socket(&self, session: &mut Session, ctx: &mut Ctx) -> Result<(), Error> {
+        let config = self.0.config.load_full();
+        let request = session.req_header();
+        if !config.anonymous {
+            head::check_origin(request, &config)?;
+        }
+        head::check_site(request, &config)?;
+        let head = Head { method: &request.method, path: request.uri.path(), query: request.uri.query(), headers: &request.headers };
+        let exchange = Exchange::plan_socket(&head, config, ctx.request_id.clone())?;
+        // Callers may think between turns.
+        let (idle, write) = (exchange.config().timeouts.upstream_read, exchange.config().timeouts.downstream_write);
+        session.downstream_session.set_read_timeout(Some(idle));
+        session.downstream_session.set_write_timeout(Some(write));
+        ctx.exchange = Some(Box::new(exchange));
+        ctx.turns = Some(Box::default());
+        Ok(())
+    }
+}
+
+pub(super) fn upstream_request(request: &mut RequestHeader) {
+    request.remove_header(&EXTENSIONS);
+}
+
+/// The head of a 101.
+pub(super) fn response(response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    response.remove_header(&EXTENSIONS);
+    response.remove_header(&header::SET_COOKIE);
+    response.insert_header(head::REQUEST_ID, ctx.request_id.as_str())?;
+    match ctx.caller_id.take() {
+        Some(id) => response.insert_header(head::CALLER_REQUEST_ID, id),
+        None => Ok(()),
+    }
+}
+
+/// What the caller says.
+pub(super) fn up(ctx: &mut Ctx, body: &mut Option<Bytes>) -> Result<()> {
+    let state = Arc::clone(&ctx.state);
+    let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body.take()) else { return Ok(()) };
+    let (out, asked) = turns.up(&chunk, exchange.config().bounds.body_bytes_max, |model| exchange.rename(model));
+    let news = exchange.ask(turns, asked, now_ms());
+    for news in &news {
+        if !write(&state, news, exchange) {
+            // What cannot be billed is not asked for.
+            ctx.refused = Some(Error::Unbillable);
+            return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
+        }
+    }
+    *body = Some(out);
+    Ok(())
+}
+
+/// What the provider says.
+pub(super) fn down(ctx: &mut Ctx, body: &Option<Bytes>) {
+    let state = Arc::clone(&ctx.state);
+    let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body) else { return };
+    for news in exchange.hear(turns, chunk, now_ms()) {
+        write(&state, &news, exchange);
+    }
+}
+
+fn write(state: &super::state::State, news: &News, exchange: &Exchange) -> bool {
+    match news {
+        News::Open(id, record) => state.append(id, record),
+        News::Closed(closed) => {
+            state.closed(closed, exchange.config());
+            true
+        }
+    }
+}
+
+/// True if the bytes are of a WebSocket whose handshake is done.
+pub(super) fn is_open(session: &Session, ctx: &Ctx) -> bool {
+    ctx.turns.is_some() && session.was_upgraded()
+}

@@ -1,0 +1,48 @@
+//! Formats: the endpoint that a body is meant for, and the upstream that a path belongs to.
+
+use super::{Facts, Named};
+use crate::config::{Config, Upstream};
+use crate::dialect::{Dialect, Endpoint};
+use crate::error::Error;
+
+/// The upstream whose own kind of path it is: the one named by it, else the first that has the endpoint and serves
+/// the model, else the first that has it. Paths that many providers share decide nothing.
+pub fn native(endpoint: Endpoint, named: Option<&Named>, config: &Config) -> Option<usize> {
+    let own = named.and_then(|named| named.provider);
+    let shared = !matches!(endpoint.dialect(), Dialect::Generate | Dialect::Converse | Dialect::Invoke | Dialect::Cohere)
+        && endpoint != Endpoint::CohereEmbed;
+    if shared && own.is_none() {
+        return None;
+    }
+    let has = |upstream: &&Upstream| own.is_none_or(|own| upstream.provider.id == own) && upstream.endpoints.contains(&endpoint);
+    let model = named.map_or("", |named| named.model.as_str());
+    let serving = config.upstreams.iter().position(|upstream| has(&upstream) && upstream.serves(model));
+    serving.or_else(|| config.upstreams.iter().position(|upstream| has(&upstream)))
+}
+
+/// The endpoint of a body sent to no path in particular.
+pub fn guess(facts: &Facts, upstream: &Upstream) -> Result<Endpoint, Error> {
+    let streams = facts.stream.as_ref().is_some_and(|stream| stream.value);
+    let own = upstream.endpoints.first();
+    if facts.contents {
+        return Ok(if streams { Endpoint::StreamGenerateContent } else { Endpoint::GenerateContent });
+    }
+    if facts.messages && own == Some(&Endpoint::Converse) {
+        return Ok(if streams { Endpoint::ConverseStream } else { Endpoint::Converse });
+    }
+    if facts.messages && own == Some(&Endpoint::CohereChat) {
+        return Ok(Endpoint::CohereChat);
+    }
+    let messages_first = upstream.endpoints.first() == Some(&Endpoint::Messages) || facts.system;
+    if facts.messages && messages_first && upstream.endpoints.contains(&Endpoint::Messages) {
+        Ok(Endpoint::Messages)
+    } else if facts.messages {
+        Ok(Endpoint::ChatCompletions)
+    } else if facts.input {
+        Ok(Endpoint::Responses)
+    } else if facts.prompt {
+        Ok(Endpoint::Completions)
+    } else {
+        Err(Error::UnknownFormat)
+    }
+}

@@ -1,0 +1,158 @@
+"""The Responses API over a WebSocket, between an independent client and an independent server."""
+
+import json
+import os
+import threading
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+from websockets.sync.server import serve
+
+USED = {"input": 90, "cache_read": 10, "output": 6, "reasoning": 1}
+USAGE = {
+    "input_tokens": 100,
+    "input_tokens_details": {"cached_tokens": 10},
+    "output_tokens": 7,
+    "output_tokens_details": {"reasoning_tokens": 1},
+    "total_tokens": 107,
+}
+
+
+def response(serial, status, **more):
+    return {"type": f"response.{status}", "response": {"id": f"resp_{serial}", "model": "mock-small", "status": status, **more}}
+
+
+class Provider:
+    """Answers each `response.create`; remembers what it got."""
+
+    def __init__(self):
+        self.heads, self.messages = [], []
+
+    def handle(self, socket):
+        self.heads.append(socket.request.headers)
+        for text in socket:
+            self.messages.append(text)
+            if not isinstance(text, str) or "response.create" not in text:
+                continue
+            message = json.loads(text)
+            serial, status = len(self.messages), message.get("metadata", {}).get("end", "completed")
+            socket.send(json.dumps(response(serial, "created", usage=None)))
+            delta = json.dumps({"type": "response.output_text.delta", "delta": "ü" * 40_000})
+            socket.send(delta[i : i + 999] for i in range(0, len(delta), 999))
+            if status == "close":
+                return
+            if status != "hang":
+                socket.send(json.dumps(response(serial, status, usage=USAGE)))
+
+
+@pytest.fixture
+def provider():
+    provider = Provider()
+    with serve(provider.handle, "127.0.0.1", int(os.environ["TOLLGATE_SOCKET_PORT"]), max_size=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield provider
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def socket(gateway, provider):
+    url = gateway.replace("http", "ws") + "/v1/responses"
+    headers = {"x-provider": "socketed", "authorization": "Bearer callers", "x-request-id": "mine"}
+    with connect(url, additional_headers=headers, max_size=None, proxy=None) as socket:
+        yield socket
+
+
+def ask(socket, end="completed", model="socketed/mock-small"):
+    socket.send(json.dumps({"type": "response.create", "model": model, "input": "Hé", "metadata": {"end": end}}))
+
+
+def until(socket, *kinds):
+    while True:
+        event = json.loads(socket.recv(timeout=10))
+        if event["type"] in kinds:
+            return event
+
+
+def entries_of(bill, socket, count):
+    request_id = socket.response.headers["x-gateway-request-id"]
+
+    def closed():
+        entries = sorted(bill.entries(request_id), key=lambda entry: entry["open"]["attempt"])
+        return entries if len(entries) == count and all("close" in entry for entry in entries) else None
+
+    return bill.poll("the entries of the connection", closed)
+
+
+def test_turns(socket, provider, bill):
+    for end in ["completed", "incomplete", "completed"]:
+        ask(socket, end)
+        assert until(socket, f"response.{end}")["response"]["usage"] == USAGE
+    [head] = provider.heads
+    assert (head["authorization"], head["x-request-id"], "sec-websocket-extensions" in head) == ("Bearer upstream-key", "mine", False)
+    assert [json.loads(message)["model"] for message in provider.messages] == ["mock-small"] * 3
+    entries = entries_of(bill, socket, 3)
+    assert [entry["open"]["attempt"] for entry in entries] == [1, 2, 3]
+    for entry in entries:
+        assert (entry["usage"]["source"], entry["close"]["outcome"]) == ("reported", "ok")
+        assert entry["usage"]["lines"][0]["usage"] == USED
+        assert entry["usage"]["total"] == bill.charge(USED)
+        assert (entry["open"]["model_requested"], entry["open"]["model"]) == ("socketed/mock-small", "mock-small")
+
+
+def test_what_is_no_turn_passes_as_it_is(socket, provider):
+    messages = ['{"type": "response.cancel"}', "no JSON", b"\x00\x01", "x" * 70_000]
+    for message in messages:
+        socket.send(message)
+    # In fragments, as they were sent.
+    socket.send(["frag", "men", "ted"])
+    assert socket.ping().wait(5)
+    ask(socket)
+    until(socket, "response.completed")
+    assert provider.messages[:-1] == [*messages, "fragmented"]
+
+
+def test_large_messages_both_ways(socket, provider, bill):
+    socket.send(json.dumps({"type": "response.create", "model": "socketed/mock-small", "input": "x" * 900_000}))
+    until(socket, "response.completed")
+    assert len(json.loads(provider.messages[0])["input"]) == 900_000
+    entries_of(bill, socket, 1)
+
+
+def test_a_message_past_the_bound_closes_with_its_code(socket):
+    with pytest.raises(ConnectionClosed) as caught:
+        socket.send("x" * (1 << 20) + "x")
+        socket.recv(timeout=10)
+    assert caught.value.rcvd.code == 1009
+
+
+def test_a_caller_that_leaves_within_a_turn(socket, bill):
+    ask(socket, "hang")
+    until(socket, "response.output_text.delta")
+    socket.close()
+    [entry] = entries_of(bill, socket, 1)
+    assert (entry["close"]["outcome"], entry["usage"]["source"]) == ("client_closed", "none")
+
+
+def test_a_provider_that_leaves_within_a_turn(socket, bill):
+    ask(socket, "close")
+    with pytest.raises(ConnectionClosed):
+        until(socket, "response.completed")
+    [entry] = entries_of(bill, socket, 1)
+    assert entry["close"]["outcome"] == "truncated"
+
+
+def test_handshakes_are_refused_in_openais_words(gateway, bill):
+    url = gateway.replace("http", "ws")
+    for path, headers, status, code in [
+        ("/v1/responses", {"x-provider": "azure"}, 400, "websocket_not_supported"),
+        ("/v1/responses", {"origin": "https://evil.example"}, 403, "cross_site_request"),
+        ("/v1/chat/completions", {}, 404, "not_found"),
+    ]:
+        origin = headers.pop("origin", None)
+        with pytest.raises(InvalidStatus) as caught:
+            connect(url + path, additional_headers=headers, origin=origin, proxy=None)
+        answer = caught.value.response
+        assert (answer.status_code, json.loads(answer.body)["error"]["code"]) == (status, code)
