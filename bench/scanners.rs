@@ -1,10 +1,13 @@
 //! The scanners in bytes per second: `cargo bench --bench scanners`.
 
+use aws_smithy_eventstream::frame::write_message_to;
+use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use tollgate::dialect::Dialect;
 use tollgate::meter::{Framing, Meter};
 use tollgate::route::Facts;
+use tollgate::stream::event_stream::{EventStream, Piece};
 use tollgate::stream::sse::Sse;
 
 /// Events of about so many bytes that cannot carry usage, after a first one that names the model.
@@ -16,6 +19,20 @@ fn stream(event_bytes: usize) -> Vec<u8> {
     };
     let pad = "x".repeat(event_bytes.saturating_sub(event("").len()));
     std::iter::repeat_n(event(&pad), (1 << 20) / event_bytes).collect::<String>().into_bytes()
+}
+
+/// Event-stream messages of a payload of so many bytes, as AWS's crate writes them.
+fn messages(payload_bytes: usize) -> Vec<u8> {
+    let payload = format!("{{\"delta\":{{\"text\":\"{}\"}}}}", "x".repeat(payload_bytes - 21));
+    let text = |text: &str| HeaderValue::String(text.to_owned().into());
+    let message = Message::new(payload.into_bytes())
+        .add_header(Header::new(":event-type", text("contentBlockDelta")))
+        .add_header(Header::new(":message-type", text("event")));
+    let mut out = vec![];
+    for _ in 0..(1 << 20) / payload_bytes {
+        let _ = write_message_to(&message, &mut out);
+    }
+    out
 }
 
 fn scanners(criterion: &mut Criterion) {
@@ -56,6 +73,25 @@ fn scanners(criterion: &mut Criterion) {
             });
         });
     }
+    group.finish();
+    let mut group = criterion.benchmark_group("event_stream");
+    let body = messages(4096);
+    group.throughput(Throughput::Bytes(body.len() as u64));
+    group.bench_function("messages_4096", |bench| {
+        bench.iter(|| {
+            let (mut stream, mut intact) = (EventStream::default(), 0);
+            let count = |piece: Piece<'_>| intact += usize::from(piece == Piece::End { intact: true });
+            stream.push(black_box(&body), count);
+            intact
+        });
+    });
+    group.bench_function("converse_4096", |bench| {
+        bench.iter(|| {
+            let mut meter = Meter::new(Dialect::Converse.grammar(), Framing::EventStream(EventStream::default()));
+            black_box(&body).chunks(16 * 1024).for_each(|chunk| meter.push(chunk, |_| {}));
+            meter.found().usages
+        });
+    });
     group.finish();
     let request =
         format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}],\"stream\":true}}", "word ".repeat(200_000));

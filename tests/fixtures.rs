@@ -97,7 +97,8 @@ fn metered(fixture: &Fixture, meter: &Meter, catalog: &Catalog) -> Value {
     let convention = fixture.provider.convention(fixture.dialect);
     // 2026-11-25
     let at = Moment { unix_s: 1_795_564_800 };
-    let (used, mut faults) = settle(meter.found(), &Terms { upstream: &upstream, catalog, convention, model: "", opening_only: false, at });
+    let (used, mut faults) =
+        settle(meter.found(), &Terms { upstream: &upstream, catalog, convention, model: "", opening_only: false, asked_first: false, at });
     meter.found().faults.iter().for_each(|fault| faults.add(fault));
     let empty = Usage::default();
     let main = used.lines.first().map_or(&empty, |line| &line.usage);

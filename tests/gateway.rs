@@ -417,6 +417,36 @@ fn blanks_that_keep_a_connection_alive_are_not_held() {
 }
 
 #[test]
+fn a_stream_is_not_held_whatever_it_calls_itself() {
+    let first = answer("Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n", b"3\r\n[{}\r\n");
+    let upstream = Upstream::start(move |_| vec![Act::Write(first.clone()), Act::Wait, Act::Write(b"1\r\n]\r\n0\r\n\r\n".to_vec())]);
+    let gateway = Gateway::start(&format!("providers: {{g: {{kind: googleai, base_url: \"http://{}\", api_key: k}}}}", upstream.address));
+    let mut client = gateway.connect();
+    client.head("/g/v1beta/models/x:streamGenerateContent", &[], Some(2));
+    client.write(b"{}");
+    assert_eq!(client.read(12), b"HTTP/1.1 200");
+    upstream.go();
+    gateway.closed_entries(1);
+}
+
+#[test]
+fn early_hints_do_not_take_the_cost() {
+    let hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+    let upstream = Upstream::fixed([&hints[..], &whole()].concat());
+    let gateway = Gateway::before(&upstream, "");
+    let mut client = gateway.connect();
+    client.head(CHAT, &[], Some(ASK.len()));
+    client.write(ASK.as_bytes());
+    let (mut head, mut all) = (vec![], String::new());
+    while !all.ends_with('}') {
+        head.extend(client.read(1));
+        all = String::from_utf8_lossy(&head).into_owned();
+    }
+    let (before, after) = all.split_once("HTTP/1.1 200").unwrap();
+    assert!(!before.contains("x-gateway-cost") && after.to_ascii_lowercase().contains("x-gateway-cost: 0.00003"), "{all}");
+}
+
+#[test]
 fn a_stream_tells_its_cost_in_a_comment_to_who_asks() {
     let stream = [event("a").as_str(), FINISH, USAGE, "data: [DONE]\n\n"].concat();
     let bytes = answer("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", &chunked(stream.as_bytes(), 50));

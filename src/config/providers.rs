@@ -106,12 +106,11 @@ impl Reader<'_> {
         let mut missing = vec![];
         for place in upstream.provider.places {
             let given = self.text(map, place.name);
-            let fit = |value: &str| !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte));
-            if let Some((line, value)) = given.as_ref().filter(|(_, value)| !fit(value)) {
+            if let Some((line, value)) = given.as_ref().filter(|(_, value)| !is_place(value)) {
                 self.problems.add(*line, format!("`{value}` cannot be a {}", place.name));
             }
             let value = given.map(|(_, value)| value).or_else(|| place.variables.iter().find_map(|name| (self.variables)(name)));
-            match value.filter(|value| fit(value)) {
+            match value.map(|value| value.trim().to_owned()).filter(|value| is_place(value)) {
                 Some(value) => upstream.set_place(place.name, value),
                 None => missing.push(format!("`{}`", place.name)),
             }
@@ -238,8 +237,8 @@ impl Reader<'_> {
             let (key, aws) = (self.key_from_environment(provider), self.aws_from_environment(provider));
             let mut upstream = Upstream { key, aws, ..Upstream::of(provider, provider.id) };
             let found = provider.places.iter().all(|place| {
-                let value = place.variables.iter().find_map(|name| (self.variables)(name)).filter(|value| !value.is_empty());
-                value.into_iter().map(|value| upstream.set_place(place.name, value)).count() > 0
+                let value = place.variables.iter().find_map(|name| (self.variables)(name)).map(|value| value.trim().to_owned());
+                value.filter(|value| is_place(value)).into_iter().map(|value| upstream.set_place(place.name, value)).count() > 0
             });
             if found && (upstream.key.is_some() || upstream.aws.is_some()) {
                 if provider.id == "azure" {
@@ -253,6 +252,11 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// True for what can be a part of a host or path.
+fn is_place(value: &str) -> bool {
+    !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
 }
 
 fn credentials(text: &str) -> Option<Credentials> {

@@ -154,13 +154,16 @@ impl Upstream {
         let (model, name) = (utf8_percent_encode(model, SEGMENT), endpoint.name());
         match endpoint.dialect() {
             Dialect::Generate => {
-                let version = if let PathStyle::Version(version) = style { version } else { self.provider.version };
+                let known = |version: &&&str| matches!(style, PathStyle::Version(asked) if asked == **version);
+                let versions = self.provider.versions;
+                let version = versions.iter().find(known).or(versions.first())?;
                 let resource = &self.resource;
                 return Some(format!("{root}/{version}{resource}/models/{model}{name}"));
             }
             Dialect::Converse | Dialect::Invoke => return Some(format!("{root}/model/{model}{name}")),
             _ if matches!(endpoint, Endpoint::CohereChat | Endpoint::CohereEmbed) => return Some(format!("{root}{name}")),
-            _ if *style == PathStyle::Deployment || self.api_version.is_some() => {
+            Dialect::Responses if *style == PathStyle::Deployment => return Some(format!("{root}/openai{name}")),
+            _ if *style == PathStyle::Deployment => {
                 let deployment = self.deployment.as_deref().map(|name| utf8_percent_encode(name, SEGMENT)).unwrap_or(model);
                 return Some(format!("{root}/openai/deployments/{deployment}{name}"));
             }
@@ -185,7 +188,9 @@ impl Upstream {
             Auth::Bearer | Auth::Aws | Auth::None => AUTHORIZATION,
         };
         let names = [own, AUTHORIZATION].into_iter().filter(|_| self.credentials == Credentials::Caller);
-        names.into_iter().find_map(|name| headers.get(&name).map(|value| (name, value)))
+        // A signature holds for the request it was made for, and that is not the one that goes up.
+        let fit = |value: &HeaderValue| self.auth(dialect) != Auth::Aws || value.as_bytes().starts_with(b"Bearer ");
+        names.into_iter().find_map(|name| headers.get(&name).filter(|value| fit(value)).map(|value| (name, value)))
     }
 
     /// True if a model of this name is served here by its looks.

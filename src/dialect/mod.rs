@@ -90,7 +90,11 @@ impl Endpoint {
     pub fn model_in(self, path: &str) -> Option<&str> {
         let before = path.strip_suffix('/').unwrap_or(path).strip_suffix(self.name())?;
         let model = match self.dialect() {
-            Dialect::Generate => before.rsplit('/').next(),
+            Dialect::Generate => {
+                let (collection, model) = before.rsplit_once("/models/")?;
+                let publisher = collection.split_once("/publishers/").map(|(_, publisher)| publisher);
+                Some(model).filter(|_| publisher.is_none_or(|publisher| publisher == "google"))
+            }
             Dialect::Converse | Dialect::Invoke => before.rsplit_once("/model/").map(|(_, model)| model),
             _ => before.rsplit_once("/deployments/").map(|(_, deployment)| deployment),
         };

@@ -170,9 +170,17 @@ fn the_end_of_a_message_is_seen_however_it_is_cut() {
 
 #[test]
 fn keys_in_the_query_stay_here() {
-    for (query, want) in [("key=k", ""), ("beta=true&key=k&a=b", "beta=true&a=b"), ("monkey=1&api-key=k", "monkey=1"), ("", "")] {
-        assert_eq!(without_keys(query), want);
+    for (query, want) in [
+        ("key=k", ""),
+        ("beta=true&key=k&a=b", "beta=true&a=b"),
+        ("monkey=1&api-key=k", "monkey=1"),
+        ("", ""),
+        ("%6Bey=k&Key=k&oauth_token=t&X-Amz-Security-Token=t&alt=sse", "alt=sse"),
+        ("fields=candidates&%24fields=x&alt=sse", "alt=sse"),
+    ] {
+        assert_eq!(without_keys(Dialect::Generate, query), want);
     }
+    assert_eq!(without_keys(Dialect::Chat, "fields=a"), "fields=a");
 }
 
 #[test]
@@ -191,4 +199,54 @@ fn cache_reads_may_stand_in_a_header_alone() {
     assert_eq!(used(""), [Some(3), Some(7)]);
     // What the body says is right.
     assert_eq!(used(r#","prompt_tokens_details":{"cached_tokens":4}"#), [Some(6), Some(4)]);
+}
+
+#[test]
+fn cache_reads_in_a_header_count_in_streams_before_the_end_leaves() {
+    let mut exchange = exchange("/v1/chat/completions", r#"{"model":"mock-small","stream":true,"stream_options":{"include_usage":true}}"#);
+    exchange.attempt(1);
+    let mut headers = content_type("text/event-stream");
+    headers.insert("fireworks-cached-prompt-tokens", "7".parse().unwrap());
+    exchange.respond(200, &headers);
+    let last = "data: {\"id\":\"c\",\"model\":\"mock-small\",\"choices\":[{\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":1}}\n\n";
+    for part in [last, "data: [DONE]\n\n"] {
+        exchange.push(Bytes::from_static(part.as_bytes()), false, 2);
+        exchange.news(2);
+    }
+    let used = exchange.close(&Ending::Complete, 3).unwrap().entry.used.unwrap();
+    assert_eq!([Dimension::Input, Dimension::CacheRead].map(|dimension| used.lines[0].usage.of(dimension)), [Some(3), Some(7)]);
+}
+
+#[test]
+fn a_placeholder_is_not_billed_whoever_wraps_it() {
+    let mut exchange = exchange("/model/mock-small/invoke-with-response-stream", "{}");
+    exchange.attempt(1);
+    exchange.respond(200, &content_type("text/event-stream"));
+    let start = "data: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"model\":\"mock-small\",\"usage\":{\"input_tokens\":100,\"output_tokens\":7}}}\n\n";
+    exchange.push(Bytes::from_static(start.as_bytes()), false, 2);
+    let ending = Ending::Failed(Error::UpstreamBroken { provider: "mock".to_owned() });
+    let used = exchange.close(&ending, 3).unwrap().entry.used.unwrap();
+    assert_eq!([Dimension::Input, Dimension::Output].map(|dimension| used.lines[0].usage.of(dimension)), [Some(100), None]);
+}
+
+#[test]
+fn a_bedrock_id_tells_the_price_and_the_answer_the_model() {
+    let variables = |name: &str| match name {
+        "AWS_REGION" => Some("us-east-1".to_owned()),
+        "AWS_BEARER_TOKEN_BEDROCK" => Some("k".to_owned()),
+        _ => None,
+    };
+    let config = Arc::new(load(&Source::Embedded, &variables).unwrap());
+    let path = "/model/global.anthropic.claude-haiku-4-5-20251001-v1:0/invoke";
+    let headers = HeaderMap::new();
+    let head = Head { method: &Method::POST, path, query: None, headers: &headers };
+    let destination = route::destination(&head, &config).unwrap();
+    let mut exchange = Exchange::plan(&head, destination, &Bytes::from_static(b"{}"), config, "r".to_owned()).unwrap();
+    exchange.attempt(1);
+    exchange.respond(200, &content_type("application/json"));
+    let body = br#"{"model":"claude-haiku-4-5-20251001","type":"message","usage":{"input_tokens":100,"output_tokens":50}}"#;
+    exchange.push(Bytes::from_static(body), true, 2);
+    let used = exchange.close(&Ending::Complete, 3).unwrap().entry.used.unwrap();
+    // A dollar per million in and five out; the same model within a region costs a tenth more.
+    assert_eq!((used.lines[0].model.as_str(), used.total.0), ("claude-haiku-4-5-20251001", 350_000_000));
 }

@@ -8,8 +8,8 @@ use crate::usage::{Field, Reported};
 use http::{HeaderMap, header};
 
 /// What the upstream's query says: the caller's, and what the route demands.
-pub(super) fn query(callers: Option<&str>, demanded: Option<&(&'static str, String)>) -> Option<String> {
-    let mut query = callers.map(without_keys).unwrap_or_default();
+pub(super) fn query(dialect: Dialect, callers: Option<&str>, demanded: Option<&(&'static str, String)>) -> Option<String> {
+    let mut query = callers.map(|query| without_keys(dialect, query)).unwrap_or_default();
     if let Some((name, value)) = demanded {
         let value = percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
         query = format!("{query}{}{name}={value}", if query.is_empty() { "" } else { "&" });
@@ -17,10 +17,17 @@ pub(super) fn query(callers: Option<&str>, demanded: Option<&(&'static str, Stri
     Some(query).filter(|query| !query.is_empty())
 }
 
-/// A query without the parameters in which callers carry keys: they are the gateway's business, or nobody's.
-pub(super) fn without_keys(query: &str) -> String {
-    let is_key = |pair: &&str| !matches!(pair.split('=').next(), Some("key" | "api-key" | "api_key" | "access_token"));
-    query.split('&').filter(is_key).collect::<Vec<_>>().join("&")
+/// A query without the parameters in which callers carry keys: they are the gateway's business, or nobody's. Google
+/// leaves out of an answer what `fields` does not name, and usage must not be left out.
+pub(super) fn without_keys(dialect: Dialect, query: &str) -> String {
+    let stays = |pair: &&str| {
+        let name =
+            percent_encoding::percent_decode_str(pair.split('=').next().unwrap_or_default()).decode_utf8_lossy().to_ascii_lowercase();
+        let is_key = matches!(name.as_str(), "key" | "api-key" | "api_key" | "access_token" | "oauth_token" | "subscription-key");
+        let hides_usage = dialect == Dialect::Generate && matches!(name.as_str(), "fields" | "$fields");
+        !is_key && !hides_usage && !name.starts_with("x-amz-")
+    };
+    query.split('&').filter(stays).collect::<Vec<_>>().join("&")
 }
 
 /// What the headers announce. The first byte decides all the same: labels are sometimes wrong.
@@ -37,7 +44,8 @@ pub(super) fn framing(headers: &HeaderMap) -> Framing {
 /// True if the headers announce one JSON document.
 pub(super) fn is_document(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.contains("json") && !kind.contains("stream")
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json") || essence.ends_with("+json")
 }
 
 /// Usage in the headers of an answer.

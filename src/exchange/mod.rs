@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::ledger::{Entry, Open, Rendered, write_entry};
 use crate::meter::{Fault, Framing, Meter};
 use crate::price::Moment;
-use crate::rewrite::cache::{Asked, Headers};
+use crate::rewrite::cache::{Asked, Header, Headers};
 use crate::rewrite::{Rewritten, rewrite};
 use crate::route::{self, Destination, Facts, Head, Route, Target};
 use attempt::Attempt;
@@ -97,7 +97,7 @@ impl Exchange {
         let credential = upstream.callers_credential(route.dialect, head.headers).map(|(_, value)| short_hash(value.as_bytes()));
         Ok(Self {
             request_id,
-            query: query(head.query, route.query.as_ref()),
+            query: query(route.dialect, head.query, route.query.as_ref()),
             bytes_in: 0,
             stream: false,
             usage_asked: false,
@@ -182,7 +182,7 @@ impl Exchange {
     pub fn may_tell_cost(&self, headers: &HeaderMap) -> Option<bool> {
         let attempt = self.attempt.as_ref().filter(|attempt| self.billed && attempt.status < 300)?;
         let metered = attempt.meter.as_ref().is_some_and(|meter| !meter.found().faults.has(Fault::Encoded));
-        metered.then(|| !is_document(headers))
+        metered.then(|| self.stream || !is_document(headers))
     }
 
     /// What the answer costs, once its usage is final.
@@ -219,7 +219,7 @@ impl Exchange {
     }
 
     /// Headers that go up besides the caller's.
-    pub fn headers(&self) -> &[(&'static str, String)] {
+    pub fn headers(&self) -> &[Header] {
         &self.headers
     }
 
@@ -289,7 +289,8 @@ impl Exchange {
             catalog: &self.config.prices,
             convention: upstream.provider.convention(self.route.dialect),
             model: upstream.deployments.get(&self.route.model).unwrap_or(&self.route.model),
-            opening_only: self.route.dialect == Dialect::Messages && !found.finished && found.usages == 1,
+            opening_only: found.opening && !found.finished,
+            asked_first: self.route.dialect == Dialect::Invoke,
             at: Moment { unix_s: i64::try_from(now / 1000).unwrap_or(i64::MAX) },
         };
         let (used, faults) = settle::settle(found, &terms);

@@ -14,6 +14,8 @@ pub struct Terms<'a> {
     pub convention: Convention,
     /// The model that was asked for, in case the answer names none that has a price.
     pub model: &'a str,
+    /// Prices go by what was asked for (Bedrock's ids tell the reach of a model, the names in its answers do not).
+    pub asked_first: bool,
     /// Only the opening numbers of a stream came (Anthropic): its output count is a placeholder.
     pub opening_only: bool,
     pub at: Moment,
@@ -81,10 +83,11 @@ fn line(found: &Found, reported: &Reported, model: &str, main: bool, terms: &Ter
 
 /// By the model that served; by the one that was asked for if the catalog does not know the former by its name.
 fn charge_for(usage: &Usage, found: &Found, model: &str, main: bool, terms: &Terms<'_>) -> crate::price::Charge {
-    let query = Query { provider: &terms.upstream.catalog, model, tier: &found.tier, region: &found.region, at: terms.at };
-    let served = charge(terms.catalog, &query, usage, u64::from(main));
-    if served.unknown_model && main && model != terms.model {
-        return charge(terms.catalog, &Query { model: terms.model, ..query }, usage, 1);
+    let (first, second) = if terms.asked_first && main && !terms.model.is_empty() { (terms.model, model) } else { (model, terms.model) };
+    let query = Query { provider: &terms.upstream.catalog, model: first, tier: &found.tier, region: &found.region, at: terms.at };
+    let charged = charge(terms.catalog, &query, usage, u64::from(main));
+    if charged.unknown_model && main && second != first {
+        return charge(terms.catalog, &Query { model: second, ..query }, usage, 1);
     }
-    served
+    charged
 }

@@ -168,7 +168,10 @@ impl Visit<Slot> for Event {
         match slot {
             Slot::Output => self.end_output(),
             Slot::Set(field) | Slot::Add(field) if !self.passed_over => {
-                let count = std::str::from_utf8(&self.number).ok().and_then(|text| text.parse::<u64>().ok());
+                // A fraction of zero is tolerated, as in usage objects.
+                let text = std::str::from_utf8(&self.number).unwrap_or_default();
+                let whole = text.split_once('.').filter(|(_, part)| !part.is_empty() && part.bytes().all(|digit| digit == b'0'));
+                let count = whole.map_or(text, |(whole, _)| whole).parse::<u64>().ok();
                 let before = if slot == Slot::Add(field) { self.counts.of(field).unwrap_or(0) } else { 0 };
                 match count {
                     Some(count) => self.counts.set(field, before.saturating_add(count)),

@@ -43,6 +43,8 @@ pub struct Found {
     pub finished: bool,
     /// Nothing that matters can follow: the last event of the response, or the end of its document, was seen.
     pub ended: bool,
+    /// The last usage read was the opening of a message (Anthropic): its output count is a placeholder.
+    pub opening: bool,
     /// Usage stated by someone other than the model (headers, invocation metrics), for want of better.
     pub fallback: Reported,
     pub faults: Faults,
@@ -59,6 +61,9 @@ impl Found {
     pub(super) fn saw_done(&mut self, done: bool) {
         self.ended |= done;
         self.finished |= done;
+        if done {
+            self.fall_back();
+        }
     }
 
     pub(super) fn take_tier(&mut self, event: &Event) {
@@ -104,6 +109,7 @@ impl Found {
             && let Some(read) = self.fallback.of(Field::CacheRead)
         {
             self.reported.set(Field::CacheRead, read);
+            self.usages += 1;
         }
     }
 
@@ -135,6 +141,7 @@ impl Found {
             self.reported.merge(&reported);
         }
         self.usages += 1;
+        self.opening = event.kind_is("message_start");
         self.read_rounds(usage, grammar);
         if let Some(tier) = usage.get("service_tier").and_then(|tier| tier.into_string()) {
             self.tier = tier.to_owned();

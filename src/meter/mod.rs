@@ -126,10 +126,7 @@ impl Meter {
         array.push(rest, |piece| match piece {
             array::Piece::Part(part) => self.part(part),
             array::Piece::End => drop(self.end_event()),
-            array::Piece::Close => {
-                self.found.saw_done(true);
-                self.found.fall_back();
-            }
+            array::Piece::Close => self.found.saw_done(true),
         });
         self.framing = Framing::Array(array);
     }
@@ -179,7 +176,6 @@ impl Meter {
         if self.scanner.is_done() {
             self.commit();
             self.found.saw_done(true);
-            self.found.fall_back();
         }
     }
 

@@ -110,8 +110,8 @@ pub struct Provider {
     pub endpoints: &'static [Endpoint],
     /// What stands between version and model in paths of generateContent.
     pub resource: &'static str,
-    /// The version in paths of generateContent, unless the caller names one.
-    pub version: &'static str,
+    /// Versions in paths of generateContent, the usual one first.
+    pub versions: &'static [&'static str],
     pub auth: Auth,
     /// A dialect that wants the key in another way.
     pub native_auth: Option<(Dialect, Auth)>,
@@ -143,7 +143,7 @@ pub const CHAT_COMPATIBLE: Provider = Provider {
     paths: &[],
     endpoints: &[Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Embeddings],
     resource: "",
-    version: "v1beta",
+    versions: &["v1beta", "v1", "v1alpha"],
     auth: Auth::Bearer,
     native_auth: None,
     headers: &[],

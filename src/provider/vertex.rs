@@ -12,7 +12,7 @@ pub const VERTEX: Provider = Provider {
         Place { name: "location", variables: &["GOOGLE_CLOUD_LOCATION"] },
         Place { name: "project", variables: &["GOOGLE_CLOUD_PROJECT"] },
     ],
-    version: "v1",
+    versions: &["v1", "v1beta1"],
     endpoints: &[
         Endpoint::GenerateContent,
         Endpoint::StreamGenerateContent,

@@ -67,7 +67,11 @@ fn hold(costs: &Costs, cost: Option<Cost>, unsent: &mut Unsent, tasks: Vec<HttpT
     }
     costs.tell(Telling::Not);
     let mut tasks = std::mem::take(&mut unsent.tasks);
-    if let (true, Some(cost), Some(HttpTask::Header(head, _))) = (ended && unsent.bytes <= HELD_BYTES_MAX, cost, tasks.first_mut()) {
+    let head = tasks.iter_mut().find_map(|task| match task {
+        HttpTask::Header(head, _) if !head.status.is_informational() => Some(head),
+        _ => None,
+    });
+    if let (true, Some(cost), Some(head)) = (ended && unsent.bytes <= HELD_BYTES_MAX, cost, head) {
         add(head, &cost);
     }
     tasks

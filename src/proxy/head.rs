@@ -5,6 +5,7 @@ use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::provider::Auth;
 use crate::provider::auth::{Unsigned, sign_v4};
+use crate::rewrite::cache::Header;
 use http::{HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -27,6 +28,7 @@ const NEVER_UP: &[&str] = &[
     "api-key",
     "x-goog-api-key",
     "x-amz-date",
+    "x-goog-fieldmask",
     "x-amz-security-token",
     "x-amz-content-sha256",
     "proxy-authorization",
@@ -88,7 +90,7 @@ pub struct Outgoing<'a> {
     pub path: &'a str,
     pub body: &'a [u8],
     /// Beside the caller's.
-    pub headers: &'a [(&'static str, String)],
+    pub headers: &'a [Header],
     pub request_id: &'a str,
     pub config: &'a Config,
 }
@@ -112,8 +114,8 @@ pub fn upstream_request(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> 
             request.insert_header(*name, *value)?;
         }
     }
-    for (name, value) in headers {
-        request.insert_header(*name, value.as_str())?;
+    for header in headers.iter().filter(|header| header.always || !request.headers.contains_key(header.name)).collect::<Vec<_>>() {
+        request.insert_header(header.name, header.value.as_str())?;
     }
     for (name, value) in &config.headers.request_add {
         request.insert_header(name.clone(), value.as_str())?;

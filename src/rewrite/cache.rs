@@ -36,8 +36,16 @@ impl Asked {
     }
 }
 
-/// Headers that go up with the request.
-pub type Headers = Vec<(&'static str, String)>;
+/// A header that goes up with the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub name: &'static str,
+    pub value: String,
+    /// Also in place of the caller's own: whom a prompt belongs to is not the caller's to say.
+    pub always: bool,
+}
+
+pub type Headers = Vec<Header>;
 
 /// Adds what the provider needs to find the prompt again.
 pub fn mark(body: &[u8], dialect: Dialect, by: CacheBy, cache: &PromptCache, asked: &Asked, splices: &mut Splices) -> Headers {
@@ -49,8 +57,8 @@ pub fn mark(body: &[u8], dialect: Dialect, by: CacheBy, cache: &PromptCache, ask
         (CacheBy::Point, Dialect::Converse) => point(body, cache, splices),
         (CacheBy::Key, Dialect::Chat | Dialect::Responses) => insert_key(body, dialect, cache, asked, splices),
         (CacheBy::Headers { key, org }, Dialect::Chat | Dialect::Responses) => {
-            let key = cache_key(body, dialect, cache, asked).map(|value| (key, value));
-            let org = org.zip(org_of(cache, asked));
+            let key = cache_key(body, dialect, cache, asked).map(|value| Header { name: key, value, always: false });
+            let org = org.zip(org_of(cache, asked)).map(|(name, value)| Header { name, value, always: cache.org.is_some() });
             return key.into_iter().chain(org).collect();
         }
         _ => {}

@@ -84,7 +84,8 @@ fn others_get_it_in_headers() {
     let asked = Asked { key: Some("k".to_owned()), org: Some("team".to_owned()), ..Asked::default() };
     let body = r#"{"messages":[]}"#;
     let (out, headers) = marked(body, Dialect::Chat, by, &cache, &asked);
-    let want = [("x-session-affinity", "acme/team:k".to_owned()), ("x-prompt-cache-isolation-key", "acme/team".to_owned())];
+    let headers: Vec<_> = headers.iter().map(|header| (header.name, header.value.as_str(), header.always)).collect();
+    let want = [("x-session-affinity", "acme/team:k", false), ("x-prompt-cache-isolation-key", "acme/team", true)];
     assert_eq!((out.as_str(), headers.as_slice()), (body, &want[..]));
 }
 

@@ -92,7 +92,7 @@ pub enum Destination {
 /// Whatever makes the body not worth reading.
 pub fn destination(head: &Head<'_>, config: &Config) -> Result<Destination, Error> {
     path::check(head.path)?;
-    let (mount, rest) = path::mount(head.path, config)?;
+    let (mount, rest) = path::mount(head.path, head.query, config)?;
     // What the operator let through is not taken for an endpoint whose name it happens to end in.
     let passed = mount.map(|mount| pass(head, config, mount, rest));
     if let Some(Ok(passed)) = &passed
@@ -103,6 +103,10 @@ pub fn destination(head: &Head<'_>, config: &Config) -> Result<Destination, Erro
     let endpoint = Endpoint::from_path(rest);
     if endpoint.is_some() || (rest == "/" || rest.is_empty()) && head.method == Method::POST {
         let named = endpoint.and_then(|endpoint| path::named(endpoint, rest));
+        // Tuned models and those of others have paths of their own, which nobody here serves.
+        if named.is_none() && endpoint.is_some_and(|endpoint| in_path(endpoint.dialect())) {
+            return Err(Error::NotFound { path: head.path.to_owned() });
+        }
         return if head.method == Method::POST {
             Ok(Destination::Endpoint { mount, endpoint, named })
         } else {
@@ -172,14 +176,14 @@ pub fn route(head: &Head<'_>, destination: Destination, facts: &Facts, config: &
         None => guess(facts, upstream)?,
     };
     let dialect = endpoint.dialect();
-    let in_path = matches!(dialect, Dialect::Generate | Dialect::Converse | Dialect::Invoke);
+    let in_path = in_path(dialect);
     if in_path && model.is_empty() {
         return Err(Error::MissingModel);
     }
     if matches!(model, "." | "..") {
         return Err(Error::BadPath);
     }
-    let style = named.as_ref().map_or(&PathStyle::Usual, |named| &named.style);
+    let style = &style(named.as_ref(), head, upstream);
     let path = upstream.path(endpoint, model, style).ok_or_else(|| Error::NoEndpoint {
         provider: upstream.name.clone(),
         path: endpoint.name(),
@@ -194,7 +198,7 @@ pub fn route(head: &Head<'_>, destination: Destination, facts: &Facts, config: &
         model_place: match (in_path, guessed) {
             (true, true) => ModelPlace::PathOnly,
             (true, false) => ModelPlace::Path,
-            (false, _) if *style == PathStyle::Deployment || upstream.api_version.is_some() => ModelPlace::Path,
+            (false, _) if *style == PathStyle::Deployment && dialect != Dialect::Responses => ModelPlace::Path,
             (false, _) => ModelPlace::Body,
         },
         model_requested: requested.to_owned(),
@@ -209,7 +213,7 @@ pub fn route(head: &Head<'_>, destination: Destination, facts: &Facts, config: &
 /// That no upstream takes one here.
 pub fn socket(head: &Head<'_>, config: &Config) -> Result<Route, Error> {
     path::check(head.path)?;
-    let (mount, rest) = path::mount(head.path, config)?;
+    let (mount, rest) = path::mount(head.path, head.query, config)?;
     if Endpoint::from_path(rest) != Some(Endpoint::Responses) {
         return Err(Error::NotFound { path: head.path.to_owned() });
     }
@@ -240,15 +244,31 @@ pub fn model_at(requested: &str, at: usize, config: &Config) -> String {
     }
 }
 
+/// True if the model stands in the path.
+fn in_path(dialect: Dialect) -> bool {
+    matches!(dialect, Dialect::Generate | Dialect::Converse | Dialect::Invoke)
+}
+
+/// How the upstream's path says what is wanted. Azure's dated versions have deployments in their paths; the version-less
+/// API has not, and takes no date.
+fn style(named: Option<&Named>, head: &Head<'_>, upstream: &Upstream) -> PathStyle {
+    let style = named.map_or(PathStyle::Usual, |named| named.style.clone());
+    if upstream.provider.id != "azure" {
+        return if style == PathStyle::Deployment { PathStyle::Usual } else { style };
+    }
+    let versions = head.query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.strip_prefix("api-version="));
+    let dated = upstream.api_version.is_some() || versions.into_iter().any(|version| !matches!(version, "preview" | "latest" | "v1"));
+    if dated { PathStyle::Deployment } else { style }
+}
+
 /// What the upstream's query must say: a stream of events, where nobody asked for an array; Azure's version.
 fn query(endpoint: Endpoint, guessed: bool, style: &PathStyle, head: &Head<'_>, upstream: &Upstream) -> Option<(&'static str, String)> {
-    let says = |name: &str| head.query.is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some(name)));
     if endpoint == Endpoint::StreamGenerateContent && guessed {
         return Some(("alt", "sse".to_owned()));
     }
-    let default = (*style == PathStyle::Deployment).then(|| provider::AZURE_API_VERSION.to_owned());
-    let version = upstream.api_version.clone().or(default).filter(|_| !says("api-version"));
-    version.map(|version| ("api-version", version))
+    let missing = *style == PathStyle::Deployment && !path::has_parameter(head.query, "api-version");
+    let version = || upstream.api_version.clone().unwrap_or_else(|| provider::AZURE_API_VERSION.to_owned());
+    missing.then(|| ("api-version", version()))
 }
 
 /// The upstream, and the model as it is called there.

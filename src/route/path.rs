@@ -28,10 +28,12 @@ pub fn check(path: &str) -> Result<(), Error> {
 
 /// The upstream mounted at the first segment, and the path below it (with its slash). A known provider that is not
 /// configured is told apart from a path that means nothing.
-pub fn mount<'a>(path: &'a str, config: &Config) -> Result<(Option<usize>, &'a str), Error> {
+pub fn mount<'a>(path: &'a str, query: Option<&str>, config: &Config) -> Result<(Option<usize>, &'a str), Error> {
     // Azure's own paths start with the name of another provider.
-    if path.starts_with("/openai/deployments/") {
-        return Ok((None, path));
+    if path.starts_with("/openai/deployments/") || (path.starts_with("/openai/") && has_parameter(query, "api-version")) {
+        let azure = config.upstreams.iter().position(|upstream| upstream.provider.id == "azure");
+        let at = azure.ok_or_else(|| provider::find("azure").map_or(Error::Internal, off))?;
+        return Ok((Some(at), path));
     }
     let inner = path.strip_prefix('/').unwrap_or(path);
     let (first, rest) = match inner.find('/') {
@@ -56,9 +58,14 @@ pub fn named(endpoint: Endpoint, path: &str) -> Option<Named> {
             (style, path.contains("/publishers/").then_some("vertex"))
         }
         Dialect::Converse | Dialect::Invoke => (PathStyle::Usual, None),
-        _ => (PathStyle::Deployment, Some("azure")),
+        _ => (PathStyle::Deployment, None),
     };
     Some(Named { model, style, provider })
+}
+
+/// True if a query has a parameter of this name.
+pub fn has_parameter(query: Option<&str>, name: &str) -> bool {
+    query.is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some(name)))
 }
 
 /// A path below a mount, relative to the upstream's base path: clients put their own idea of it in front.

@@ -30,10 +30,12 @@ const OWN: &str = "providers: {own: {base_url: 'http://h:1/v1', models: ['llama-
 fn go(config: &Config, path: &str, headers: &[(&str, &str)], body: &str) -> Result<String, Error> {
     let headers: HeaderMap =
         headers.iter().map(|(name, value)| (http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap())).collect();
-    let head = Head { method: &Method::POST, path, query: None, headers: &headers };
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let head = Head { method: &Method::POST, path, query, headers: &headers };
     let destination = destination(&head, config)?;
     let route = route(&head, destination, &Facts::read(body.as_bytes())?, config)?;
-    Ok(format!("{} {} {}", config.upstreams[route.upstream].name, route.path, route.model))
+    let query = route.query.map(|(name, value)| format!("?{name}={value}")).unwrap_or_default();
+    Ok(format!("{} {}{query} {}", config.upstreams[route.upstream].name, route.path, route.model))
 }
 
 #[test]
@@ -111,10 +113,38 @@ fn paths_that_name_a_model_lead_to_whom_they_belong() {
             "{}",
             "bedrock /model/arn%3Aaws%3Abedrock%3Ar%3A1%3Ainference-profile%2Fx/converse-stream arn:aws:bedrock:r:1:inference-profile/x",
         ),
-        ("/openai/deployments/my-gpt/chat/completions", "{}", "azure /openai/deployments/my-gpt/chat/completions my-gpt"),
+        (
+            "/openai/deployments/my-gpt/chat/completions",
+            "{}",
+            "azure /openai/deployments/my-gpt/chat/completions?api-version=2024-02-15-preview my-gpt",
+        ),
+        ("/openai/deployments/my-gpt/embeddings?api-version=2024-10-21", "{}", "azure /openai/deployments/my-gpt/embeddings my-gpt"),
+        // Azure's SDK asks for these without a deployment in the path.
+        ("/openai/responses?api-version=2025-03-01-preview", r#"{"model":"my-gpt"}"#, "azure /openai/responses my-gpt"),
+        ("/azure/openai/v1/responses?api-version=preview", r#"{"model":"my-gpt"}"#, "azure /openai/v1/responses my-gpt"),
+        (
+            "/azure/chat/completions?api-version=2024-10-21",
+            r#"{"model":"my-gpt"}"#,
+            "azure /openai/deployments/my-gpt/chat/completions my-gpt",
+        ),
+        // A version that a provider has not is not asked of it.
+        (
+            "/vertex/v1beta/models/gemini-x:generateContent",
+            "{}",
+            "vertex /v1/projects/p/locations/global/publishers/google/models/gemini-x:generateContent gemini-x",
+        ),
+        (
+            "/",
+            r#"{"model":"arn:aws:bedrock:us-east-1:1:inference-profile/us.x","messages":[]}"#,
+            "bedrock /model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fus.x/converse arn:aws:bedrock:us-east-1:1:inference-profile/us.x",
+        ),
         ("/azure/openai/v1/responses", r#"{"model":"my-gpt"}"#, "azure /openai/v1/responses my-gpt"),
         ("/", r#"{"model":"gemini-x","contents":[]}"#, "googleai /v1beta/models/gemini-x:generateContent gemini-x"),
-        ("/", r#"{"model":"gemini-x","contents":[],"stream":true}"#, "googleai /v1beta/models/gemini-x:streamGenerateContent gemini-x"),
+        (
+            "/",
+            r#"{"model":"gemini-x","contents":[],"stream":true}"#,
+            "googleai /v1beta/models/gemini-x:streamGenerateContent?alt=sse gemini-x",
+        ),
         (
             "/",
             r#"{"model":"vertex/gemini-x","contents":[]}"#,
@@ -145,6 +175,10 @@ fn says_why_there_is_no_route() {
         (&all, "/v1/messages", &[], r#"{"model":"gpt-5"}"#, "endpoint_not_supported"),
         (&all, "/", &[], r#"{"model":"gpt-5","contents":[]}"#, "endpoint_not_supported"),
         (&all, "/", &[], r#"{"model":"gpt-5"}"#, "unknown_format"),
+        (&all, "/v1beta/tunedModels/abc:generateContent", &[], "{}", "not_found"),
+        (&all, "/v1/projects/p/locations/l/endpoints/1:generateContent", &[], "{}", "not_found"),
+        (&all, "/v1/projects/p/locations/l/publishers/meta/models/x:generateContent", &[], "{}", "not_found"),
+        (&bare, "/openai/deployments/x/chat/completions", &[], "{}", "provider_not_configured"),
         (&all, "/bedrock/model/%2E/converse", &[], "{}", "invalid_path"),
         (&all, "/bedrock", &[], r#"{"messages":[]}"#, "missing_model"),
         (&all, "/", &[], r#"{"model":"bedrock/..","messages":[]}"#, "invalid_path"),
