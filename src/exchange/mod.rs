@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::ledger::{Entry, Open, Rendered, write_entry};
 use crate::meter::{Fault, Framing, Meter};
 use crate::price::Moment;
-use crate::rewrite::cache::{Asked, Header, Headers};
+use crate::rewrite::cache::{Header, Headers};
 use crate::rewrite::{Rewritten, rewrite};
 use crate::route::{self, Destination, Facts, Head, Route, Target};
 use attempt::Attempt;
@@ -68,7 +68,7 @@ impl Exchange {
         let facts = if matches!(destination, Destination::Pass { .. }) { Facts::default() } else { Facts::read(body)? };
         let route = route::route(head, destination, &facts, &config)?;
         let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
-        let rewritten = rewrite(body, &facts, &route, upstream, &Asked::read(head.headers));
+        let rewritten = rewrite(body, &facts, &route, upstream, head.headers);
         let billed = match route.target {
             Target::Endpoint(endpoint) => endpoint.is_billed(),
             // Reading something again is not generating it again.

@@ -21,8 +21,6 @@ pub struct Event {
     /// Usage objects one after another, and where each starts.
     usage: Vec<u8>,
     usage_starts: Vec<usize>,
-    /// The value that is being read is null, or longer than it may be: the rest of it is not kept.
-    passed_over: bool,
     pub tool_usage: Vec<u8>,
     pub model: Vec<u8>,
     pub id: Vec<u8>,
@@ -33,15 +31,23 @@ pub struct Event {
     number: Vec<u8>,
     /// Counts that stand outside usage objects.
     pub counts: Reported,
-    pub bad_count: bool,
     /// What kind of exception the message reports, if it does.
     pub exception: Option<String>,
     output: OutputItem,
     pub searches: Option<u64>,
     head: [u8; 8],
     head_len: usize,
-    choices: bool,
-    choice: bool,
+    pub marks: Marks,
+}
+
+/// What was seen of the event, and what was done with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks {
+    /// The value that is being read is null, or longer than it may be: the rest of it is not kept.
+    pub passed_over: bool,
+    pub bad_count: bool,
+    pub choices: bool,
+    pub choice: bool,
     pub has_error: bool,
     pub finish: bool,
     pub too_long: bool,
@@ -61,11 +67,17 @@ struct OutputItem {
 
 impl Event {
     pub fn clear(&mut self) {
-        let Self { usage, usage_starts, tool_usage, model, id, tier, error, kind, metrics, number, output, .. } = std::mem::take(self);
-        *self = Self { usage, usage_starts, tool_usage, model, id, tier, error, kind, metrics, number, output, ..Self::default() };
-        let texts = [&mut self.tool_usage, &mut self.model, &mut self.id, &mut self.tier, &mut self.error, &mut self.kind];
-        texts.into_iter().chain([&mut self.usage, &mut self.metrics]).for_each(Vec::clear);
-        self.usage_starts.clear();
+        // Field by field: this is done for every event, and most of it is memory to be used again.
+        let Self { usage, usage_starts, tool_usage, model, id, tier, error, kind, metrics, number, output, .. } = self;
+        let texts = [usage, tool_usage, model, id, tier, error, kind, metrics, number, &mut output.kind, &mut output.action];
+        texts.into_iter().for_each(Vec::clear);
+        usage_starts.clear();
+        let Self { counts, exception, searches, head_len, .. } = self;
+        (*exception, *searches, *head_len) = (None, None, 0);
+        if !counts.is_empty() {
+            *counts = Reported::default();
+        }
+        self.marks = Marks::default();
     }
 
     pub fn keep_head(&mut self, part: &[u8]) {
@@ -92,12 +104,12 @@ impl Event {
     }
 
     pub fn is_usage_only(&self) -> bool {
-        self.committed && !self.usage.is_empty() && self.choices && !self.ruled_out()
+        self.marks.committed && !self.usage.is_empty() && self.marks.choices && !self.ruled_out()
     }
 
     /// Something was seen that a usage-only event does not have.
     pub fn ruled_out(&self) -> bool {
-        self.skipped || self.choice || self.has_error || self.broken
+        self.marks.skipped || self.marks.choice || self.marks.has_error || self.marks.broken
     }
 
     /// The buffer for a slot's bytes and how long they may get.
@@ -122,23 +134,23 @@ impl Event {
 impl Visit<Slot> for Event {
     fn begin(&mut self, slot: Slot, _at: u64, first: u8) {
         let null = first == b'n';
-        self.passed_over = null;
+        self.marks.passed_over = null;
         match slot {
-            Slot::Choice if first == b'[' => self.choices = true,
-            Slot::Choice => self.choice = true,
-            Slot::Finish => self.finish |= !null,
+            Slot::Choice if first == b'[' => self.marks.choices = true,
+            Slot::Choice => self.marks.choice = true,
+            Slot::Finish => self.marks.finish |= !null,
             Slot::Output => self.output = OutputItem::default(),
-            Slot::Error => self.has_error |= matches!(first, b'{' | b'"'),
+            Slot::Error => self.marks.has_error |= matches!(first, b'{' | b'"'),
             _ => {}
         }
-        self.wanted |= matches!(slot, Slot::Usage | Slot::Error | Slot::Metrics) && !null;
+        self.marks.wanted |= matches!(slot, Slot::Usage | Slot::Error | Slot::Metrics) && !null;
         if null {
             // It does not undo a value: some write usage in one place and null in another.
         } else if slot == Slot::Usage {
             // Groq and others state usage in two places; the later object is merged over the earlier.
-            self.passed_over = self.usage_starts.len() == USAGES_MAX;
-            self.too_long |= self.passed_over;
-            if !self.passed_over {
+            self.marks.passed_over = self.usage_starts.len() == USAGES_MAX;
+            self.marks.too_long |= self.marks.passed_over;
+            if !self.marks.passed_over {
                 self.usage_starts.push(self.usage.len());
             }
         } else if let Some((buffer, _)) = self.buffer(slot) {
@@ -147,7 +159,7 @@ impl Visit<Slot> for Event {
     }
 
     fn bytes(&mut self, slot: Slot, piece: &[u8]) {
-        if self.passed_over {
+        if self.marks.passed_over {
             return;
         }
         let Some((buffer, max)) = self.buffer(slot) else { return };
@@ -159,15 +171,15 @@ impl Visit<Slot> for Event {
             if let Some((buffer, _)) = self.buffer(slot) {
                 buffer.truncate(start.unwrap_or(0));
             }
-            self.passed_over = true;
-            self.too_long |= slot != Slot::Error;
+            self.marks.passed_over = true;
+            self.marks.too_long |= slot != Slot::Error;
         }
     }
 
     fn end(&mut self, slot: Slot, _at: u64) {
         match slot {
             Slot::Output => self.end_output(),
-            Slot::Set(field) | Slot::Add(field) if !self.passed_over => {
+            Slot::Set(field) | Slot::Add(field) if !self.marks.passed_over => {
                 // A fraction of zero is tolerated, as in usage objects.
                 let text = std::str::from_utf8(&self.number).unwrap_or_default();
                 let whole = text.split_once('.').filter(|(_, part)| !part.is_empty() && part.bytes().all(|digit| digit == b'0'));
@@ -175,7 +187,7 @@ impl Visit<Slot> for Event {
                 let before = if slot == Slot::Add(field) { self.counts.of(field).unwrap_or(0) } else { 0 };
                 match count {
                     Some(count) => self.counts.set(field, before.saturating_add(count)),
-                    None => self.bad_count = true,
+                    None => self.marks.bad_count = true,
                 }
             }
             _ => {}

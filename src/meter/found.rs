@@ -78,7 +78,7 @@ impl Found {
 
     /// Counts that stand outside usage objects, and usage from elsewhere once nothing better can come.
     pub(super) fn read_rest(&mut self, event: &Event, grammar: &Grammar) {
-        if event.bad_count {
+        if event.marks.bad_count {
             self.faults.add(Fault::BadCount);
         }
         if !event.counts.is_empty() {
@@ -202,7 +202,7 @@ impl Found {
     }
 
     pub(super) fn read_error(&mut self, event: &Event) {
-        if !event.has_error {
+        if !event.marks.has_error {
             return;
         }
         let mut raw = event.error.clone();
@@ -256,6 +256,9 @@ fn count(value: simd_json::tape::Value<'_, '_>) -> Option<u64> {
 
 /// `tool_usage.web_search.num_requests` of the Responses API.
 fn tool_searches(raw: &[u8]) -> Option<u64> {
+    if raw.is_empty() {
+        return None;
+    }
     let mut raw = raw.to_vec();
     let tape = simd_json::to_tape(&mut raw).ok()?;
     count(tape.as_value().get("web_search")?.get("num_requests")?)

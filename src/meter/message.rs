@@ -33,7 +33,7 @@ impl Meter {
     pub(super) fn message(&mut self, piece: Piece<'_>) {
         match piece {
             Piece::Headers(headers) => self.begin_message(headers),
-            Piece::Part(part) if !self.event.skipped => self.payload(part),
+            Piece::Part(part) if !self.event.marks.skipped => self.payload(part),
             Piece::Part(_) => {}
             Piece::End { intact } => self.end_message(intact),
             Piece::Broken => {
@@ -44,14 +44,14 @@ impl Meter {
     }
 
     fn begin_message(&mut self, headers: &Headers) {
-        self.event.started = true;
+        self.event.marks.started = true;
         if matches!(headers.message.as_str(), "exception" | "error") {
             self.event.exception = Some(headers.kind.clone());
         }
         self.event.kind = text::encode(&headers.kind);
         let wanted = self.grammar.messages;
         let matters = wanted.is_empty() || wanted.contains(&headers.kind.as_str());
-        self.event.skipped = self.event.exception.is_some() || !matters;
+        self.event.marks.skipped = self.event.exception.is_some() || !matters;
         self.unwrap = self.grammar.wrapped.then(Box::default);
     }
 
@@ -60,7 +60,7 @@ impl Meter {
         match unwrap.push(part) {
             Some(event) => self.scan(event),
             None => {
-                self.event.broken = true;
+                self.event.marks.broken = true;
                 self.fault(Fault::Malformed);
             }
         }

@@ -193,9 +193,9 @@ impl Meter {
     /// A whole `data` line. Most cannot matter, and a substring search is all they cost.
     fn line(&mut self, line: &[u8], last: bool) {
         // A line that others may follow is half an event, and nothing can be said of it.
-        if last && self.identified && !self.event.started && !self.matters(line) {
-            self.event.started = true;
-            self.event.skipped = true;
+        if last && self.identified && !self.event.marks.started && !self.matters(line) {
+            self.event.marks.started = true;
+            self.event.marks.skipped = true;
             self.found.saw_done(line == DONE);
             return;
         }
@@ -210,7 +210,7 @@ impl Meter {
     }
 
     fn part(&mut self, part: &[u8]) {
-        self.event.started = true;
+        self.event.marks.started = true;
         self.event.keep_head(part);
         self.scan(part);
         if self.scanner.is_done() {
@@ -219,13 +219,13 @@ impl Meter {
     }
 
     fn scan(&mut self, bytes: &[u8]) {
-        if self.event.broken {
+        if self.event.marks.broken {
             return;
         }
         if self.scanner.push(bytes, &mut self.event).is_err() {
-            self.event.broken = true;
+            self.event.marks.broken = true;
             // `[DONE]` is no JSON; a stretch of text without usage is none of the meter's business.
-            if !matches!(self.framing, Framing::Sse(_)) || self.event.wanted {
+            if !matches!(self.framing, Framing::Sse(_)) || self.event.marks.wanted {
                 self.fault(Fault::Malformed);
             }
         }
@@ -233,43 +233,41 @@ impl Meter {
 
     /// Takes over what the event contained, once.
     fn commit(&mut self) {
-        if std::mem::replace(&mut self.event.committed, true) {
+        if std::mem::replace(&mut self.event.marks.committed, true) {
             return;
         }
-        let event = std::mem::take(&mut self.event);
-        let mut found = std::mem::take(&mut self.found);
-        if event.too_long {
+        let Self { event, found, grammar, identified, .. } = self;
+        if event.marks.too_long {
             found.faults.add(Fault::TooLong);
         }
         let usage_before = found.usages;
-        found.read_usage(&event, self.grammar);
-        if !self.identified || found.usages != usage_before {
-            found.take_tier(&event);
+        found.read_usage(event, grammar);
+        if !*identified || found.usages != usage_before {
+            found.take_tier(event);
         }
-        if !self.identified {
+        if !*identified {
             found::take_text(&mut found.model, &event.model);
             found::take_text(&mut found.id, &event.id);
-            self.identified = !found.model.is_empty();
+            *identified = !found.model.is_empty();
         }
-        found.read_error(&event);
-        found.read_rest(&event, self.grammar);
-        found.ended |= self.grammar.last_types.iter().any(|last| event.kind_is(last));
-        found.finished |= event.finish || found.ended;
+        found.read_error(event);
+        found.read_rest(event, grammar);
+        found.ended |= grammar.last_types.iter().any(|last| event.kind_is(last));
+        found.finished |= event.marks.finish || found.ended;
         if found.ended {
             found.fall_back();
         }
-        (self.found, self.event) = (found, event);
     }
 
     /// Ends the event at a blank line or at the end of the body; true if it carried usage and nothing else.
     fn end_event(&mut self) -> bool {
-        if self.event.started && self.event.head() == DONE {
+        if self.event.marks.started && self.event.head() == DONE {
             self.found.saw_done(true);
-        } else if self.event.started && !self.event.skipped && !self.event.broken && !self.event.committed {
-            if self.event.wanted {
+        } else if self.event.marks.started && !self.event.marks.skipped && !self.event.marks.broken && !self.event.marks.committed {
+            if self.event.marks.wanted {
                 self.fault(Fault::Malformed);
             }
-            self.event.committed = true;
+            self.event.marks.committed = true;
         }
         let usage_only = self.event.is_usage_only();
         self.event.clear();

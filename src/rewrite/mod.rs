@@ -10,6 +10,7 @@ use crate::json::{Scanner, Splices, Visit, text};
 use crate::provider::StreamUsage;
 use crate::route::{Facts, ModelPlace, Route, Target};
 use bytes::Bytes;
+use http::HeaderMap;
 use std::ops::Range;
 
 /// A body as the upstream gets it.
@@ -23,7 +24,7 @@ pub struct Rewritten {
 }
 
 /// Applies what the route demands.
-pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream, asked: &cache::Asked) -> Rewritten {
+pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream, headers: &HeaderMap) -> Rewritten {
     let mut splices = Splices::default();
     if route.model_place == ModelPlace::PathOnly {
         let members = [facts.model.as_ref().map(|model| model.span.clone()), facts.stream.as_ref().map(|stream| stream.span.clone())];
@@ -41,7 +42,7 @@ pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream, 
     let usage_asked = streams.is_some_and(|stream| ask_for_usage(body, facts, stream.span.end, &mut splices));
     let headers = match (&upstream.prompt_cache, upstream.provider.cache_by) {
         (Some(cache), Some(by)) if matches!(route.target, Target::Endpoint(endpoint) if endpoint.is_billed()) => {
-            cache::mark(body, route.dialect, by, cache, asked, &mut splices)
+            cache::mark(body, route.dialect, by, cache, &cache::Asked::read(headers), &mut splices)
         }
         _ => vec![],
     };
@@ -138,7 +139,7 @@ mod tests {
             model_requested: String::new(),
             model: model.to_owned(),
         };
-        let out = rewrite(&Bytes::from(body.to_owned()), &facts, &route, &upstream, &cache::Asked::default());
+        let out = rewrite(&Bytes::from(body.to_owned()), &facts, &route, &upstream, &HeaderMap::new());
         (String::from_utf8(out.body.to_vec()).unwrap(), out.usage_asked)
     }
 
