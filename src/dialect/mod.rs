@@ -6,6 +6,7 @@ mod cohere;
 mod converse;
 mod embeddings;
 mod generate;
+mod images;
 mod invoke;
 mod messages;
 mod responses;
@@ -29,6 +30,7 @@ indexed! {
         Converse = "converse",
         Invoke = "invoke",
         Cohere = "cohere",
+        Images = "images",
     }
 }
 
@@ -56,6 +58,8 @@ indexed! {
         BedrockCountTokens = "/count-tokens",
         CohereChat = "/v2/chat",
         CohereEmbed = "/v2/embed",
+        Images = "/images/generations",
+        Moderations = "/moderations",
     }
 }
 
@@ -83,6 +87,7 @@ impl Endpoint {
             Self::Converse | Self::ConverseStream | Self::BedrockCountTokens => Dialect::Converse,
             Self::InvokeModel | Self::InvokeModelStream => Dialect::Invoke,
             Self::CohereChat => Dialect::Cohere,
+            Self::Images | Self::Moderations => Dialect::Images,
         }
     }
 
@@ -101,9 +106,13 @@ impl Endpoint {
         model.filter(|model| !model.is_empty() && !model.contains('/'))
     }
 
-    /// Counting endpoints return token numbers that nobody pays for.
+    /// Counting endpoints return token numbers that nobody pays for; moderation is free:
+    /// <https://platform.openai.com/docs/guides/moderation>.
     pub fn is_billed(self) -> bool {
-        !matches!(self, Self::ResponsesInputTokens | Self::MessagesCountTokens | Self::CountTokens | Self::BedrockCountTokens)
+        !matches!(
+            self,
+            Self::ResponsesInputTokens | Self::MessagesCountTokens | Self::CountTokens | Self::BedrockCountTokens | Self::Moderations
+        )
     }
 
     /// True if the answer streams whatever the body says.
@@ -217,6 +226,7 @@ impl Dialect {
             Self::Converse => &converse::GRAMMAR,
             Self::Invoke => &invoke::GRAMMAR,
             Self::Cohere => &cohere::GRAMMAR,
+            Self::Images => &images::GRAMMAR,
         }
     }
 
@@ -241,7 +251,7 @@ impl Dialect {
             }),
             Self::Converse | Self::Invoke => serde_json::json!({"message": message}),
             Self::Cohere => serde_json::json!({"id": request_id, "message": message}),
-            Self::Chat | Self::Completions | Self::Responses | Self::Embeddings => serde_json::json!({
+            Self::Chat | Self::Completions | Self::Responses | Self::Embeddings | Self::Images => serde_json::json!({
                 "error": {"message": message, "type": chat::error_type(status), "param": null, "code": code},
             }),
         };

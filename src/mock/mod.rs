@@ -7,6 +7,7 @@
 mod bedrock;
 mod chat;
 mod google;
+mod images;
 mod messages;
 mod responses;
 
@@ -234,6 +235,8 @@ pub fn answer(target: &str, body: &[u8], serial: u64) -> Script {
         Endpoint::InvokeModelStream => bedrock::invoke_stream(&ask, tokens),
         Endpoint::BedrockCountTokens => whole(200, &serde_json::json!({"inputTokens": tokens.input})),
         Endpoint::CohereChat => chat::cohere(&ask, tokens),
+        Endpoint::Images => images::answer(&ask, tokens),
+        Endpoint::Moderations => images::moderation(&ask),
     }
 }
 
@@ -354,6 +357,7 @@ mod tests {
             ("/v1/responses", Dialect::Responses, Convention::OPENAI),
             ("/v1/messages", Dialect::Messages, Convention::ANTHROPIC),
             ("/v2/chat", Dialect::Cohere, Convention::OPENAI),
+            ("/v1/images/generations", Dialect::Images, Convention::OPENAI),
             ("/v1beta/models/mock-small:generateContent", Dialect::Generate, google),
             ("/v1beta/models/mock-small:streamGenerateContent", Dialect::Generate, google),
             ("/v1beta/models/mock-small:streamGenerateContent?alt=sse", Dialect::Generate, google),
@@ -373,8 +377,9 @@ mod tests {
                 let (usage, consistent) = meter.found().reported.settle(convention);
                 assert_eq!(meter.found().faults.iter().count(), 0, "{path} {stream}");
                 assert!(consistent && meter.found().finished, "{path} {stream}");
-                // Neither Converse nor Cohere names the model; Cohere tells no parts, Converse no reasoning.
-                let (names, parts) = (!matches!(dialect, Dialect::Converse | Dialect::Cohere), dialect != Dialect::Cohere);
+                // Neither Converse nor Cohere nor images name the model; Cohere tells no parts, Converse no reasoning.
+                let (names, parts) =
+                    (!matches!(dialect, Dialect::Converse | Dialect::Cohere | Dialect::Images), dialect != Dialect::Cohere);
                 assert!(!names || meter.found().model == "mock-small", "{path} {stream}");
                 assert_eq!(usage.sum(Dimension::is_input), Some(100), "{path} {stream}");
                 assert_eq!(usage.of(Dimension::CacheRead), parts.then_some(40), "{path} {stream}");

@@ -16,6 +16,7 @@ pub const AZURE: Provider = Provider {
         Endpoint::ResponsesCompact,
         Endpoint::ResponsesInputTokens,
         Endpoint::Embeddings,
+        Endpoint::Images,
     ],
     auth: Auth::Header("api-key"),
     key_variables: &["AZURE_OPENAI_API_KEY"],

@@ -26,6 +26,8 @@ pub const MOCK: Provider = Provider {
         Endpoint::InvokeModelStream,
         Endpoint::BedrockCountTokens,
         Endpoint::CohereChat,
+        Endpoint::Images,
+        Endpoint::Moderations,
     ],
     auth: Auth::None,
     models: &["mock-*"],

@@ -205,11 +205,11 @@ fn a_providers_own_shape_of_key_leads_to_it_only_where_callers_bring_keys() {
 
 #[test]
 fn other_paths_pass_by_the_list_alone() {
-    let config = config("providers: {openai: {allow: ['POST /moderations', 'POST /threads/*', 'POST /chat/*']}}");
+    let config = config("providers: {openai: {allow: ['POST /uploads', 'POST /threads/*', 'POST /chat/*']}}");
     let headers = HeaderMap::new();
     let at = |method: &Method, path: &str| destination(&Head { method, path, query: None, headers: &headers }, &config);
     assert!(matches!(at(&Method::GET, "/openai/v1/models/gpt-5"), Ok(Destination::Pass { path, .. }) if path == "/v1/models/gpt-5"));
-    assert!(matches!(at(&Method::POST, "/openai/moderations"), Ok(Destination::Pass { path, .. }) if path == "/v1/moderations"));
+    assert!(matches!(at(&Method::POST, "/openai/uploads"), Ok(Destination::Pass { path, .. }) if path == "/v1/uploads"));
     assert!(
         matches!(at(&Method::POST, "/openai/v1/threads/t/messages"), Ok(Destination::Pass { path, .. }) if path == "/v1/threads/t/messages")
     );

@@ -16,6 +16,8 @@ PARENTS = {
     "audio_in": "input",
     "reasoning": "output",
     "audio_out": "output",
+    "image_in": "input",
+    "image_out": "output",
 }
 OUTPUT = {"output", "reasoning", "audio_out"}
 

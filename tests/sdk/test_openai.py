@@ -422,3 +422,21 @@ def test_a_client_that_leaves_early(client, bill):
             if text_of([chunk]):
                 break
     bill.unknown(outcome="client_closed")
+
+
+def test_images(client, bill):
+    answer = client.images.generate(model=MODEL, prompt="A fox", extra_body=mock(**TOKENS))
+    assert (answer.usage.input_tokens, answer.usage.output_tokens, len(answer.data)) == (1003, 307, 1)
+    entry = bill.paid({"input": 602, "cache_read": 401, "image_in": 0, "output": 101, "image_out": 206})
+    assert entry["open"]["endpoint"] == "/images/generations"
+
+
+def test_image_stream(client, bill):
+    events = list(client.images.generate(model=MODEL, prompt="A fox", stream=True, extra_body=mock(chunks=2, **TOKENS)))
+    assert [event.type for event in events] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
+    bill.paid({"input": 602, "cache_read": 401, "image_in": 0, "output": 101, "image_out": 206})
+
+
+def test_moderation_is_free(client, bill):
+    assert not client.moderations.create(model=MODEL, input="Hello").results[0].flagged
+    bill.counted()
