@@ -18,6 +18,7 @@ pub fn print(config: &Config) {
         let key = match (&upstream.key, upstream.credentials) {
             (_, Credentials::Caller) => "callers' keys",
             (Some(_), _) => "own key",
+            (None, _) if upstream.aws.is_some() => "signed with own AWS keys",
             (None, _) => "no key",
         };
         let scheme = if upstream.tls { "https" } else { "http" };

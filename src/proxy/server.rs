@@ -181,6 +181,11 @@ impl ShutdownSignalWatch for Signals {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
                 _ = quit.recv() => {
+                    // Pingora would leave all the same, and nobody would serve.
+                    if !successor_waits(&self.0.config.load().upgrade_socket) {
+                        log::error!("SIGQUIT: no successor waits for the sockets; start one with --upgrade first. Serving on");
+                        continue;
+                    }
                     leave_when_idle(self.0.clone(), HAND_OVER + Duration::from_secs(1));
                     return ShutdownSignal::GracefulUpgrade;
                 }
@@ -191,6 +196,17 @@ impl ShutdownSignalWatch for Signals {
         leave_when_idle(self.0.clone(), IDLE_CHECK);
         ShutdownSignal::GracefulTerminate
     }
+}
+
+/// True if a successor listens on the upgrade socket. Connecting would use up the one connection that it takes.
+fn successor_waits(socket: &Path) -> bool {
+    const LISTENING: &str = "00010000";
+    let Some(path) = socket.to_str() else { return false };
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    sockets.lines().any(|line| {
+        let mut fields = line.split_whitespace();
+        fields.nth(3) == Some(LISTENING) && fields.nth(3) == Some(path)
+    })
 }
 
 /// Pingora's grace period is a fixed sleep: a process that handed over leaves as soon as its last request has ended.
@@ -205,5 +221,22 @@ fn leave_when_idle(state: Arc<State>, after: Duration) {
     };
     if let Err(error) = std::thread::Builder::new().name("drain".to_owned()).spawn(watch) {
         log::error!("the process will stay for the whole drain time: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_listens_is_a_successor() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("upgrade.sock");
+        assert!(!successor_waits(&path));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(successor_waits(&path));
+        drop(listener);
+        // The file is still there; nobody listens.
+        assert!(path.exists() && !successor_waits(&path));
     }
 }
