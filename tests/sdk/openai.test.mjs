@@ -1,11 +1,9 @@
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { after, test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI from "openai";
+import { closed, entries } from "./ledger.mjs";
 
-const { TOLLGATE_URL, TOLLGATE_LEDGER } = process.env;
+const { TOLLGATE_URL } = process.env;
 const model = "mock-small";
 const messages = [{ role: "user", content: "Hello" }];
 // Numbers that no default yields, what they come to by dimension, and at the mock's prices in pico-dollars.
@@ -31,32 +29,11 @@ const client = new OpenAI({
 
 after(() => assert.deepEqual(unchecked, [], "there are requests whose bill was not checked"));
 
-// The records of a request's attempts, by their kind.
-function entries(requestId) {
-  const byId = {};
-  for (const name of readdirSync(TOLLGATE_LEDGER)) {
-    for (const line of readFileSync(join(TOLLGATE_LEDGER, name), "utf8").split("\n").slice(0, -1)) {
-      const record = JSON.parse(line);
-      (byId[record.id] ??= {})[record.record] = record;
-    }
-  }
-  return Object.values(byId).filter((entry) => entry.open?.request_id === requestId);
-}
-
 // The entry of the only request made, once it is closed.
 async function entry() {
   assert.equal(unchecked.length, 1);
   const requestId = unchecked.pop();
-  const until = Date.now() + 5_000;
-  for (;;) {
-    const found = entries(requestId);
-    if (found.length > 0 && found.every((entry) => entry.close)) {
-      assert.equal(found.length, 1);
-      return found[0];
-    }
-    assert.ok(Date.now() < until, `the entry of request ${requestId} was not written`);
-    await sleep(10);
-  }
+  return closed(requestId);
 }
 
 async function paid(usage, total) {

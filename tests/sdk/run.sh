@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the official SDKs of OpenAI, Anthropic, Google and AWS against a gateway and its mock provider, and checks every bill.
+# Runs the SDKs of OpenAI, Anthropic, Google, AWS and Vercel against a gateway and its mock provider, and checks every bill.
 # Usage: tests/sdk/run.sh [BINARY]. Needs python3, node 20 and npm.
 set -euo pipefail
 
@@ -37,7 +37,7 @@ if ! cmp -s "$tests/package-lock.json" "$node/installed"; then
     cp "$tests/package-lock.json" "$node/installed"
 fi
 # Node looks for packages beside the test.
-cp "$tests/openai.test.mjs" "$node"
+cp "$tests"/*.mjs "$node"
 
 run=$(mktemp -d)
 gateway=
@@ -108,5 +108,5 @@ export TOLLGATE_SOCKET_PORT=$socket_port
 export TOLLGATE_PRICES=$root/conf/prices/mock.yaml
 failed=0
 "$python" -m pytest -q -p no:cacheprovider --rootdir "$tests" "$tests" || failed=1
-(cd "$node" && node --test --test-reporter=spec openai.test.mjs) || failed=1
+(cd "$node" && node --test --test-reporter=spec *.test.mjs) || failed=1
 exit "$failed"
