@@ -109,8 +109,8 @@ impl Reader<'_> {
             if let Some((line, value)) = given.as_ref().filter(|(_, value)| !is_place(value)) {
                 self.problems.add(*line, format!("`{value}` cannot be a {}", place.name));
             }
-            let value = given.map(|(_, value)| value).or_else(|| place.variables.iter().find_map(|name| (self.variables)(name)));
-            match value.map(|value| value.trim().to_owned()).filter(|value| is_place(value)) {
+            let value = given.map(|(_, value)| value.trim().to_owned()).or_else(|| self.variable(place.variables));
+            match value.filter(|value| is_place(value)) {
                 Some(value) => upstream.set_place(place.name, value),
                 None => missing.push(format!("`{}`", place.name)),
             }
@@ -131,18 +131,18 @@ impl Reader<'_> {
     }
 
     fn aws_from_environment(&self, provider: &Provider) -> Option<AwsKeys> {
-        let variable = |name: &str| (self.variables)(name).filter(|value| provider.auth == Auth::Aws && !value.trim().is_empty());
-        let (id, secret) = (variable("AWS_ACCESS_KEY_ID")?, variable("AWS_SECRET_ACCESS_KEY")?);
-        Some(AwsKeys::new(id.trim(), secret.trim(), variable("AWS_SESSION_TOKEN").as_deref().map(str::trim)))
+        if provider.auth != Auth::Aws {
+            return None;
+        }
+        let (id, secret) = (self.variable(&["AWS_ACCESS_KEY_ID"])?, self.variable(&["AWS_SECRET_ACCESS_KEY"])?);
+        Some(AwsKeys::new(&id, &secret, self.variable(&["AWS_SESSION_TOKEN"]).as_deref()))
     }
 
     /// With an `api_version` deployments stand in paths; without, the version-less API takes them as models.
     fn azure(&mut self, map: &mut Map<'_>, upstream: &mut Upstream) {
         upstream.deployment = self.text(map, "deployment").map(|(_, name)| name);
         upstream.api_version = self.text(map, "api_version").map(|(_, version)| version);
-        if upstream.deployment.is_some() && upstream.api_version.is_none() {
-            upstream.api_version = Some(provider::AZURE_API_VERSION.to_owned());
-        }
+        date_deployment(upstream);
         for (deployment, model) in self.mapping(map.take("deployments"), "deployments") {
             match model.text() {
                 Some(model) => drop(upstream.deployments.insert(deployment.to_owned(), model.to_owned())),
@@ -223,10 +223,14 @@ impl Reader<'_> {
         pass
     }
 
+    /// The first variable that is set to something. A blank one does not hide the next.
+    fn variable(&self, names: &[&str]) -> Option<String> {
+        let value = |name: &&str| (self.variables)(name).map(|value| value.trim().to_owned());
+        names.iter().find_map(|name| value(name).filter(|value| !value.is_empty()))
+    }
+
     fn key_from_environment(&self, provider: &Provider) -> Option<Secret> {
-        let mut names = provider.key_variables.iter();
-        let set = names.find_map(|name| (self.variables)(name).filter(|key| !key.trim().is_empty()));
-        set.map(|key| Secret::new(key.trim()))
+        self.variable(provider.key_variables).map(Secret::new)
     }
 
     pub(super) fn add_from_environment(&mut self, upstreams: &mut Vec<Upstream>) {
@@ -237,20 +241,25 @@ impl Reader<'_> {
             let (key, aws) = (self.key_from_environment(provider), self.aws_from_environment(provider));
             let mut upstream = Upstream { key, aws, ..Upstream::of(provider, provider.id) };
             let found = provider.places.iter().all(|place| {
-                let value = place.variables.iter().find_map(|name| (self.variables)(name)).map(|value| value.trim().to_owned());
-                value.filter(|value| is_place(value)).into_iter().map(|value| upstream.set_place(place.name, value)).count() > 0
+                let value = self.variable(place.variables).filter(|value| is_place(value));
+                value.map(|value| upstream.set_place(place.name, value)).is_some()
             });
             if found && (upstream.key.is_some() || upstream.aws.is_some()) {
                 if provider.id == "azure" {
-                    upstream.deployment = (self.variables)("AZURE_OPENAI_DEPLOYMENT").filter(|name| !name.is_empty());
-                    upstream.api_version = (self.variables)("AZURE_OPENAI_API_VERSION").filter(|version| !version.is_empty());
-                    if upstream.deployment.is_some() {
-                        upstream.api_version.get_or_insert_with(|| provider::AZURE_API_VERSION.to_owned());
-                    }
+                    upstream.deployment = self.variable(&["AZURE_OPENAI_DEPLOYMENT"]);
+                    upstream.api_version = self.variable(&["AZURE_OPENAI_API_VERSION"]);
+                    date_deployment(&mut upstream);
                 }
                 upstreams.push(upstream);
             }
         }
+    }
+}
+
+/// Only dated versions of Azure's API have deployments in their paths.
+fn date_deployment(upstream: &mut Upstream) {
+    if upstream.deployment.is_some() {
+        upstream.api_version.get_or_insert_with(|| provider::AZURE_API_VERSION.to_owned());
     }
 }
 

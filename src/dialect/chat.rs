@@ -17,7 +17,7 @@ pub static GRAMMAR: Grammar = Grammar {
         ("error", Take(Slot::Error)),
         ("choices", Items(Slot::Choice, &Fields(&[("finish_reason", Take(Slot::Finish))]))),
     ]),
-    usage: USAGE_PATHS,
+    usage: &[USAGE_PATHS],
     cache: Cache::Inside,
     needles: &[&USAGE, &FINISH_REASON, &ERROR],
     ..Grammar::NONE

@@ -17,7 +17,7 @@ pub static GRAMMAR: Grammar = Grammar {
         ("finish_reason", Take(Slot::Finish)),
         ("delta", Fields(&[("usage", Take(Slot::Usage)), ("finish_reason", Take(Slot::Finish)), ("error", Take(Slot::Error))])),
     ]),
-    usage: &[(&["billed_units", "input_tokens"], Field::Input), (&["billed_units", "output_tokens"], Field::Output)],
+    usage: &[&[(&["billed_units", "input_tokens"], Field::Input), (&["billed_units", "output_tokens"], Field::Output)]],
     cache: Cache::Beside,
     needles: &[&USAGE],
     last_types: &["message-end"],

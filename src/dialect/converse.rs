@@ -13,7 +13,7 @@ pub static GRAMMAR: Grammar = Grammar {
         ("serviceTier", Fields(&[("type", Take(Slot::Tier))])),
         ("trace", Fields(&[("promptRouter", Fields(&[("invokedModelId", Take(Slot::Model))]))])),
     ]),
-    usage: USAGE_PATHS,
+    usage: &[USAGE_PATHS],
     details: DETAILS,
     cache: Cache::Beside,
     reasoning: Some(Reasoning::Inside),

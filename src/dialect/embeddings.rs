@@ -13,14 +13,14 @@ pub static GRAMMAR: Grammar = Grammar {
         ("id", Take(Slot::Id)),
         ("error", Take(Slot::Error)),
     ]),
-    usage: &[
+    usage: &[&[
         (&["prompt_tokens"], Field::Input),
         (&["input_tokens"], Field::Input),
         // Voyage states nothing else: https://docs.voyageai.com/reference/embeddings-api
         (&["total_tokens"], Field::Input),
         (&["total_tokens"], Field::Total),
         (&["image_tokens"], Field::ImageIn),
-    ],
+    ]],
     cache: Cache::Inside,
     needles: &[&USAGE, &ERROR],
     ..Grammar::NONE

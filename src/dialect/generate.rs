@@ -29,7 +29,7 @@ pub static GRAMMAR: Grammar = Grammar {
             ),
         ),
     ]),
-    usage: USAGE_PATHS,
+    usage: &[USAGE_PATHS],
     details: DETAILS,
     cache: Cache::Inside,
     reasoning: Some(Reasoning::Beside),

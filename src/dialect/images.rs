@@ -19,7 +19,7 @@ pub static GRAMMAR: Grammar = Grammar {
         ("id", Take(Slot::Id)),
         ("error", Take(Slot::Error)),
     ]),
-    usage: &[
+    usage: &[&[
         (&["input_tokens"], Field::Input),
         (&["output_tokens"], Field::Output),
         (&["total_tokens"], Field::Total),
@@ -27,7 +27,7 @@ pub static GRAMMAR: Grammar = Grammar {
         (&["input_tokens_details", "cached_tokens"], Field::CacheRead),
         (&["output_tokens_details", "image_tokens"], Field::ImageOut),
         (&["output_tokens"], Field::ImageOut),
-    ],
+    ]],
     cache: Cache::Inside,
     needles: &[&USAGE, &ERROR],
     last_types: &["image_generation.completed"],

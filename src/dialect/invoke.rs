@@ -1,7 +1,7 @@
 //! Bedrock's InvokeModel and InvokeModelWithResponseStream: the native body of whichever model family was asked.
 //! <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html>
 
-use super::{Grammar, Slot, UsagePath};
+use super::{Grammar, Slot, UsagePath, messages};
 use crate::json::Want::{self, Fields, Items, Take};
 use crate::usage::{Cache, Field, Reasoning};
 
@@ -30,7 +30,7 @@ pub static GRAMMAR: Grammar = Grammar {
         ("stop_reason", Take(Slot::Finish)),
         ("amazon-bedrock-invocationMetrics", Take(Slot::Metrics)),
     ]),
-    usage: USAGE_PATHS,
+    usage: &[messages::USAGE_PATHS, USAGE_PATHS],
     metrics: METRICS,
     cache: Cache::Beside,
     reasoning: Some(Reasoning::Inside),
@@ -39,15 +39,8 @@ pub static GRAMMAR: Grammar = Grammar {
     ..Grammar::NONE
 };
 
+/// What other families than Anthropic's say.
 const USAGE_PATHS: &[UsagePath] = &[
-    (&["input_tokens"], Field::Input),
-    (&["output_tokens"], Field::Output),
-    (&["cache_read_input_tokens"], Field::CacheRead),
-    (&["cache_creation_input_tokens"], Field::CacheWrite),
-    (&["cache_creation", "ephemeral_5m_input_tokens"], Field::CacheWrite5m),
-    (&["cache_creation", "ephemeral_1h_input_tokens"], Field::CacheWrite1h),
-    (&["output_tokens_details", "thinking_tokens"], Field::Reasoning),
-    (&["server_tool_use", "web_search_requests"], Field::WebSearch),
     (&["prompt_tokens"], Field::Input),
     (&["completion_tokens"], Field::Output),
     (&["inputTokens"], Field::Input),

@@ -1,6 +1,6 @@
 //! Anthropic Messages. <https://docs.anthropic.com/en/api/messages>, <https://docs.anthropic.com/en/docs/build-with-claude/streaming>
 
-use super::{ERROR, Grammar, STOP_REASON, Slot, USAGE};
+use super::{ERROR, Grammar, STOP_REASON, Slot, USAGE, UsagePath};
 use crate::json::Want::{Fields, Take};
 use crate::usage::{Cache, Field};
 use memchr::memmem::Finder;
@@ -20,22 +20,24 @@ pub static GRAMMAR: Grammar = Grammar {
         ("delta", Fields(&[("stop_reason", Take(Slot::Finish))])),
         ("message", Fields(&[("usage", Take(Slot::Usage)), ("model", Take(Slot::Model)), ("id", Take(Slot::Id))])),
     ]),
-    usage: &[
-        (&["input_tokens"], Field::Input),
-        (&["output_tokens"], Field::Output),
-        (&["cache_read_input_tokens"], Field::CacheRead),
-        (&["cache_creation_input_tokens"], Field::CacheWrite),
-        (&["cache_creation", "ephemeral_5m_input_tokens"], Field::CacheWrite5m),
-        (&["cache_creation", "ephemeral_1h_input_tokens"], Field::CacheWrite1h),
-        (&["output_tokens_details", "thinking_tokens"], Field::Reasoning),
-        (&["server_tool_use", "web_search_requests"], Field::WebSearch),
-    ],
+    usage: &[USAGE_PATHS],
     cache: Cache::Beside,
     needles: &[&USAGE, &STOP_REASON, &ERROR],
     last_types: &["message_stop"],
     marks: &[&STOP],
     ..Grammar::NONE
 };
+
+pub(super) const USAGE_PATHS: &[UsagePath] = &[
+    (&["input_tokens"], Field::Input),
+    (&["output_tokens"], Field::Output),
+    (&["cache_read_input_tokens"], Field::CacheRead),
+    (&["cache_creation_input_tokens"], Field::CacheWrite),
+    (&["cache_creation", "ephemeral_5m_input_tokens"], Field::CacheWrite5m),
+    (&["cache_creation", "ephemeral_1h_input_tokens"], Field::CacheWrite1h),
+    (&["output_tokens_details", "thinking_tokens"], Field::Reasoning),
+    (&["server_tool_use", "web_search_requests"], Field::WebSearch),
+];
 
 /// The `type` Anthropic gives an error of this status.
 pub fn error_type(status: u16) -> &'static str {

@@ -169,8 +169,8 @@ pub struct Detail {
 pub struct Grammar {
     /// Serves whole bodies and single events alike.
     pub root: &'static Want<Slot>,
-    /// Where a number may stand under several keys, the first present counts.
-    pub usage: &'static [UsagePath],
+    /// Lists one after another: where a number may stand under several keys, the first present counts.
+    pub usage: &'static [&'static [UsagePath]],
     /// Lists in a usage object.
     pub details: &'static [Detail],
     /// The numbers of [`Slot::Metrics`].
@@ -228,6 +228,11 @@ impl Dialect {
             Self::Cohere => &cohere::GRAMMAR,
             Self::Images => &images::GRAMMAR,
         }
+    }
+
+    /// True if the model stands in the path.
+    pub fn has_model_in_path(self) -> bool {
+        matches!(self, Self::Generate | Self::Converse | Self::Invoke)
     }
 
     /// True if asking for usage in a stream takes `stream_options` (and Responses would refuse it).

@@ -23,7 +23,7 @@ pub static GRAMMAR: Grammar = Grammar {
         ("error", Take(Slot::Error)),
         ("output", Items(Slot::Output, &ITEM)),
     ]),
-    usage: &[
+    usage: &[&[
         (&["input_tokens"], Field::Input),
         (&["output_tokens"], Field::Output),
         (&["total_tokens"], Field::Total),
@@ -34,7 +34,7 @@ pub static GRAMMAR: Grammar = Grammar {
         (&["output_tokens_details", "reasoning_tokens"], Field::Reasoning),
         (&["output_tokens_details", "audio_tokens"], Field::AudioOut),
         (&["output_tokens_details", "image_tokens"], Field::ImageOut),
-    ],
+    ]],
     cache: Cache::Inside,
     needles: &[&USAGE, &ERROR],
     last_types: &["response.completed", "response.incomplete", "response.failed"],

@@ -36,7 +36,7 @@ pub struct Turns {
     down_frame: Head,
     down_text: bool,
     /// Models of turns that wait for the one under way.
-    waiting: VecDeque<(String, String)>,
+    waiting: VecDeque<Asked>,
     /// The caller broke the bounds; nothing more of it goes up.
     closed: bool,
     /// Who said first that it closes.
@@ -148,7 +148,7 @@ impl Turns {
         out.extend(frame(CLOSE, self.key, &code.to_be_bytes()));
     }
 
-    /// Reads bytes of the provider; `on_event` hears of the end of each message that the meter has read.
+    /// Reads bytes of the provider; `on` hears of each part of a text message, and of its end.
     fn down(&mut self, chunk: &[u8], mut on: impl FnMut(Option<&[u8]>)) {
         let mut frames = std::mem::take(&mut self.down);
         frames.push(chunk, |piece| match piece {
@@ -190,18 +190,18 @@ impl Exchange {
     /// Begins the turns that were asked for, one at a time. The records must be appended before the request goes up.
     pub fn ask(&mut self, turns: &mut Turns, asked: Vec<Asked>, now: UnixMs) -> Vec<News> {
         let mut news = vec![];
-        for Asked { requested, model } in asked {
+        for turn in asked {
             if !self.is_open() {
-                news.push(self.begin(requested, model, now));
+                news.push(self.begin(turn, now));
             } else if turns.waiting.len() < WAITING_MAX {
-                turns.waiting.push_back((requested, model));
+                turns.waiting.push_back(turn);
             }
         }
         news
     }
 
-    fn begin(&mut self, requested: String, model: String, now: UnixMs) -> News {
-        (self.route.model_requested, self.route.model, self.stream) = (requested, model, true);
+    fn begin(&mut self, turn: Asked, now: UnixMs) -> News {
+        (self.route.model_requested, self.route.model, self.stream) = (turn.requested, turn.model, true);
         let (id, open) = self.attempt(now);
         let news = News::Open(id.to_owned(), open.clone());
         let grammar = self.route.dialect.grammar();
@@ -233,9 +233,7 @@ impl Exchange {
                         meter.forget_error();
                     } else if ended || refused {
                         news.extend(self.close(&Ending::Complete, now).map(|closed| News::Closed(Box::new(closed))));
-                        if let Some((requested, model)) = waiting.pop_front() {
-                            news.push(self.begin(requested, model, now));
-                        }
+                        news.extend(waiting.pop_front().map(|turn| self.begin(turn, now)));
                     }
                 }
             }

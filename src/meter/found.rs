@@ -90,7 +90,7 @@ impl Found {
             match simd_json::to_tape(&mut raw) {
                 Ok(tape) => {
                     let mut fallback = Reported::default();
-                    self.read_fields(tape.as_value(), grammar.metrics, &mut fallback);
+                    self.read_fields(tape.as_value(), &[grammar.metrics], &mut fallback);
                     self.fallback.merge(&fallback);
                     (self.finished, self.ended) = (true, true);
                 }
@@ -156,8 +156,8 @@ impl Found {
         self.cost = stated_cost(object).or(self.cost.take());
     }
 
-    fn read_fields(&mut self, usage: simd_json::tape::Value<'_, '_>, paths: &[UsagePath], reported: &mut Reported) {
-        for (path, field) in paths {
+    fn read_fields(&mut self, usage: simd_json::tape::Value<'_, '_>, paths: &[&[UsagePath]], reported: &mut Reported) {
+        for (path, field) in paths.iter().copied().flatten() {
             if reported.of(*field).is_some() {
                 continue;
             }

@@ -1,7 +1,6 @@
 //! Telling the caller what its answer cost: documents are held until their cost can stand in the head, streams over
 //! HTTP/2 end in trailers. Works on what the wrapper is about to send.
 
-use super::downstream::Unsent;
 use crate::exchange::Cost;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
@@ -40,6 +39,14 @@ impl Costs {
     }
 }
 
+/// The part of an answer that is held.
+#[derive(Default)]
+pub struct Unsent {
+    tasks: Vec<HttpTask>,
+    /// Of the body.
+    bytes: usize,
+}
+
 /// Decides what is sent now of what is to be sent: nothing while a document is held.
 pub fn pass(costs: &Costs, unsent: &mut Unsent, tasks: Vec<HttpTask>) -> Vec<HttpTask> {
     match costs.get() {
@@ -58,7 +65,7 @@ fn hold(costs: &Costs, cost: Option<Cost>, unsent: &mut Unsent, tasks: Vec<HttpT
     }
     unsent.bytes += tasks.iter().map(body_len).sum::<usize>();
     let ended = tasks.last().is_some_and(HttpTask::is_end);
-    let alive = unsent.tasks.len() + tasks.len() > 1 && unsent.is_blank() && is_blank(&tasks) && !ended;
+    let alive = unsent.tasks.len() + tasks.len() > 1 && is_blank(&unsent.tasks) && is_blank(&tasks) && !ended;
     unsent.tasks.extend(tasks);
     // Blanks before a document keep a connection alive; held back they would not.
     let flows = unsent.bytes > HELD_BYTES_MAX || (alive && unsent.bytes > 0);
@@ -81,7 +88,7 @@ fn body_len(task: &HttpTask) -> usize {
     if let HttpTask::Body(Some(data), _) = task { data.len() } else { 0 }
 }
 
-pub(super) fn is_blank(tasks: &[HttpTask]) -> bool {
+fn is_blank(tasks: &[HttpTask]) -> bool {
     tasks.iter().all(|task| !matches!(task, HttpTask::Body(Some(data), _) if !data.trim_ascii().is_empty()))
 }
 

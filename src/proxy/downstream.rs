@@ -4,7 +4,7 @@
 //! Pingora forwards a body that a filter has read only out of a 64 KiB retry buffer; larger ones hang. A `Custom`
 //! session may give its own. The trait is public but hidden, hence the exact version of Pingora.
 
-use super::costs::{self, Costs};
+use super::costs::{self, Costs, Unsent};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
@@ -54,20 +54,6 @@ struct Wrapper {
     body: Bytes,
     costs: Costs,
     unsent: Unsent,
-}
-
-/// The part of an answer that is held.
-#[derive(Default)]
-pub struct Unsent {
-    pub tasks: Vec<HttpTask>,
-    /// Of the body.
-    pub bytes: usize,
-}
-
-impl Unsent {
-    pub fn is_blank(&self) -> bool {
-        costs::is_blank(&self.tasks)
-    }
 }
 
 impl Drop for Wrapper {

@@ -113,7 +113,7 @@ enum Planned {
     Answer(Bytes),
 }
 
-fn request_head(request: &RequestHeader) -> Head<'_> {
+pub(super) fn request_head(request: &RequestHeader) -> Head<'_> {
     Head { method: &request.method, path: request.uri.path(), query: request.uri.query(), headers: &request.headers }
 }
 
@@ -146,8 +146,7 @@ impl ProxyHttp for Gateway {
         self.0.metrics.in_flight.inc();
         ctx.counted = true;
         ctx.request_id = uuid::Uuid::now_v7().to_string();
-        let id = session.req_header().headers.get(&head::CALLER_REQUEST_ID);
-        ctx.caller_id = id.filter(|id| id.len() <= head::REQUEST_ID_BYTES_MAX).cloned();
+        ctx.caller_id = head::caller_id(&session.req_header().headers).cloned();
         if socket::is_wanted(session.req_header()) {
             ctx.dialect = Dialect::Responses;
             return match self.plan_socket(session, ctx) {
@@ -217,9 +216,6 @@ impl ProxyHttp for Gateway {
             request_id: &ctx.request_id,
             config: exchange.config(),
         };
-        if ctx.turns.is_some() {
-            socket::upstream_request(request);
-        }
         head::upstream_request(request, outgoing)
     }
 
@@ -244,9 +240,9 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
-        let told = exchange.may_tell_cost(&response.headers).filter(|_| exchange.config().cost_headers);
-        ctx.comments &= exchange.may_tell_cost(&response.headers) == Some(true);
-        ctx.costs.tell(match told {
+        let told = exchange.may_tell_cost(&response.headers);
+        ctx.comments &= told == Some(true);
+        ctx.costs.tell(match told.filter(|_| exchange.config().cost_headers) {
             Some(false) => Telling::Head,
             Some(true) if session.req_header().version == http::Version::HTTP_2 => Telling::Trailers,
             _ => Telling::Not,

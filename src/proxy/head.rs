@@ -18,17 +18,22 @@ pub const CALLER_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Asks for the cost as a comment at the end of a stream (`true`), or for none (`false`).
 pub const COST_EVENT: HeaderName = HeaderName::from_static("x-gateway-cost-event");
 /// A longer `x-request-id` is replaced.
-pub const REQUEST_ID_BYTES_MAX: usize = 128;
+const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// Never sent upstream: credentials of callers (one may be put back), the gateway's own headers, and what describes a
-/// body that has been read or a connection that ends here.
+/// The caller's own name for a request, if it is of reasonable length.
+pub fn caller_id(headers: &http::HeaderMap) -> Option<&HeaderValue> {
+    headers.get(&CALLER_REQUEST_ID).filter(|id| id.len() <= REQUEST_ID_BYTES_MAX)
+}
+
+/// Never sent upstream: credentials of callers (one may be put back), the gateway's own headers, what describes a body
+/// that has been read or a connection that ends here, and what would make answers unreadable.
 const NEVER_UP: &[&str] = &[
     "authorization",
     "x-api-key",
     "api-key",
     "x-goog-api-key",
-    "x-amz-date",
     "x-goog-fieldmask",
+    "x-amz-date",
     "x-amz-security-token",
     "x-amz-content-sha256",
     "proxy-authorization",
@@ -39,6 +44,7 @@ const NEVER_UP: &[&str] = &[
     "te",
     "trailer",
     "expect",
+    "sec-websocket-extensions",
     "accept-encoding",
     "content-length",
     "transfer-encoding",
@@ -105,8 +111,7 @@ pub fn upstream_request(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> 
     if !body.is_empty() || request.method != http::Method::GET {
         request.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
-    let named = request.headers.get(&CALLER_REQUEST_ID).is_some_and(|id| id.len() <= REQUEST_ID_BYTES_MAX);
-    if !named {
+    if caller_id(&request.headers).is_none() {
         request.insert_header(CALLER_REQUEST_ID, request_id)?;
     }
     for (name, value) in upstream.provider.headers {
@@ -114,8 +119,10 @@ pub fn upstream_request(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> 
             request.insert_header(*name, *value)?;
         }
     }
-    for header in headers.iter().filter(|header| header.always || !request.headers.contains_key(header.name)).collect::<Vec<_>>() {
-        request.insert_header(header.name, header.value.as_str())?;
+    for header in headers {
+        if header.always || !request.headers.contains_key(header.name) {
+            request.insert_header(header.name, header.value.as_str())?;
+        }
     }
     for (name, value) in &config.headers.request_add {
         request.insert_header(name.clone(), value.as_str())?;

@@ -1,7 +1,7 @@
 //! Answers of the gateway's own: errors in the caller's dialect, and the list of models.
 
 use super::body;
-use super::head::{CALLER_REQUEST_ID, REQUEST_ID, REQUEST_ID_BYTES_MAX};
+use super::head::{CALLER_REQUEST_ID, REQUEST_ID, caller_id};
 use crate::config::Config;
 use crate::dialect::Dialect;
 use crate::error::Error;
@@ -30,9 +30,7 @@ pub async fn error(session: &mut ServerSession, error: &Error, dialect: Dialect,
     if let Some((name, value)) = dialect.error_header(error.status()) {
         headers.push((header::HeaderName::from_static(name), value.to_owned()));
     }
-    if let Some(id) = session.req_header().headers.get(&CALLER_REQUEST_ID).and_then(|id| id.to_str().ok())
-        && id.len() <= REQUEST_ID_BYTES_MAX
-    {
+    if let Some(id) = caller_id(&session.req_header().headers).and_then(|id| id.to_str().ok()) {
         headers.push((CALLER_REQUEST_ID, id.to_owned()));
     }
     if write(session, error.status(), &headers, text.into(), request_id).await.is_ok() && reading {

@@ -1,12 +1,11 @@
 //! WebSockets: the handshake, and the bytes of both directions once it is done.
 
-use super::gateway::{Ctx, Gateway};
+use super::gateway::{Ctx, Gateway, request_head};
 use super::head;
 use super::state::now_ms;
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::exchange::turns::News;
-use crate::route::Head;
 use bytes::Bytes;
 use http::{HeaderName, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -14,7 +13,7 @@ use pingora::{ErrorType, Result};
 use pingora_proxy::Session;
 use std::sync::Arc;
 
-/// Compressed frames could not be read: no extension is agreed on.
+/// Compressed frames could not be read: none is asked for, and none agreed on.
 const EXTENSIONS: HeaderName = HeaderName::from_static("sec-websocket-extensions");
 
 /// True if a request wants to become a WebSocket.
@@ -28,12 +27,9 @@ impl Gateway {
     pub(super) fn plan_socket(&self, session: &mut Session, ctx: &mut Ctx) -> Result<(), Error> {
         let config = self.0.config.load_full();
         let request = session.req_header();
-        if !config.anonymous {
-            head::check_origin(request, &config)?;
-        }
-        head::check_site(request, &config)?;
-        let head = Head { method: &request.method, path: request.uri.path(), query: request.uri.query(), headers: &request.headers };
-        let exchange = Exchange::plan_socket(&head, config, ctx.request_id.clone())?;
+        let check = if config.anonymous { head::check_site } else { head::check_origin };
+        check(request, &config)?;
+        let exchange = Exchange::plan_socket(&request_head(request), config, ctx.request_id.clone())?;
         // Callers may think between turns.
         let (idle, write) = (exchange.config().timeouts.upstream_read, exchange.config().timeouts.downstream_write);
         session.downstream_session.set_read_timeout(Some(idle));
@@ -42,10 +38,6 @@ impl Gateway {
         ctx.turns = Some(Box::default());
         Ok(())
     }
-}
-
-pub(super) fn upstream_request(request: &mut RequestHeader) {
-    request.remove_header(&EXTENSIONS);
 }
 
 /// The head of a 101.

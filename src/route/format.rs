@@ -2,18 +2,17 @@
 
 use super::{Facts, Named};
 use crate::config::{Config, Upstream};
-use crate::dialect::{Dialect, Endpoint};
+use crate::dialect::Endpoint;
 use crate::error::Error;
 
 /// The upstream whose own kind of path it is: the one named by it, else the first that has the endpoint and serves
 /// the model, else the first that has it. Paths that many providers share decide nothing.
 pub fn native(endpoint: Endpoint, named: Option<&Named>, config: &Config) -> Option<usize> {
-    let own = named.and_then(|named| named.provider);
-    let shared = !matches!(endpoint.dialect(), Dialect::Generate | Dialect::Converse | Dialect::Invoke | Dialect::Cohere)
-        && endpoint != Endpoint::CohereEmbed;
-    if shared && own.is_none() {
+    let native = endpoint.dialect().has_model_in_path() || matches!(endpoint, Endpoint::CohereChat | Endpoint::CohereEmbed);
+    if !native {
         return None;
     }
+    let own = named.and_then(|named| named.provider);
     let has = |upstream: &&Upstream| own.is_none_or(|own| upstream.provider.id == own) && upstream.endpoints.contains(&endpoint);
     let model = named.map_or("", |named| named.model.as_str());
     let serving = config.upstreams.iter().position(|upstream| has(&upstream) && upstream.serves(model));

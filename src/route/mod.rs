@@ -104,7 +104,7 @@ pub fn destination(head: &Head<'_>, config: &Config) -> Result<Destination, Erro
     if endpoint.is_some() || (rest == "/" || rest.is_empty()) && head.method == Method::POST {
         let named = endpoint.and_then(|endpoint| path::named(endpoint, rest));
         // Tuned models and those of others have paths of their own, which nobody here serves.
-        if named.is_none() && endpoint.is_some_and(|endpoint| in_path(endpoint.dialect())) {
+        if named.is_none() && endpoint.is_some_and(|endpoint| endpoint.dialect().has_model_in_path()) {
             return Err(Error::NotFound { path: head.path.to_owned() });
         }
         return if head.method == Method::POST {
@@ -176,7 +176,7 @@ pub fn route(head: &Head<'_>, destination: Destination, facts: &Facts, config: &
         None => guess(facts, upstream)?,
     };
     let dialect = endpoint.dialect();
-    let in_path = in_path(dialect);
+    let in_path = dialect.has_model_in_path();
     if in_path && model.is_empty() {
         return Err(Error::MissingModel);
     }
@@ -242,11 +242,6 @@ pub fn model_at(requested: &str, at: usize, config: &Config) -> String {
         Some((other, model)) if *other == at => model.clone(),
         _ => without_own_prefix(requested, at, config).to_owned(),
     }
-}
-
-/// True if the model stands in the path.
-fn in_path(dialect: Dialect) -> bool {
-    matches!(dialect, Dialect::Generate | Dialect::Converse | Dialect::Invoke)
 }
 
 /// How the upstream's path says what is wanted. Azure's dated versions have deployments in their paths; the version-less
