@@ -60,6 +60,22 @@ pub enum Error {
     BadPath,
     ForbiddenHost,
     CrossSite,
+    /// Keys are configured and the request carries none.
+    MissingKey,
+    /// Unknown, wrong, expired or revoked, or several that differ.
+    InvalidKey,
+    /// A signature that cannot be checked or does not hold.
+    BadSignature {
+        why: &'static str,
+    },
+    /// The key may not use this model.
+    ForbiddenModel {
+        model: String,
+    },
+    /// The key may not use this provider.
+    ForbiddenProvider {
+        provider: String,
+    },
     /// The upstream refused, reset or could not be reached.
     UpstreamUnreachable {
         provider: String,
@@ -88,7 +104,13 @@ impl Error {
             | Self::NoSocket { .. }
             | Self::UnknownFormat
             | Self::BadPath => 400,
-            Self::ForbiddenHost | Self::CrossSite | Self::NotAllowed { .. } => 403,
+            Self::MissingKey | Self::InvalidKey => 401,
+            Self::ForbiddenHost
+            | Self::CrossSite
+            | Self::NotAllowed { .. }
+            | Self::BadSignature { .. }
+            | Self::ForbiddenModel { .. }
+            | Self::ForbiddenProvider { .. } => 403,
             Self::UnknownModel { .. } | Self::NotFound { .. } => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTimeout => 408,
@@ -122,6 +144,11 @@ impl Error {
             Self::BadPath => "invalid_path",
             Self::ForbiddenHost => "forbidden_host",
             Self::CrossSite => "cross_site_request",
+            Self::MissingKey => "missing_api_key",
+            Self::InvalidKey => "invalid_api_key",
+            Self::BadSignature { .. } => "invalid_signature",
+            Self::ForbiddenModel { .. } => "model_not_allowed",
+            Self::ForbiddenProvider { .. } => "provider_not_allowed",
             Self::UpstreamUnreachable { .. } => "upstream_unreachable",
             Self::UpstreamBroken { .. } => "upstream_broken",
             Self::UpstreamTimeout { .. } => "upstream_timeout",
@@ -176,6 +203,11 @@ impl fmt::Display for Error {
                 to.write_str("the Host header names a host this gateway does not answer for; add it to `hosts` in the configuration")
             }
             Self::CrossSite => to.write_str("requests from other web sites are refused"),
+            Self::MissingKey => to.write_str("a gateway key is needed: send it where the SDK puts its API key"),
+            Self::InvalidKey => to.write_str("the gateway key is not valid, or several keys were sent that differ"),
+            Self::BadSignature { why } => write!(to, "the request's signature does not hold: {why}"),
+            Self::ForbiddenModel { model } => write!(to, "this gateway key may not use the model `{model}`"),
+            Self::ForbiddenProvider { provider } => write!(to, "this gateway key may not use the provider `{provider}`"),
             Self::UpstreamUnreachable { provider } => write!(to, "provider `{provider}` could not be reached"),
             Self::UpstreamBroken { provider } => write!(to, "provider `{provider}` broke off before it answered"),
             Self::UpstreamTimeout { provider } => write!(to, "provider `{provider}` did not answer in time"),

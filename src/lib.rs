@@ -12,6 +12,7 @@ pub mod error;
 pub mod yaml;
 
 pub mod exchange;
+pub mod keys;
 pub mod route;
 
 pub mod dialect;

@@ -27,6 +27,9 @@ pub struct Metrics {
     pub ledger_failures: IntCounter,
     /// Access log lines dropped because the writer could not keep up.
     pub access_log_dropped: IntCounter,
+    reloads: IntCounterVec,
+    reload_ok: IntGauge,
+    reloaded: IntGauge,
 }
 
 impl Metrics {
@@ -56,8 +59,13 @@ impl Metrics {
                 .buckets(prometheus::exponential_buckets(256.0, 4.0, 10)?),
         )?;
         registry.register(Box::new(intake.clone()))?;
-        let in_flight = IntGauge::new("tollgate_requests_in_flight", "Requests being served.")?;
-        registry.register(Box::new(in_flight.clone()))?;
+        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let reload_ok = gauge("tollgate_config_reload_successful", "1 if the configuration read last holds, 0 if it was refused.")?;
+        reload_ok.set(1);
         Ok(Self {
             attempts: counters(
                 "tollgate_attempts_total",
@@ -81,14 +89,29 @@ impl Metrics {
                 &["provider"],
             )?,
             intake,
-            in_flight,
+            in_flight: gauge("tollgate_requests_in_flight", "Requests being served.")?,
             ledger_failures: counter("tollgate_ledger_failures_total", "Ledger records that could not be written.")?,
             access_log_dropped: counter(
                 "tollgate_access_log_dropped_total",
                 "Access log lines dropped because the writer could not keep up.",
             )?,
+            reloads: counters("tollgate_config_reload_total", "Times the configuration was read again.", &["result"])?,
+            reload_ok,
+            reloaded: gauge(
+                "tollgate_config_reload_success_timestamp_seconds",
+                "When the configuration in use was read, or 0: at the start.",
+            )?,
             registry,
         })
+    }
+
+    /// The configuration was read again, at `now` seconds since 1970.
+    pub fn reload(&self, taken: bool, now: i64) {
+        self.reloads.with_label_values(&[if taken { "ok" } else { "refused" }]).inc();
+        self.reload_ok.set(i64::from(taken));
+        if taken {
+            self.reloaded.set(now);
+        }
     }
 
     /// An attempt ended.

@@ -105,6 +105,15 @@ async fn h2c_client(address: SocketAddr) -> SendRequest<Bytes> {
     client
 }
 
+/// True if a handshake with the certificate succeeds.
+async fn handshake(address: SocketAddr, identity: &Identity) -> bool {
+    let mut roots = RootCertStore::empty();
+    roots.add(identity.cert.clone()).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let stream = TcpStream::connect(address).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await.is_ok()
+}
+
 async fn tls_client(address: SocketAddr, identity: &Identity) -> SendRequest<Bytes> {
     let mut roots = RootCertStore::empty();
     roots.add(identity.cert.clone()).unwrap();
@@ -212,6 +221,24 @@ fn http2_callers_reach_http2_upstreams_over_tls() {
                 .all(|entry| entry.outcome() == Outcome::Ok && entry.used.as_ref().is_some_and(|used| used.source == Source::Reported))
         );
     });
+}
+
+#[test]
+fn a_renewed_certificate_is_served_without_a_restart() {
+    let (old, new) = (identity(), identity());
+    let address: SocketAddr = format!("127.0.0.1:{}", support::free_port()).parse().unwrap();
+    let listener = format!(", {{address: \"{address}\", tls: {{cert: \"{}\", key: \"{}\"}}}}", old.file("cert.pem"), old.file("key.pem"));
+    let _gateway = Gateway::start_with("providers: {}", &listener);
+    until("the TLS listener", || std::net::TcpStream::connect(address).ok());
+    let runtime = runtime();
+    let kept = runtime.block_on(tls_client(address, &old));
+    for name in ["cert.pem", "key.pem"] {
+        std::fs::copy(new.file(name), old.file(name)).unwrap();
+    }
+    until("the new certificate", || runtime.block_on(handshake(address, &new)).then_some(()));
+    assert!(!runtime.block_on(handshake(address, &old)));
+    // Who is connected stays.
+    assert_eq!(runtime.block_on(post(&kept, address, Bytes::from_static(b"{}"), true)).0, StatusCode::BAD_REQUEST);
 }
 
 #[test]

@@ -19,7 +19,7 @@ impl Admin {
 
     fn answer(&self, session: &ServerSession) -> (u16, &'static str, String) {
         let request = session.req_header();
-        if let Err(error) = crate::proxy::check_origin(request, &self.state.config.load()) {
+        if let Err(error) = crate::proxy::check_origin(request, &self.state.config()) {
             return (error.status(), "text/plain", format!("{error}\n"));
         }
         if request.method != Method::GET {

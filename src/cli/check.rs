@@ -11,6 +11,12 @@ pub fn print(config: &Config) {
     let or_off = |address: Option<std::net::SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
     println!("admin       {}", or_off(config.admin));
     println!("mock        {}", or_off(config.mock));
+    let callers = match (&config.keys, config.anonymous) {
+        (Some(keys), _) => format!("{} gateway keys{}", keys.len(), if keys.signing.is_some() { ", AWS signatures too" } else { "" }),
+        (None, true) => "whoever comes".to_owned(),
+        (None, false) => "this machine".to_owned(),
+    };
+    println!("callers     {callers}");
     println!("workers     {}", config.workers);
     println!("data        {}", config.data.display());
     println!("body        at most {} bytes, {} together", config.bounds.body_bytes_max, config.bounds.body_budget_bytes);

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod check;
+mod keys;
 mod replay;
 mod usage;
 
@@ -41,6 +42,8 @@ enum Command {
     },
     /// Meter and price a recorded response
     Replay(replay::Options),
+    /// Make, list, revoke and rotate gateway keys
+    Keys(keys::Options),
     /// Sum up the ledger
     Usage(usage::Options),
 }
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         Some(Command::Replay(options)) => replay::run(&options).map_err(failed),
+        Some(Command::Keys(options)) => keys::run(&options),
         Some(Command::Usage(options)) => usage::run(&options).map_err(failed),
     };
     done.map_or_else(|code| code, |()| ExitCode::SUCCESS)

@@ -28,8 +28,9 @@ pub struct Options {
 enum By {
     Model,
     Provider,
-    /// The caller's key
+    /// The caller's key: the gateway's by name and id, else a hash of the caller's own
     Key,
+    Org,
     Hour,
     Day,
     Outcome,
@@ -41,6 +42,7 @@ impl By {
             Self::Model => "model",
             Self::Provider => "provider",
             Self::Key => "key",
+            Self::Org => "org",
             Self::Hour => "hour",
             Self::Day => "day",
             Self::Outcome => "outcome",
@@ -51,7 +53,11 @@ impl By {
         match self {
             Self::Model => model.to_owned(),
             Self::Provider => entry.open.upstream.clone(),
-            Self::Key => entry.open.credential.clone().unwrap_or_else(|| "-".to_owned()),
+            Self::Key => match (&entry.open.key_name, &entry.open.key) {
+                (Some(name), Some(id)) => format!("{name} ({id})"),
+                (_, id) => id.clone().or_else(|| entry.open.credential.clone()).unwrap_or_else(|| "-".to_owned()),
+            },
+            Self::Org => entry.open.org.clone().unwrap_or_else(|| "-".to_owned()),
             Self::Hour => time(entry.open.start_ms, "%Y-%m-%d %H:00"),
             Self::Day => time(entry.open.start_ms, "%Y-%m-%d"),
             Self::Outcome => entry.outcome().name().to_owned(),

@@ -1,15 +1,14 @@
 //! Reads the configuration file into [`Config`], collecting every mistake.
 
 use super::units::{bytes, bytes_or_share, duration, interpolate};
-use super::{AccessLog, Bounds, Config, HeaderRules, Listener, Timeouts, Tls, Upstream};
+use super::{AccessLog, Bounds, Config, HeaderRules, Timeouts, Upstream};
 use crate::price;
 use crate::provider;
 use crate::yaml::{self, Map, Node, Problem, Problems};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
@@ -38,7 +37,10 @@ pub fn load(source: &Source, variables: Variables<'_>) -> Result<Config, Vec<Pro
             return Err(problems.into_list());
         }
     };
-    let mut reader = Reader { problems, variables, prices: vec![] };
+    let mut reader = Reader { problems, variables, prices: vec![], source: source.clone(), files: vec![] };
+    if let Source::File(path) = source {
+        reader.files.push(absolute(path));
+    }
     let Some(document) = yaml::parse(&text, &mut reader.problems) else {
         let mut list = reader.problems.into_list();
         if list.is_empty() {
@@ -62,6 +64,9 @@ pub(super) struct Reader<'v> {
     pub(super) variables: Variables<'v>,
     /// Problems of price files, which have names of their own.
     prices: Vec<Problem>,
+    source: Source,
+    /// What was read so far.
+    pub(super) files: Vec<PathBuf>,
 }
 
 impl Reader<'_> {
@@ -72,7 +77,7 @@ impl Reader<'_> {
         let workers = map.take_as("workers", &mut self.problems, "`auto` or a number from 1 to 1024", workers);
         let data = self.path(&mut map, "data").unwrap_or_else(|| PathBuf::from("data"));
         // A daemon leaves the folder it was started in.
-        let data = std::path::absolute(&data).unwrap_or(data);
+        let data = absolute(&data);
         let anonymous = map.take_bool("anonymous", &mut self.problems).unwrap_or(false);
         let hosts = self.texts(&mut map, "hosts");
         let from_environment = map.take_bool("environment_providers", &mut self.problems).unwrap_or(true);
@@ -86,6 +91,7 @@ impl Reader<'_> {
         {
             upstreams.push(Upstream { tls: false, host: mock.ip().to_string(), port: mock.port(), ..Upstream::of(provider, "mock") });
         }
+        let (key_file, keys) = self.keys(map.take("keys"), &data, &upstreams).unzip();
         let by_name: HashMap<String, usize> = upstreams.iter().enumerate().map(|(at, upstream)| (upstream.name.clone(), at)).collect();
         let aliases = self.aliases(map.take("aliases"), &by_name);
         let fallback = self.fallback(&mut map, &by_name);
@@ -98,9 +104,15 @@ impl Reader<'_> {
         let access_log = self.access_log(&mut map);
         let pid_file = self.path(&mut map, "pid_file").unwrap_or_else(|| data.join("tollgate.pid"));
         let upgrade_socket = self.path(&mut map, "upgrade_socket").unwrap_or_else(|| data.join("run/upgrade.sock"));
-        self.check_exposure(listen.iter().map(|listener| listener.address).chain(admin).chain(mock), anonymous);
+        let exposed = listen.iter().map(|listener| listener.address).filter(|_| keys.is_none());
+        self.check_exposure(exposed.chain(admin).chain(mock), anonymous);
         map.finish(&mut self.problems);
         Some(Config {
+            source: match &self.source {
+                Source::Embedded => Source::Embedded,
+                Source::File(path) => Source::File(absolute(path)),
+            },
+            files: std::mem::take(&mut self.files),
             own_names: Config::own_names(listen.iter().map(|listener| listener.address).chain(admin)),
             listen,
             admin,
@@ -110,6 +122,8 @@ impl Reader<'_> {
             pid_file,
             upgrade_socket,
             anonymous,
+            keys,
+            key_file,
             hosts,
             upstreams,
             by_name,
@@ -150,10 +164,10 @@ impl Reader<'_> {
     }
 
     pub(super) fn path(&mut self, map: &mut Map<'_>, key: &'static str) -> Option<PathBuf> {
-        self.text(map, key).map(|(_, text)| std::path::absolute(&text).unwrap_or_else(|_| PathBuf::from(text)))
+        self.text(map, key).map(|(_, text)| absolute(Path::new(&text)))
     }
 
-    fn address(&mut self, line: usize, text: &str) -> Option<SocketAddr> {
+    pub(super) fn address(&mut self, line: usize, text: &str) -> Option<SocketAddr> {
         let text = self.fill(line, text)?;
         let address = text.parse().ok();
         if address.is_none() {
@@ -170,69 +184,10 @@ impl Reader<'_> {
         }
     }
 
-    fn listeners(&mut self, node: Option<Node<'_>>) -> Vec<Listener> {
-        let Some(node) = node else {
-            return "127.0.0.1:8080".parse().map(|address| Listener { address, tls: None }).into_iter().collect();
-        };
-        let nodes: Vec<_> = node.items().map_or_else(|| vec![node], Iterator::collect);
-        if nodes.is_empty() {
-            self.problems.add(node.line(), "`listen` names no address");
-        }
-        let listeners: Vec<Listener> = nodes.into_iter().filter_map(|node| self.listener(node)).collect();
-        for (at, listener) in listeners.iter().enumerate() {
-            if listeners.iter().take(at).any(|other| other.address == listener.address) {
-                self.problems.add(node.line(), format!("{} is listed twice", listener.address));
-            }
-        }
-        listeners
-    }
-
-    fn listener(&mut self, node: Node<'_>) -> Option<Listener> {
-        if let Some(text) = node.text() {
-            return Some(Listener { address: self.address(node.line(), text)?, tls: None });
-        }
-        let mut map = Map::new(node, &mut self.problems);
-        let address = map.take_text("address", &mut self.problems);
-        let address = address.and_then(|(line, text)| self.address(line, text));
-        let tls = map.take("tls").and_then(|node| self.tls(node));
-        if address.is_none() {
-            self.problems.add(map.line(), "a listener needs an `address`");
-        }
-        map.finish(&mut self.problems);
-        Some(Listener { address: address?, tls })
-    }
-
-    fn tls(&mut self, node: Node<'_>) -> Option<Tls> {
-        let mut map = Map::new(node, &mut self.problems);
-        let (cert, key) = (self.path(&mut map, "cert"), self.path(&mut map, "key"));
-        match (&cert, &key) {
-            (Some(cert), Some(key)) => {
-                self.check_certificates(map.line(), cert);
-                self.check_key(map.line(), key);
-            }
-            _ => self.problems.add(map.line(), "`tls` needs `cert` and `key`"),
-        }
-        map.finish(&mut self.problems);
-        Some(Tls { cert: cert?, key: key? })
-    }
-
-    /// Certificates that cannot be read would be found out only when they are needed.
-    pub(super) fn check_certificates(&mut self, line: usize, path: &Path) {
-        if let Err(why) = certificates(path) {
-            self.problems.add(line, why);
-        }
-    }
-
-    fn check_key(&mut self, line: usize, path: &Path) {
-        if let Err(error) = PrivateKeyDer::from_pem_file(path) {
-            self.problems.add(line, format!("{}: {error}", path.display()));
-        }
-    }
-
     /// Without keys, nobody but this machine may reach the gateway unless that is written out.
     fn check_exposure(&mut self, addresses: impl Iterator<Item = SocketAddr>, anonymous: bool) {
         for address in addresses.filter(|address| !address.ip().is_loopback() && !anonymous) {
-            self.problems.add(0, format!("{address} can be reached from other machines and there are no gateway keys: listen on 127.0.0.1, or write `anonymous: true` to serve whoever comes"));
+            self.problems.add(0, format!("{address} can be reached from other machines and asks for no key: listen on 127.0.0.1, give the gateway `keys`, or write `anonymous: true` to serve whoever comes"));
         }
     }
 
@@ -336,9 +291,11 @@ impl Reader<'_> {
         if let Some(node) = node {
             let mut map = Map::new(node, &mut self.problems);
             for path in self.texts(&mut map, "overlay") {
-                if let Err(list) = price::overlay(&mut catalog, &path) {
+                let path = absolute(Path::new(&path));
+                if let Err(list) = price::overlay(&mut catalog, &path.display().to_string()) {
                     self.prices.extend(list);
                 }
+                self.files.push(path);
             }
             map.finish(&mut self.problems);
         }
@@ -350,22 +307,15 @@ impl Reader<'_> {
             None => AccessLog::Stdout,
             Some((_, text)) if text == "off" || text == "false" => AccessLog::Off,
             Some((_, text)) if text == "stdout" => AccessLog::Stdout,
-            Some((_, text)) => AccessLog::File(std::path::absolute(&text).unwrap_or_else(|_| PathBuf::from(text))),
+            Some((_, text)) => AccessLog::File(absolute(Path::new(&text))),
         }
     }
 }
 
-/// The certificates of a PEM file.
-///
-/// # Errors
-/// Why there are none.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let list = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match list {
-        Ok(list) if list.is_empty() => Err(format!("{}: no certificate in it", path.display())),
-        Ok(list) => Ok(list),
-        Err(error) => Err(format!("{}: {error}", path.display())),
-    }
+/// A path as it was meant when the process started: a daemon leaves that folder, and may read its configuration again.
+fn absolute(path: &Path) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| std::env::current_dir().unwrap_or_default()).join(path)
 }
 
 /// `None` inside stands for as many as there are cores.

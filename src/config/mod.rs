@@ -1,16 +1,23 @@
 //! Configuration: one YAML file, read once into immutable, validated types. All mistakes are told at once, with file
 //! and line, before a socket is bound.
 
+mod access;
 mod file;
+pub mod key_file;
+mod listen;
 mod providers;
 mod secret;
 mod units;
 mod upstream;
+mod watch;
 
-pub use file::{Source, certificates, load};
+pub use file::{Source, load};
+pub use listen::certificates;
 pub use secret::Secret;
 pub use upstream::{Credentials, Pass, PathStyle, PromptCache, Upstream};
+pub use watch::Watch;
 
+use crate::keys::Keys;
 use crate::price::Catalog;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,6 +30,9 @@ pub const EMBEDDED: &str = include_str!("../../conf/tollgate.yaml");
 /// Everything the daemon was told. Shared by all requests, swapped whole.
 #[derive(Debug)]
 pub struct Config {
+    pub source: Source,
+    /// What was read: a change of any of these is a change of the configuration.
+    pub files: Vec<PathBuf>,
     pub listen: Vec<Listener>,
     pub admin: Option<SocketAddr>,
     /// Where the built-in mock provider listens.
@@ -33,6 +43,9 @@ pub struct Config {
     pub upgrade_socket: PathBuf,
     /// Serve without keys on addresses others can reach.
     pub anonymous: bool,
+    /// Who may ask; `None`: whoever reaches the gateway.
+    pub keys: Option<Keys>,
+    pub key_file: Option<PathBuf>,
     /// Further names by which the gateway may be addressed.
     pub hosts: Vec<String>,
     own_names: Vec<String>,
@@ -133,6 +146,36 @@ impl Config {
             with_port.into_iter().chain(bare.into_iter().filter(move |_| matches!(port, 80 | 443)))
         };
         bound.flat_map(names).collect()
+    }
+
+    /// Takes over from another what a running process cannot change, and says what that was.
+    pub fn keep_bound(&mut self, old: &Self) -> Vec<&'static str> {
+        let changed = [
+            ("listen", self.listen.iter().map(|listener| listener.address).ne(old.listen.iter().map(|listener| listener.address))),
+            (
+                "listen.tls",
+                self.listen.iter().map(|listener| listener.tls.is_some()).ne(old.listen.iter().map(|listener| listener.tls.is_some())),
+            ),
+            ("admin", self.admin != old.admin),
+            ("mock", self.mock != old.mock),
+            ("workers", self.workers != old.workers),
+            ("data", self.data != old.data),
+            ("pid_file", self.pid_file != old.pid_file),
+            ("upgrade_socket", self.upgrade_socket != old.upgrade_socket),
+            ("access_log", self.access_log != old.access_log),
+            ("timeouts.drain", self.timeouts.drain != old.timeouts.drain),
+        ];
+        let changed: Vec<_> = changed.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect();
+        if changed.iter().any(|name| name.starts_with("listen")) {
+            self.listen.clone_from(&old.listen);
+        }
+        (self.admin, self.mock, self.workers, self.timeouts.drain) = (old.admin, old.mock, old.workers, old.timeouts.drain);
+        self.own_names.clone_from(&old.own_names);
+        self.data.clone_from(&old.data);
+        self.pid_file.clone_from(&old.pid_file);
+        self.upgrade_socket.clone_from(&old.upgrade_socket);
+        self.access_log.clone_from(&old.access_log);
+        changed
     }
 
     /// True if every listener is reachable from this machine alone.

@@ -2,6 +2,7 @@
 
 use super::Secret;
 use crate::dialect::{Dialect, Endpoint};
+use crate::keys::signature::SCHEME;
 use crate::provider::auth::AwsKeys;
 use crate::provider::{Auth, Provider, StreamUsage, fits};
 use http::header::AUTHORIZATION;
@@ -188,8 +189,13 @@ impl Upstream {
             Auth::Bearer | Auth::Aws | Auth::None => AUTHORIZATION,
         };
         let names = [own, AUTHORIZATION].into_iter().filter(|_| self.credentials == Credentials::Caller);
-        // A signature holds for the request it was made for, and that is not the one that goes up.
-        let fit = |value: &HeaderValue| self.auth(dialect) != Auth::Aws || value.as_bytes().starts_with(b"Bearer ");
+        // A signature holds for the request it was made for, and that is not the one that goes up; gateway keys stay here.
+        let foreign = [crate::keys::PREFIX.as_bytes(), SCHEME.as_bytes()];
+        let fit = |value: &HeaderValue| {
+            let text = value.as_bytes();
+            let bare = text.strip_prefix(b"Bearer ").unwrap_or(text).trim_ascii();
+            (self.auth(dialect) != Auth::Aws || text.starts_with(b"Bearer ")) && !foreign.iter().any(|prefix| bare.starts_with(prefix))
+        };
         names.into_iter().find_map(|name| headers.get(&name).filter(|value| fit(value)).map(|value| (name, value)))
     }
 

@@ -4,12 +4,16 @@ use crate::config::{Source, load};
 use crate::ledger::{self, Outcome};
 use crate::usage::Dimension;
 
+fn asked(id: &str) -> Asked {
+    Asked { request_id: id.to_owned(), key: None }
+}
+
 fn exchange(path: &str, body: &str) -> Exchange {
     let config = Arc::new(load(&Source::Embedded, &|_| None).unwrap());
     let headers = HeaderMap::new();
     let head = Head { method: &Method::POST, path, query: Some("beta=true"), headers: &headers };
     let destination = route::destination(&head, &config).unwrap();
-    Exchange::plan(&head, destination, &Bytes::from(body.to_owned()), config, "request".to_owned()).unwrap()
+    Exchange::plan(&head, destination, &Bytes::from(body.to_owned()), config, asked("request")).unwrap()
 }
 
 fn content_type(kind: &str) -> HeaderMap {
@@ -241,7 +245,7 @@ fn a_bedrock_id_tells_the_price_and_the_answer_the_model() {
     let headers = HeaderMap::new();
     let head = Head { method: &Method::POST, path, query: None, headers: &headers };
     let destination = route::destination(&head, &config).unwrap();
-    let mut exchange = Exchange::plan(&head, destination, &Bytes::from_static(b"{}"), config, "r".to_owned()).unwrap();
+    let mut exchange = Exchange::plan(&head, destination, &Bytes::from_static(b"{}"), config, asked("r")).unwrap();
     exchange.attempt(1);
     exchange.respond(200, &content_type("application/json"));
     let body = br#"{"model":"claude-haiku-4-5-20251001","type":"message","usage":{"input_tokens":100,"output_tokens":50}}"#;

@@ -11,6 +11,7 @@ pub mod turns;
 use crate::config::{Config, Upstream};
 use crate::dialect::Dialect;
 use crate::error::Error;
+use crate::keys::Key;
 use crate::ledger::{Entry, Open, Rendered, write_entry};
 use crate::meter::{Fault, Framing, Meter};
 use crate::price::Moment;
@@ -40,11 +41,20 @@ pub enum Ending {
     Failed(Error),
 }
 
+/// Which request it is, and who asks.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    pub request_id: String,
+    pub key: Option<Arc<Key>>,
+}
+
 /// One request.
 #[derive(Debug)]
 pub struct Exchange {
     config: Arc<Config>,
     request_id: String,
+    /// Who asked.
+    key: Option<Arc<Key>>,
     route: Route,
     query: Option<String>,
     /// As the upstream gets it; dropped once an answer is committed.
@@ -64,11 +74,14 @@ impl Exchange {
     ///
     /// # Errors
     /// If the body is of no use or no upstream fits.
-    pub fn plan(head: &Head<'_>, destination: Destination, body: &Bytes, config: Arc<Config>, request_id: String) -> Result<Self, Error> {
+    pub fn plan(head: &Head<'_>, destination: Destination, body: &Bytes, config: Arc<Config>, asked: Asked) -> Result<Self, Error> {
         let facts = if matches!(destination, Destination::Pass { .. }) { Facts::default() } else { Facts::read(body)? };
         let route = route::route(head, destination, &facts, &config)?;
         let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
-        let rewritten = rewrite(body, &facts, &route, upstream, head.headers);
+        if let Some(key) = &asked.key {
+            permit(key, &route, upstream, head)?;
+        }
+        let rewritten = rewrite(body, &facts, &route, upstream, asked.key.as_deref(), head.headers);
         let billed = match route.target {
             Target::Endpoint(endpoint) => endpoint.is_billed(),
             // Reading something again is not generating it again.
@@ -78,7 +91,7 @@ impl Exchange {
             Target::Endpoint(endpoint) => endpoint.streams() || facts.stream.is_some_and(|stream| stream.value),
             Target::Pass => false,
         };
-        let exchange = Self::of(head, route, config.clone(), request_id)?;
+        let exchange = Self::of(head, route, config.clone(), asked)?;
         let Rewritten { body: rewritten, usage_asked, headers } = rewritten;
         Ok(Self { bytes_in: body.len() as u64, stream: streams, usage_asked, headers, body: rewritten, billed, ..exchange })
     }
@@ -87,16 +100,20 @@ impl Exchange {
     ///
     /// # Errors
     /// If no upstream takes one.
-    pub fn plan_socket(head: &Head<'_>, config: Arc<Config>, request_id: String) -> Result<Self, Error> {
+    pub fn plan_socket(head: &Head<'_>, config: Arc<Config>, asked: Asked) -> Result<Self, Error> {
         let route = route::socket(head, &config)?;
-        Self::of(head, route, config, request_id)
+        if let (Some(key), Some(upstream)) = (&asked.key, config.upstreams.get(route.upstream)) {
+            key.allows_provider(&upstream.name)?;
+        }
+        Self::of(head, route, config, asked)
     }
 
-    fn of(head: &Head<'_>, route: Route, config: Arc<Config>, request_id: String) -> Result<Self, Error> {
+    fn of(head: &Head<'_>, route: Route, config: Arc<Config>, asked: Asked) -> Result<Self, Error> {
         let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
         let credential = upstream.callers_credential(route.dialect, head.headers).map(|(_, value)| short_hash(value.as_bytes()));
         Ok(Self {
-            request_id,
+            request_id: asked.request_id,
+            key: asked.key,
             query: query(route.dialect, head.query, route.query.as_ref()),
             bytes_in: 0,
             stream: false,
@@ -112,9 +129,10 @@ impl Exchange {
         })
     }
 
-    /// The model of a turn as the upstream calls it.
-    pub fn rename(&self, model: &str) -> String {
-        route::model_at(model, self.route.upstream, &self.config)
+    /// The model of a turn as the upstream calls it; `None` if the caller may not use it.
+    pub fn rename(&self, model: &str) -> Option<String> {
+        let renamed = route::model_at(model, self.route.upstream, &self.config);
+        self.key.as_ref().is_none_or(|key| key.allows_model(model, &renamed)).then_some(renamed)
     }
 
     /// Starts the next attempt: its id and its record, which must be appended before the upstream sees anything.
@@ -139,6 +157,9 @@ impl Exchange {
             stream: self.stream,
             bytes_in: self.bytes_in,
             billed: self.billed,
+            key: self.key.as_ref().map(|key| key.id.clone()),
+            key_name: self.key.as_ref().map(|key| key.name.clone()),
+            org: self.key.as_ref().and_then(|key| key.org.clone()),
             credential: self.credential.clone(),
         };
         let rendered = Rendered::open(&open);
@@ -349,6 +370,15 @@ impl Closed {
     pub fn write_line(&self, out: &mut Vec<u8>) {
         let Records { open, used, close } = &self.records;
         write_entry(&self.entry.id, std::iter::once(open).chain(used).chain(std::iter::once(close)), out);
+    }
+}
+
+/// May this key go this way? What a path of the allow-list does with models nobody knows; reading does nothing.
+fn permit(key: &Key, route: &Route, upstream: &Upstream, head: &Head<'_>) -> Result<(), Error> {
+    match route.target {
+        Target::Endpoint(_) => key.allows(&upstream.name, &route.model_requested, &route.model),
+        Target::Pass if key.models.is_empty() || head.method == Method::GET => key.allows_provider(&upstream.name),
+        Target::Pass => Err(Error::NotAllowed { path: head.path.to_owned() }),
     }
 }
 

@@ -18,6 +18,7 @@ const TEXT: u8 = 1;
 const CLOSE: u8 = 8;
 /// <https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1>
 const PROTOCOL_ERROR: u16 = 1002;
+const POLICY: u16 = 1008;
 const TOO_BIG: u16 = 1009;
 
 /// Both directions of a connection.
@@ -67,8 +68,8 @@ impl Turns {
     }
 
     /// Takes bytes of the caller and returns what goes up, with the turns that begin with it. A message past `max`
-    /// bytes, or what is no frame, becomes a close: the provider's answer to it tells the caller.
-    pub fn up(&mut self, chunk: &[u8], max: u64, rename: impl Fn(&str) -> String) -> (Bytes, Vec<Asked>) {
+    /// bytes, what is no frame, or a model that `rename` refuses becomes a close: the provider's answer to it tells the caller.
+    pub fn up(&mut self, chunk: &[u8], max: u64, rename: impl Fn(&str) -> Option<String>) -> (Bytes, Vec<Asked>) {
         let (mut out, mut asked) = (BytesMut::new(), vec![]);
         let mut frames = std::mem::take(&mut self.up);
         frames.push(chunk, |piece| {
@@ -118,7 +119,7 @@ impl Turns {
     }
 
     /// Sends a whole message on: as it came, unless its model has another name there.
-    fn message(&mut self, rename: &impl Fn(&str) -> String, out: &mut BytesMut) -> Option<Asked> {
+    fn message(&mut self, rename: &impl Fn(&str) -> Option<String>, out: &mut BytesMut) -> Option<Asked> {
         static ROOT: Want<usize> = Fields(&[("type", Take(0)), ("model", Take(1))]);
         let (raw, plain) = (self.raw.split(), std::mem::take(&mut self.plain));
         let [kind, model] = members(&plain, 0..plain.len(), &ROOT);
@@ -129,7 +130,10 @@ impl Turns {
             return None;
         }
         let requested = model.clone().and_then(|span| plain.get(span)).and_then(text::decode).unwrap_or_default().into_owned();
-        let renamed = rename(&requested);
+        let Some(renamed) = rename(&requested) else {
+            self.close(POLICY, out);
+            return None;
+        };
         match model.filter(|_| renamed != requested) {
             Some(span) => {
                 let mut splices = Splices::default();

@@ -12,7 +12,7 @@ fn exchange() -> Exchange {
     let config = Arc::new(load(&Source::Embedded, &variables).unwrap());
     let headers = http::HeaderMap::new();
     let head = RequestHead { method: &http::Method::GET, path: "/v1/responses", query: None, headers: &headers };
-    Exchange::plan_socket(&head, config, "r".to_owned()).unwrap()
+    Exchange::plan_socket(&head, config, crate::exchange::Asked::default()).unwrap()
 }
 
 fn create(model: &str) -> Vec<u8> {
@@ -151,10 +151,10 @@ fn bounds_close_the_connection_with_their_code() {
 fn who_leaves_first_decides_how_a_turn_ended() {
     for (from_caller, want) in [(true, Outcome::ClientClosed), (false, Outcome::UpstreamError)] {
         let (mut exchange, mut turns) = (exchange(), Turns::default());
-        let (_, asked) = turns.up(&frame(TEXT, MASK, &create("gpt-5")), MAX, |model| model.to_owned());
+        let (_, asked) = turns.up(&frame(TEXT, MASK, &create("gpt-5")), MAX, |model| Some(model.to_owned()));
         exchange.ask(&mut turns, asked, 1);
         if from_caller {
-            turns.up(&frame(CLOSE, MASK, &[]), MAX, |model| model.to_owned());
+            turns.up(&frame(CLOSE, MASK, &[]), MAX, |model| Some(model.to_owned()));
         }
         exchange.hear(&mut turns, &[0x88, 0], 2);
         let ending = turns.ending("openai".to_owned());

@@ -80,6 +80,9 @@ mod tests {
             stream: false,
             bytes_in: 2,
             billed: true,
+            key: None,
+            key_name: None,
+            org: None,
             credential: None,
         };
         Record { id: id.to_owned(), event: Event::Open(open) }

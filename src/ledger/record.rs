@@ -103,6 +103,13 @@ pub struct Open {
     pub bytes_in: u64,
     /// False for counting endpoints, whose numbers nobody pays for.
     pub billed: bool,
+    /// Id and name of the gateway key that asked, and whom it is billed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org: Option<String>,
     /// A short hash of the caller's own credential, where callers bring theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,

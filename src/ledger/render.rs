@@ -26,8 +26,16 @@ impl Rendered {
         to.flag(",\"stream\":", open.stream);
         to.number(",\"bytes_in\":", open.bytes_in);
         to.flag(",\"billed\":", open.billed);
-        if let Some(credential) = &open.credential {
-            to.text(",\"credential\":", credential);
+        let optional = [
+            (",\"key\":", &open.key),
+            (",\"key_name\":", &open.key_name),
+            (",\"org\":", &open.org),
+            (",\"credential\":", &open.credential),
+        ];
+        for (key, value) in optional {
+            if let Some(value) = value {
+                to.text(key, value);
+            }
         }
         Self { kind: "open", fields: to.0 }
     }
@@ -197,6 +205,9 @@ mod tests {
             stream: true,
             bytes_in: 4,
             billed: false,
+            key: None,
+            key_name: None,
+            org: None,
             credential: None,
         };
         let used = Used {
@@ -219,7 +230,13 @@ mod tests {
             metered: true,
         };
         vec![
-            Event::Open(Open { credential: Some(text("h")), ..open.clone() }),
+            Event::Open(Open {
+                key: Some(text("k")),
+                key_name: Some(text("n\"")),
+                org: Some(text("o")),
+                credential: Some(text("h")),
+                ..open.clone()
+            }),
             Event::Open(open),
             Event::Usage(Used {
                 lines: vec![full, Line::default()],

@@ -17,6 +17,10 @@ impl AwsKeys {
         let token = session_token.map(str::to_owned);
         Self { identity: Credentials::new(access_key_id, secret, token, None, "tollgate").into() }
     }
+
+    pub(crate) fn identity(&self) -> &aws_smithy_runtime_api::client::identity::Identity {
+        &self.identity
+    }
 }
 
 impl std::fmt::Debug for AwsKeys {

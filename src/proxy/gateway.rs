@@ -1,10 +1,12 @@
 //! `impl ProxyHttp`: each hook does its part and calls the exchange for the rest.
 
+use super::access;
 use super::body::{self, Limits, Permit};
 use super::costs::{Costs, Telling};
 use super::downstream::{self, Slot};
 use super::failure::{client_left, failure};
 use super::head::{self, Outgoing};
+use super::reload::Live;
 use super::respond;
 use super::socket;
 use super::state::{State, now_ms};
@@ -12,7 +14,7 @@ use crate::access_log::Refusal;
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::exchange::turns::Turns;
-use crate::exchange::{Ending, Exchange};
+use crate::exchange::{Asked, Ending, Exchange};
 use crate::route::{self, Destination, Head};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,6 +37,8 @@ pub struct Ctx {
     pub(super) request_id: String,
     pub(super) caller_id: Option<HeaderValue>,
     dialect: Dialect,
+    /// What holds for this request, whatever is reloaded meanwhile.
+    pub(super) live: Option<Arc<Live>>,
     pub(super) exchange: Option<Box<Exchange>>,
     /// Of a WebSocket.
     pub(super) turns: Option<Box<Turns>>,
@@ -75,16 +79,16 @@ impl Gateway {
     /// Reads and plans a request; what goes wrong is the caller's to hear.
     async fn plan(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Planned, Error> {
         let state = &self.0;
-        let config = state.config.load_full();
+        let live = state.live.load_full();
+        let config = live.config.clone();
+        ctx.live = Some(live);
         let request = session.req_header();
         ctx.dialect = route::caller_dialect(request.uri.path(), &request.headers);
-        if !config.anonymous {
-            head::check_origin(request, &config)?;
-        }
+        let caller = self.admit(request, &config)?;
         let head = request_head(request);
         let destination = route::destination(&head, &config)?;
         if destination == Destination::Models {
-            return Ok(Planned::Answer(respond::models(&config)));
+            return Ok(Planned::Answer(respond::models(&config, caller.as_ref().map(|caller| &*caller.key))));
         }
         let limits = Limits {
             bytes_max: config.bounds.body_bytes_max,
@@ -93,8 +97,10 @@ impl Gateway {
         };
         let (body, permit) = body::read(&mut session.downstream_session, limits, &state.budget).await?;
         state.metrics.read_body(body.len());
+        access::verify(caller.as_ref(), session.req_header(), &body, &config)?;
         let head = request_head(session.req_header());
-        let exchange = Exchange::plan(&head, destination, &body, config, ctx.request_id.clone())?;
+        let asked = Asked { request_id: ctx.request_id.clone(), key: caller.map(|caller| caller.key) };
+        let exchange = Exchange::plan(&head, destination, &body, config, asked)?;
         ctx.dialect = exchange.dialect();
         let asked = session.req_header().headers.get(&head::COST_EVENT).map(|value| value == "true");
         ctx.comments = asked.unwrap_or(exchange.config().cost_event);
@@ -128,6 +134,7 @@ impl ProxyHttp for Gateway {
             request_id: String::new(),
             caller_id: None,
             dialect: Dialect::Chat,
+            live: None,
             exchange: None,
             turns: None,
             slot: None,
@@ -197,7 +204,7 @@ impl ProxyHttp for Gateway {
             }
         }
         let peer = exchange.upstream_index();
-        match state.peers.get(peer) {
+        match ctx.live.as_ref().and_then(|live| live.peers.get(peer)) {
             Some(peer) => peer.get(&provider).await.map_err(|_| pingora::Error::new_up(ErrorType::ConnectError)),
             None => Err(pingora::Error::new_in(ErrorType::InternalError)),
         }

@@ -1,5 +1,6 @@
 //! Header hygiene: what a request carries upstream and an answer carries down.
 
+use super::access::host;
 use crate::config::{Config, Credentials, Upstream};
 use crate::dialect::Dialect;
 use crate::error::Error;
@@ -62,10 +63,7 @@ const GATEWAY_PREFIX: &str = "x-gateway-";
 /// # Errors
 /// [`Error::ForbiddenHost`] or [`Error::CrossSite`].
 pub fn check_origin(header: &RequestHeader, config: &Config) -> Result<(), Error> {
-    let headers = &header.headers;
-    let host = header.uri.authority().map(http::uri::Authority::as_str);
-    let host = host.or_else(|| headers.get(header::HOST).and_then(|host| host.to_str().ok())).unwrap_or_default();
-    if !config.answers_for(host) {
+    if !config.answers_for(host(header)) {
         return Err(Error::ForbiddenHost);
     }
     check_site(header, config)

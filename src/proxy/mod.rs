@@ -1,6 +1,8 @@
 //! The shell around the exchange: Pingora's hooks, one short call each. Sockets and clocks live here; decisions do not.
 
+mod access;
 mod body;
+mod certificates;
 mod costs;
 mod downstream;
 mod failure;
@@ -8,6 +10,7 @@ mod gateway;
 mod head;
 pub mod mock_app;
 mod peer;
+mod reload;
 mod respond;
 pub mod server;
 mod socket;

@@ -5,6 +5,7 @@ use super::head::{CALLER_REQUEST_ID, REQUEST_ID, caller_id};
 use crate::config::Config;
 use crate::dialect::Dialect;
 use crate::error::Error;
+use crate::keys::Key;
 use bytes::Bytes;
 use http::header;
 use pingora::Result;
@@ -58,9 +59,9 @@ pub async fn write(
     session.write_response_body(body, true).await
 }
 
-/// `GET /v1/models`: what is configured, in a shape that clients of OpenAI and of Anthropic both read.
+/// `GET /v1/models`: what is configured and the caller's key may use, in a shape that clients of OpenAI and of Anthropic both read.
 /// <https://platform.openai.com/docs/api-reference/models/list>, <https://docs.anthropic.com/en/api/models-list>
-pub fn models(config: &Config) -> Bytes {
+pub fn models(config: &Config, key: Option<&Key>) -> Bytes {
     let mut data = vec![];
     let mut add = |id: String, owner: &str| {
         data.push(serde_json::json!({
@@ -68,15 +69,19 @@ pub fn models(config: &Config) -> Bytes {
             "type": "model", "display_name": id, "created_at": "1970-01-01T00:00:00Z",
         }));
     };
-    for (name, (at, _)) in &config.aliases {
-        add(name.clone(), config.upstreams.get(*at).map_or("", |upstream| &upstream.name));
+    let allowed = |upstream: &str, requested: &str, model: &str| key.is_none_or(|key| key.allows(upstream, requested, model).is_ok());
+    for (name, (at, model)) in &config.aliases {
+        let upstream = config.upstreams.get(*at).map_or("", |upstream| &upstream.name);
+        if allowed(upstream, name, model) {
+            add(name.clone(), upstream);
+        }
     }
     for upstream in &config.upstreams {
         let listed = upstream.models.iter().filter(|model| !model.contains('*')).map(String::as_str);
         // Another's price list says nothing about which of its models a compatible server has.
         let priced =
             config.prices.models(&upstream.catalog).map(|model| model.id.as_str()).filter(|_| upstream.provider.id != "compatible");
-        for model in listed.chain(priced) {
+        for model in listed.chain(priced).filter(|model| allowed(&upstream.name, model, model)) {
             add(format!("{}/{model}", upstream.name), &upstream.name);
         }
     }

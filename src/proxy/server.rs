@@ -2,10 +2,11 @@
 
 use super::gateway::Gateway;
 use super::mock_app::MockApp;
+use super::reload::WATCH_PERIOD;
 use super::state::State;
 use crate::access_log::Log;
 use crate::admin::Admin;
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, Watch};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
@@ -21,7 +22,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Attempts at one request. Only a dead kept-alive connection leads to another.
@@ -80,15 +81,23 @@ pub fn build(config: Config, start: Start) -> io::Result<(Server, Arc<State>)> {
     Ok((server, state))
 }
 
-/// Writes what requests put off: late ledger records and the access log. A service of Pingora's, so that it starts
+/// Writes what requests put off (late ledger records and the access log), and notices changed files. A service of Pingora's, so that it starts
 /// after a daemon has left its terminal; threads of our own would stay behind there.
 struct Housekeeping(Arc<State>);
 
 #[async_trait]
 impl BackgroundService for Housekeeping {
     async fn start(&self, _shutdown: ShutdownWatch) {
+        let mut watch = Watch::new(&self.0.config().files);
+        let mut looked = Instant::now();
         loop {
             self.0.write_out();
+            if looked.elapsed() >= WATCH_PERIOD {
+                looked = Instant::now();
+                if watch.changed(&self.0.config().files) {
+                    self.0.reload();
+                }
+            }
             tokio::time::sleep(HOUSEKEEPING_PERIOD).await;
         }
     }
@@ -151,6 +160,9 @@ fn gateway(conf: &Arc<ServerConf>, state: &Arc<State>, listen: &[Listener]) -> i
             Some(tls) => {
                 let (cert, key) = (tls.cert.display().to_string(), tls.key.display().to_string());
                 let mut settings = TlsSettings::intermediate(&cert, &key).map_err(|error| io::Error::other(error.to_string()))?;
+                if let Some(certificates) = state.certificates.of(listener.address) {
+                    settings.set_cert_resolver(certificates);
+                }
                 settings.enable_h2();
                 service.add_tls_with_settings(&address, None, settings);
             }
@@ -166,7 +178,7 @@ fn mock(address: SocketAddr, threads: usize) -> Service<MockApp> {
     service
 }
 
-/// SIGTERM leaves when the last request has ended, SIGINT at once, SIGQUIT hands over to a successor.
+/// SIGTERM leaves when the last request has ended, SIGINT at once, SIGQUIT hands over to a successor, SIGHUP reloads.
 struct Signals(Arc<State>);
 
 #[async_trait]
@@ -182,14 +194,14 @@ impl ShutdownSignalWatch for Signals {
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
                 _ = quit.recv() => {
                     // Pingora would leave all the same, and nobody would serve.
-                    if !successor_waits(&self.0.config.load().upgrade_socket) {
+                    if !successor_waits(&self.0.config().upgrade_socket) {
                         log::error!("SIGQUIT: no successor waits for the sockets; start one with --upgrade first. Serving on");
                         continue;
                     }
                     leave_when_idle(self.0.clone(), HAND_OVER + Duration::from_secs(1));
                     return ShutdownSignal::GracefulUpgrade;
                 }
-                _ = hangup.recv() => log::warn!("SIGHUP: to change the configuration, start a successor with --upgrade and send SIGQUIT"),
+                _ = hangup.recv() => drop(self.0.reload()),
             }
         }
         // Pingora stops accepting and closes idle connections at once.

@@ -1,11 +1,12 @@
 //! WebSockets: the handshake, and the bytes of both directions once it is done.
 
+use super::access;
 use super::gateway::{Ctx, Gateway, request_head};
 use super::head;
 use super::state::now_ms;
 use crate::error::Error;
-use crate::exchange::Exchange;
 use crate::exchange::turns::News;
+use crate::exchange::{Asked, Exchange};
 use bytes::Bytes;
 use http::{HeaderName, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -25,11 +26,16 @@ pub fn is_wanted(request: &RequestHeader) -> bool {
 impl Gateway {
     /// Plans a connection. Pages of other sites are refused whoever may come: a browser would lend them its address.
     pub(super) fn plan_socket(&self, session: &mut Session, ctx: &mut Ctx) -> Result<(), Error> {
-        let config = self.0.config.load_full();
+        let live = self.0.live.load_full();
+        let config = live.config.clone();
+        ctx.live = Some(live);
         let request = session.req_header();
-        let check = if config.anonymous { head::check_site } else { head::check_origin };
-        check(request, &config)?;
-        let exchange = Exchange::plan_socket(&request_head(request), config, ctx.request_id.clone())?;
+        let caller = self.admit(request, &config)?;
+        head::check_site(request, &config)?;
+        // There is no body to wait for.
+        access::verify(caller.as_ref(), request, &[], &config)?;
+        let asked = Asked { request_id: ctx.request_id.clone(), key: caller.map(|caller| caller.key) };
+        let exchange = Exchange::plan_socket(&request_head(request), config, asked)?;
         // Callers may think between turns.
         let (idle, write) = (exchange.config().timeouts.upstream_read, exchange.config().timeouts.downstream_write);
         session.downstream_session.set_read_timeout(Some(idle));

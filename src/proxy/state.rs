@@ -1,7 +1,8 @@
 //! What all requests share, and what is done with an entry once its attempt has ended.
 
 use super::body::Budget;
-use super::peer::Peer;
+use super::certificates::Certificates;
+use super::reload::Live;
 use crate::access_log::Log;
 use crate::config::Config;
 use crate::exchange::{Closed, Ending, Exchange};
@@ -14,11 +15,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What all requests share.
 pub struct State {
-    pub config: ArcSwap<Config>,
+    pub(super) live: ArcSwap<Live>,
+    pub(super) certificates: Certificates,
     pub ledger: Ledger,
     pub metrics: Arc<Metrics>,
     pub access_log: Log,
-    pub(super) peers: Vec<Peer>,
     pub(super) budget: Arc<Budget>,
 }
 
@@ -26,10 +27,16 @@ impl State {
     /// Puts together what was opened.
     ///
     /// # Errors
-    /// If certificates for an upstream cannot be read.
+    /// If certificates cannot be read.
     pub fn new(config: Arc<Config>, ledger: Ledger, metrics: Arc<Metrics>, access_log: Log) -> io::Result<Arc<Self>> {
-        let peers = config.upstreams.iter().map(|upstream| Peer::new(upstream, &config.timeouts)).collect::<io::Result<_>>()?;
-        Ok(Arc::new(Self { config: ArcSwap::new(config), ledger, metrics, access_log, peers, budget: Budget::new() }))
+        let certificates = Certificates::new(&config).map_err(io::Error::other)?;
+        let live = ArcSwap::from_pointee(Live::new(config)?);
+        Ok(Arc::new(Self { live, certificates, ledger, metrics, access_log, budget: Budget::new() }))
+    }
+
+    /// The configuration that holds now.
+    pub fn config(&self) -> Arc<Config> {
+        self.live.load().config.clone()
     }
 
     pub(super) fn append(&self, id: &str, record: &Rendered) -> bool {

@@ -4,13 +4,15 @@
 pub mod cache;
 pub mod spans;
 
-use crate::config::Upstream;
+use crate::config::{PromptCache, Upstream};
 use crate::json::Want::{self, Fields, Take};
 use crate::json::{Scanner, Splices, Visit, text};
+use crate::keys::Key;
 use crate::provider::StreamUsage;
 use crate::route::{Facts, ModelPlace, Route, Target};
 use bytes::Bytes;
 use http::HeaderMap;
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// A body as the upstream gets it.
@@ -24,7 +26,7 @@ pub struct Rewritten {
 }
 
 /// Applies what the route demands.
-pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream, headers: &HeaderMap) -> Rewritten {
+pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream, key: Option<&Key>, headers: &HeaderMap) -> Rewritten {
     let mut splices = Splices::default();
     if route.model_place == ModelPlace::PathOnly {
         let members = [facts.model.as_ref().map(|model| model.span.clone()), facts.stream.as_ref().map(|stream| stream.span.clone())];
@@ -40,13 +42,22 @@ pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream, 
         && upstream.stream_usage == StreamUsage::OnRequest;
     let streams = facts.stream.as_ref().filter(|stream| stream.value && asks);
     let usage_asked = streams.is_some_and(|stream| ask_for_usage(body, facts, stream.span.end, &mut splices));
-    let headers = match (&upstream.prompt_cache, upstream.provider.cache_by) {
+    let headers = match (prompt_cache(upstream, key), upstream.provider.cache_by) {
         (Some(cache), Some(by)) if matches!(route.target, Target::Endpoint(endpoint) if endpoint.is_billed()) => {
-            cache::mark(body, route.dialect, by, cache, &cache::Asked::read(headers), &mut splices)
+            cache::mark(body, route.dialect, by, &cache, &cache::Asked::read(headers), &mut splices)
         }
         _ => vec![],
     };
     Rewritten { body: splices.apply(body), usage_asked, headers }
+}
+
+/// How prompts are marked for this caller: its key may turn it on or off, and what it caches is its organisation's.
+fn prompt_cache<'a>(upstream: &'a Upstream, key: Option<&Key>) -> Option<Cow<'a, PromptCache>> {
+    let Some(key) = key else { return upstream.prompt_cache.as_ref().map(Cow::Borrowed) };
+    let on = key.prompt_cache.unwrap_or(upstream.prompt_cache.is_some());
+    let cache = upstream.prompt_cache.clone().filter(|_| on).or_else(|| on.then(PromptCache::default))?;
+    let org = key.org.clone().or(cache.org).or_else(|| Some(key.id.clone()));
+    Some(Cow::Owned(PromptCache { org, ..cache }))
 }
 
 /// Takes members out of an object, by the spans of their values: key, colon and one comma go with each.
@@ -139,7 +150,7 @@ mod tests {
             model_requested: String::new(),
             model: model.to_owned(),
         };
-        let out = rewrite(&Bytes::from(body.to_owned()), &facts, &route, &upstream, &HeaderMap::new());
+        let out = rewrite(&Bytes::from(body.to_owned()), &facts, &route, &upstream, None, &HeaderMap::new());
         (String::from_utf8(out.body.to_vec()).unwrap(), out.usage_asked)
     }
 

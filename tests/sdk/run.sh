@@ -105,6 +105,7 @@ gateway=$!
 
 export TOLLGATE_URL=http://127.0.0.1:$port TOLLGATE_LEDGER=$run/data/ledger TOLLGATE_ACCESS_LOG=$run/access.jsonl
 export TOLLGATE_SOCKET_PORT=$socket_port
+export TOLLGATE_BINARY=$binary
 export TOLLGATE_PRICES=$root/conf/prices/mock.yaml
 failed=0
 "$python" -m pytest -q -p no:cacheprovider --rootdir "$tests" "$tests" || failed=1

@@ -67,6 +67,11 @@ impl Gateway {
         ))
     }
 
+    /// Where its data is, and `tollgate.yaml`.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     /// Entries so far.
     pub fn entries(&self) -> Vec<Entry> {
         let mut fold = Fold::default();

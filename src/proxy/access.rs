@@ -1,0 +1,41 @@
+//! Who may ask: gateway keys where there are any, else whoever is on this machine.
+
+use super::gateway::Gateway;
+use super::head;
+use super::state::now_ms;
+use crate::config::Config;
+use crate::error::Error;
+use crate::keys::Caller;
+use crate::keys::signature::Request;
+use http::header;
+use pingora::http::RequestHeader;
+
+impl Gateway {
+    /// Finds out who asks; `None` where nobody needs a key.
+    pub(super) fn admit(&self, request: &RequestHeader, config: &Config) -> Result<Option<Caller>, Error> {
+        match &config.keys {
+            Some(keys) => keys.authenticate(&request.headers, i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX)).map(Some),
+            None if config.anonymous => Ok(None),
+            None => head::check_origin(request, config).map(|()| None),
+        }
+    }
+}
+
+/// Checks a signature, now that the body is here.
+pub fn verify(caller: Option<&Caller>, request: &RequestHeader, body: &[u8], config: &Config) -> Result<(), Error> {
+    let (Some(caller), Some(keys)) = (caller, &config.keys) else { return Ok(()) };
+    let signed = Request {
+        method: request.method.as_str(),
+        host: host(request),
+        path_and_query: request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
+        headers: &request.headers,
+        body,
+    };
+    keys.verify(caller, signed)
+}
+
+/// The name by which the caller reaches the gateway.
+pub fn host(request: &RequestHeader) -> &str {
+    let authority = request.uri.authority().map(http::uri::Authority::as_str);
+    authority.or_else(|| request.headers.get(header::HOST).and_then(|host| host.to_str().ok())).unwrap_or_default()
+}

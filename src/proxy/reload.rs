@@ -1,0 +1,59 @@
+//! Reload: another configuration takes the place of the one in use, whole, once it has been validated. What is in
+//! flight keeps the one it was planned with; what cannot be read changes nothing.
+
+use super::peer::Peer;
+use super::state::State;
+use crate::config::{self, Config};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How often files are looked at. One that changed is read at the next look, when whoever writes it is done.
+pub const WATCH_PERIOD: Duration = Duration::from_secs(1);
+
+/// A configuration and what was made of it.
+pub struct Live {
+    pub config: Arc<Config>,
+    pub(super) peers: Vec<Peer>,
+}
+
+impl Live {
+    /// # Errors
+    /// If certificates for an upstream cannot be read.
+    pub(super) fn new(config: Arc<Config>) -> io::Result<Self> {
+        let peers = config.upstreams.iter().map(|upstream| Peer::new(upstream, &config.timeouts)).collect::<io::Result<_>>()?;
+        Ok(Self { config, peers })
+    }
+}
+
+impl State {
+    /// Reads the configuration again and takes it over. True if that was done.
+    pub fn reload(&self) -> bool {
+        let old = self.config();
+        let loaded = config::load(&old.source, &|name| std::env::var(name).ok());
+        let taken =
+            loaded.map_err(|problems| problems.iter().map(ToString::to_string).collect()).and_then(|fresh| self.take_over(fresh, &old));
+        match &taken {
+            Ok(()) => log::warn!("the configuration was read again and holds from now on"),
+            Err(problems) => {
+                problems.iter().for_each(|problem| log::error!("{problem}"));
+                log::error!("the configuration in use stays as it was");
+            }
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.metrics.reload(taken.is_ok(), i64::try_from(now.as_secs()).unwrap_or(0));
+        taken.is_ok()
+    }
+
+    fn take_over(&self, mut fresh: Config, old: &Config) -> Result<(), Vec<String>> {
+        let kept = fresh.keep_bound(old);
+        let certificates = self.certificates.read(&fresh).map_err(|why| vec![why])?;
+        let live = Live::new(Arc::new(fresh)).map_err(|error| vec![error.to_string()])?;
+        for name in kept {
+            log::warn!("`{name}` was changed; that takes a new process (start it with --upgrade, then send SIGQUIT)");
+        }
+        self.live.store(Arc::new(live));
+        self.certificates.put(certificates);
+        Ok(())
+    }
+}
