@@ -27,6 +27,7 @@ pub struct Metrics {
     pub ledger_failures: IntCounter,
     /// Access log lines dropped because the writer could not keep up.
     pub access_log_dropped: IntCounter,
+    retries: IntCounterVec,
     reloads: IntCounterVec,
     reload_ok: IntGauge,
     reloaded: IntGauge,
@@ -95,6 +96,7 @@ impl Metrics {
                 "tollgate_access_log_dropped_total",
                 "Access log lines dropped because the writer could not keep up.",
             )?,
+            retries: counters("tollgate_retries_total", "Attempts that failed and were followed by another.", &["provider"])?,
             reloads: counters("tollgate_config_reload_total", "Times the configuration was read again.", &["result"])?,
             reload_ok,
             reloaded: gauge(
@@ -103,6 +105,11 @@ impl Metrics {
             )?,
             registry,
         })
+    }
+
+    /// An attempt failed and another follows.
+    pub fn retry(&self, provider: &str) {
+        self.retries.with_label_values(&[provider]).inc();
     }
 
     /// The configuration was read again, at `now` seconds since 1970.

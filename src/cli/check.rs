@@ -1,6 +1,6 @@
 //! `tollgate check`: what would run.
 
-use tollgate::config::{AccessLog, Config, Credentials};
+use tollgate::config::{AccessLog, Config, Credentials, Target};
 
 /// Prints a valid configuration as it was understood.
 pub fn print(config: &Config) {
@@ -38,9 +38,17 @@ pub fn print(config: &Config) {
         );
     }
     let mut aliases: Vec<_> = config.aliases.iter().collect();
-    aliases.sort();
-    for (name, (at, model)) in aliases {
-        println!("alias       {name} → {}/{model}", config.upstreams.get(*at).map_or("", |upstream| &upstream.name));
+    aliases.sort_by_key(|(name, _)| *name);
+    for (name, alias) in aliases {
+        let shown = |target: &Target| {
+            let upstream = config.upstreams.get(target.upstream).map_or("", |upstream| &upstream.name);
+            format!("{upstream}/{}", target.model)
+        };
+        let step = |step: &Vec<Target>| match step.as_slice() {
+            [one] => shown(one),
+            several => several.iter().map(|target| format!("{}×{}", target.weight, shown(target))).collect::<Vec<_>>().join(" + "),
+        };
+        println!("alias       {name} → {}", alias.steps.iter().map(step).collect::<Vec<_>>().join(", then "));
     }
     if let Some(fallback) = config.fallback.and_then(|at| config.upstreams.get(at)) {
         println!("fallback    {}", fallback.name);

@@ -94,6 +94,7 @@ impl Reader<'_> {
         let (key_file, keys) = self.keys(map.take("keys"), &data, &upstreams).unzip();
         let by_name: HashMap<String, usize> = upstreams.iter().enumerate().map(|(at, upstream)| (upstream.name.clone(), at)).collect();
         let aliases = self.aliases(map.take("aliases"), &by_name);
+        let retry = self.retry(map.take("retry"));
         let fallback = self.fallback(&mut map, &by_name);
         let bounds = self.bounds(map.take("body"));
         let timeouts = self.timeouts(map.take("timeouts"));
@@ -128,6 +129,7 @@ impl Reader<'_> {
             upstreams,
             by_name,
             aliases,
+            retry,
             fallback,
             bounds,
             timeouts,
@@ -189,21 +191,6 @@ impl Reader<'_> {
         for address in addresses.filter(|address| !address.ip().is_loopback() && !anonymous) {
             self.problems.add(0, format!("{address} can be reached from other machines and asks for no key: listen on 127.0.0.1, give the gateway `keys`, or write `anonymous: true` to serve whoever comes"));
         }
-    }
-
-    fn aliases(&mut self, node: Option<Node<'_>>, by_name: &HashMap<String, usize>) -> HashMap<String, (usize, String)> {
-        let mut aliases = HashMap::new();
-        for (name, node) in self.mapping(node, "aliases") {
-            let target = node.text().and_then(|text| text.split_once('/'));
-            let upstream = target.and_then(|(upstream, model)| Some((*by_name.get(upstream)?, model.to_owned())));
-            match upstream {
-                Some(target) => drop(aliases.insert(name.to_owned(), target)),
-                None => self
-                    .problems
-                    .add(node.line(), format!("alias `{name}` must be `provider/model` with a configured provider ({})", names(by_name))),
-            }
-        }
-        aliases
     }
 
     fn fallback(&mut self, map: &mut Map<'_>, by_name: &HashMap<String, usize>) -> Option<usize> {
@@ -330,7 +317,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn names(by_name: &HashMap<String, usize>) -> String {
+pub(super) fn names(by_name: &HashMap<String, usize>) -> String {
     let mut names: Vec<_> = by_name.keys().map(String::as_str).collect();
     names.sort_unstable();
     names.join(", ")

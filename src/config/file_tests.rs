@@ -52,7 +52,8 @@ access_log: off
         (false, "10.0.0.5:8000", Some("/v1/chat/completions"))
     );
     assert!(vllm.serves("llama-3") && vllm.passes(&http::Method::POST, "/rerank") && !vllm.passes(&http::Method::POST, "/files"));
-    assert_eq!(config.aliases["fast"], (config.upstream("openai").unwrap(), "gpt-5-mini".to_owned()));
+    let target = config.aliases["fast"].targets().next().unwrap();
+    assert_eq!((target.upstream, target.model.as_str()), (config.upstream("openai").unwrap(), "gpt-5-mini"));
     assert_eq!((config.bounds.body_bytes_max, config.timeouts.connect.as_secs()), (1 << 20, 2));
     assert_eq!(config.headers.response_deny, ["x-secret"]);
     assert!(!config.headers.request_deny.is_empty());
@@ -106,4 +107,33 @@ fn an_empty_variable_does_not_hide_the_next() {
         _ => None,
     };
     assert!(load(&Source::Embedded, &variable).unwrap().upstream("googleai").is_some());
+}
+
+#[test]
+fn an_alias_may_stand_for_several() {
+    let text = r#"
+environment_providers: false
+providers: {a: {base_url: "http://127.0.0.1:1"}, b: {base_url: "http://127.0.0.1:2"}}
+aliases:
+  best: [a/x, {to: a/y, weight: 3}, {to: b/y, weight: 1}, b/z]
+retry: {again: 2, delay: 1s, wait_max: 5s, budget: 50%, eject_after: 2, eject_max: 30s}
+"#;
+    let config = load_text(text, &[]).unwrap();
+    let steps: Vec<Vec<_>> = config.aliases["best"]
+        .steps
+        .iter()
+        .map(|step| step.iter().map(|target| (target.upstream, target.model.as_str(), target.weight)).collect())
+        .collect();
+    assert_eq!(steps, [vec![(0, "x", 1)], vec![(0, "y", 3), (1, "y", 1)], vec![(1, "z", 1)]]);
+    assert_eq!((config.retry.again, config.retry.budget_percent, config.retry.ejection.failures), (2, 50, 2));
+    for bad in [
+        "aliases: {best: []}",
+        "aliases: {best: [a]}",
+        "aliases: {best: [{to: a/x, weight: 0}]}",
+        "retry: {again: 6}",
+        "retry: {budget: 101%}",
+    ] {
+        let text = format!("environment_providers: false\nproviders: {{a: {{base_url: \"http://127.0.0.1:1\"}}}}\n{bad}");
+        assert_eq!(load_text(&text, &[]).unwrap_err().len(), 1, "{bad}");
+    }
 }

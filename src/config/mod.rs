@@ -2,6 +2,7 @@
 //! and line, before a socket is bound.
 
 mod access;
+mod alias;
 mod file;
 pub mod key_file;
 mod listen;
@@ -11,6 +12,7 @@ mod units;
 mod upstream;
 mod watch;
 
+pub use alias::{Alias, Retry, Target};
 pub use file::{Source, load};
 pub use listen::certificates;
 pub use secret::Secret;
@@ -52,8 +54,9 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// By name, and by the names of known providers that were given another.
     pub by_name: HashMap<String, usize>,
-    /// Name → upstream and the model it stands for.
-    pub aliases: HashMap<String, (usize, String)>,
+    /// Names for models.
+    pub aliases: HashMap<String, Alias>,
+    pub retry: Retry,
     pub fallback: Option<usize>,
     pub bounds: Bounds,
     pub timeouts: Timeouts,

@@ -5,7 +5,7 @@ use crate::ledger::{self, Outcome};
 use crate::usage::Dimension;
 
 fn asked(id: &str) -> Asked {
-    Asked { request_id: id.to_owned(), key: None }
+    Asked { request_id: id.to_owned(), ..Asked::default() }
 }
 
 fn exchange(path: &str, body: &str) -> Exchange {

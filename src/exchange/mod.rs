@@ -1,7 +1,9 @@
 //! The heart: one request from its body to its entries. No sockets and no clock of its own; the shell drives it, one
 //! short call a phase, and appends the records it hands out.
 
+mod again;
 mod attempt;
+mod closed;
 mod conceal;
 mod cost;
 mod heads;
@@ -12,14 +14,16 @@ use crate::config::{Config, Upstream};
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::keys::Key;
-use crate::ledger::{Entry, Open, Rendered, write_entry};
+use crate::ledger::{Entry, Open, Rendered};
 use crate::meter::{Fault, Framing, Meter};
 use crate::price::Moment;
 use crate::rewrite::cache::{Header, Headers};
 use crate::rewrite::{Rewritten, rewrite};
-use crate::route::{self, Destination, Facts, Head, Route, Target};
+use crate::route::{self, Destination, Facts, Head, Health, Route, Target};
+use again::Candidates;
 use attempt::Attempt;
 use bytes::Bytes;
+pub use closed::{Closed, Records};
 use conceal::Conceal;
 pub use cost::Cost;
 use heads::{framing, is_document, query, stated, stated_error};
@@ -46,6 +50,9 @@ pub enum Ending {
 pub struct Asked {
     pub request_id: String,
     pub key: Option<Arc<Key>>,
+    /// When, and who is known to be in trouble then.
+    pub now: UnixMs,
+    pub health: Arc<Health>,
 }
 
 /// One request.
@@ -55,6 +62,9 @@ pub struct Exchange {
     request_id: String,
     /// Who asked.
     key: Option<Arc<Key>>,
+    health: Arc<Health>,
+    /// Who else may answer; dropped once an answer is committed.
+    candidates: Option<Box<Candidates>>,
     route: Route,
     query: Option<String>,
     /// As the upstream gets it; dropped once an answer is committed.
@@ -76,11 +86,15 @@ impl Exchange {
     /// If the body is of no use or no upstream fits.
     pub fn plan(head: &Head<'_>, destination: Destination, body: &Bytes, config: Arc<Config>, asked: Asked) -> Result<Self, Error> {
         let facts = if matches!(destination, Destination::Pass { .. }) { Facts::default() } else { Facts::read(body)? };
-        let route = route::route(head, destination, &facts, &config)?;
-        let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
+        let (mut route, mut others) = route::routes(head, destination, &facts, &config, again::draw(&asked.request_id))?;
         if let Some(key) = &asked.key {
-            permit(key, &route, upstream, head)?;
+            others.retain(|other| permit(key, other, &config, head).is_ok());
+            if let Err(error) = permit(key, &route, &config, head) {
+                route = if others.is_empty() { return Err(error) } else { others.remove(0) };
+            }
         }
+        let candidates = Candidates::new((&mut route, others), body, &facts, head, &config, &asked);
+        let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
         let rewritten = rewrite(body, &facts, &route, upstream, asked.key.as_deref(), head.headers);
         let billed = match route.target {
             Target::Endpoint(endpoint) => endpoint.is_billed(),
@@ -88,12 +102,12 @@ impl Exchange {
             Target::Pass => head.method != Method::GET,
         };
         let streams = match route.target {
-            Target::Endpoint(endpoint) => endpoint.streams() || facts.stream.is_some_and(|stream| stream.value),
+            Target::Endpoint(endpoint) => endpoint.streams() || facts.stream.as_ref().is_some_and(|stream| stream.value),
             Target::Pass => false,
         };
         let exchange = Self::of(head, route, config.clone(), asked)?;
         let Rewritten { body: rewritten, usage_asked, headers } = rewritten;
-        Ok(Self { bytes_in: body.len() as u64, stream: streams, usage_asked, headers, body: rewritten, billed, ..exchange })
+        Ok(Self { bytes_in: body.len() as u64, stream: streams, usage_asked, headers, body: rewritten, billed, candidates, ..exchange })
     }
 
     /// Plans a WebSocket, whose turns are yet to come.
@@ -114,6 +128,8 @@ impl Exchange {
         Ok(Self {
             request_id: asked.request_id,
             key: asked.key,
+            health: asked.health,
+            candidates: None,
             query: query(route.dialect, head.query, route.query.as_ref()),
             bytes_in: 0,
             stream: false,
@@ -252,6 +268,7 @@ impl Exchange {
     /// An answer is committed: no other attempt will need the body.
     pub fn drop_body(&mut self) {
         self.body = Bytes::new();
+        self.candidates = None;
     }
 
     /// The upstream answered with this head.
@@ -344,37 +361,9 @@ impl Exchange {
     }
 }
 
-/// An attempt that has ended.
-#[derive(Debug)]
-pub struct Closed {
-    pub entry: Entry,
-    pub records: Records,
-    usage_news: bool,
-}
-
-/// An entry's records as text.
-#[derive(Debug)]
-pub struct Records {
-    pub open: Rendered,
-    pub used: Option<Rendered>,
-    pub close: Rendered,
-}
-
-impl Closed {
-    /// Usage that has not been appended yet, and must be before the close.
-    pub fn usage_news(&self) -> Option<&Rendered> {
-        self.records.used.as_ref().filter(|_| self.usage_news)
-    }
-
-    /// Appends the entry as a line of JSON.
-    pub fn write_line(&self, out: &mut Vec<u8>) {
-        let Records { open, used, close } = &self.records;
-        write_entry(&self.entry.id, std::iter::once(open).chain(used).chain(std::iter::once(close)), out);
-    }
-}
-
 /// May this key go this way? What a path of the allow-list does with models nobody knows; reading does nothing.
-fn permit(key: &Key, route: &Route, upstream: &Upstream, head: &Head<'_>) -> Result<(), Error> {
+fn permit(key: &Key, route: &Route, config: &Config, head: &Head<'_>) -> Result<(), Error> {
+    let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
     match route.target {
         Target::Endpoint(_) => key.allows(&upstream.name, &route.model_requested, &route.model),
         Target::Pass if key.models.is_empty() || head.method == Method::GET => key.allows_provider(&upstream.name),

@@ -23,7 +23,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::http::compression::ResponseCompressionCtx;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{ErrorSource, ErrorType, Result};
+use pingora::{ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,8 @@ pub struct Ctx {
     /// A comment with the cost ends a stream.
     comments: bool,
     pub(super) refused: Option<Error>,
+    /// Another attempt follows, after so long.
+    pub(super) again: Option<Duration>,
     counted: bool,
 }
 
@@ -70,7 +72,7 @@ impl Ctx {
         }
     }
 
-    fn provider(&self) -> String {
+    pub(super) fn provider(&self) -> String {
         self.exchange.as_ref().and_then(|exchange| exchange.upstream()).map(|upstream| upstream.name.clone()).unwrap_or_default()
     }
 }
@@ -80,7 +82,7 @@ impl Gateway {
     async fn plan(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Planned, Error> {
         let state = &self.0;
         let live = state.live.load_full();
-        let config = live.config.clone();
+        let (config, health) = (live.config.clone(), live.health.clone());
         ctx.live = Some(live);
         let request = session.req_header();
         ctx.dialect = route::caller_dialect(request.uri.path(), &request.headers);
@@ -99,7 +101,7 @@ impl Gateway {
         state.metrics.read_body(body.len());
         access::verify(caller.as_ref(), session.req_header(), &body, &config)?;
         let head = request_head(session.req_header());
-        let asked = Asked { request_id: ctx.request_id.clone(), key: caller.map(|caller| caller.key) };
+        let asked = Asked { request_id: ctx.request_id.clone(), key: caller.map(|caller| caller.key), now: now_ms(), health };
         let exchange = Exchange::plan(&head, destination, &body, config, asked)?;
         ctx.dialect = exchange.dialect();
         let asked = session.req_header().headers.get(&head::COST_EVENT).map(|value| value == "true");
@@ -142,6 +144,7 @@ impl ProxyHttp for Gateway {
             costs: Costs::default(),
             comments: false,
             refused: None,
+            again: None,
             counted: false,
         })
     }
@@ -186,6 +189,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
+        self.next_attempt(session, ctx).await?;
         let state = &self.0;
         // A new context on every attempt: a used one decodes nothing.
         session.upstream_compression = ResponseCompressionCtx::new(0, true, false);
@@ -205,7 +209,7 @@ impl ProxyHttp for Gateway {
         }
         let peer = exchange.upstream_index();
         match ctx.live.as_ref().and_then(|live| live.peers.get(peer)) {
-            Some(peer) => peer.get(&provider).await.map_err(|_| pingora::Error::new_up(ErrorType::ConnectError)),
+            Some(peer) => peer.get(&provider).await.map_err(|_| ctx.judge_connect(pingora::Error::new_up(ErrorType::ConnectError))),
             None => Err(pingora::Error::new_in(ErrorType::InternalError)),
         }
     }
@@ -227,13 +231,22 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, _end: bool, ctx: &mut Box<Ctx>) -> Result<()> {
-        if socket::is_open(session, ctx) { socket::up(ctx, body) } else { Ok(()) }
+        if socket::is_open(session, ctx) {
+            return socket::up(ctx, body);
+        }
+        // Each attempt has a body of its own: the model may be called otherwise.
+        if let (Some(body), Some(exchange)) = (body, ctx.exchange.as_ref().filter(|exchange| exchange.attempts() > 1)) {
+            *body = exchange.body().clone();
+        }
+        Ok(())
     }
 
-    async fn upstream_response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {
-        if !response.status.is_informational()
-            && let Some(exchange) = &mut ctx.exchange
-        {
+    async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        ctx.judge(session, response)?;
+        if let Some(exchange) = &mut ctx.exchange {
             exchange.respond(response.status.as_u16(), &response.headers);
         }
         Ok(())
@@ -264,6 +277,7 @@ impl ProxyHttp for Gateway {
             // It does not know chunks; the end of the connection is the end of the answer.
             response.remove_header(&header::TRANSFER_ENCODING);
         }
+        ctx.tell_debug(session, response)?;
         head::downstream_response(response, &ctx.request_id, ctx.caller_id.take(), exchange.config())
     }
 
@@ -303,22 +317,25 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    /// Only a connection that was kept alive and found dead is tried again, on a new one: the request was not taken.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Box<Ctx>,
+        error: Box<pingora::Error>,
+    ) -> Box<pingora::Error> {
+        ctx.judge_connect(error)
+    }
+
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
         session: &mut Session,
-        mut error: Box<pingora::Error>,
+        error: Box<pingora::Error>,
         ctx: &mut Box<Ctx>,
         reused: bool,
     ) -> Box<pingora::Error> {
-        let answered = ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_answered());
-        if answered || session.response_written().is_some() || *error.esource() == ErrorSource::Downstream {
-            error.retry = false.into();
-        } else {
-            error.retry.decide_reuse(reused);
-        }
-        error
+        ctx.judge_error(session, error, reused)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &pingora::Error, ctx: &mut Box<Ctx>) -> FailToProxy {

@@ -12,6 +12,7 @@ pub mod mock_app;
 mod peer;
 mod reload;
 mod respond;
+mod retry;
 pub mod server;
 mod socket;
 mod state;

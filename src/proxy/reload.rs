@@ -4,6 +4,7 @@
 use super::peer::Peer;
 use super::state::State;
 use crate::config::{self, Config};
+use crate::route::Health;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,14 +16,16 @@ pub const WATCH_PERIOD: Duration = Duration::from_secs(1);
 pub struct Live {
     pub config: Arc<Config>,
     pub(super) peers: Vec<Peer>,
+    pub(super) health: Arc<Health>,
 }
 
 impl Live {
     /// # Errors
     /// If certificates for an upstream cannot be read.
-    pub(super) fn new(config: Arc<Config>) -> io::Result<Self> {
+    pub(super) fn new(config: Arc<Config>, old: Option<&Self>) -> io::Result<Self> {
         let peers = config.upstreams.iter().map(|upstream| Peer::new(upstream, &config.timeouts)).collect::<io::Result<_>>()?;
-        Ok(Self { config, peers })
+        let health = Arc::new(Health::new(&config, old.map(|old| &*old.health)));
+        Ok(Self { config, peers, health })
     }
 }
 
@@ -48,7 +51,7 @@ impl State {
     fn take_over(&self, mut fresh: Config, old: &Config) -> Result<(), Vec<String>> {
         let kept = fresh.keep_bound(old);
         let certificates = self.certificates.read(&fresh).map_err(|why| vec![why])?;
-        let live = Live::new(Arc::new(fresh)).map_err(|error| vec![error.to_string()])?;
+        let live = Live::new(Arc::new(fresh), Some(&self.live.load())).map_err(|error| vec![error.to_string()])?;
         for name in kept {
             log::warn!("`{name}` was changed; that takes a new process (start it with --upgrade, then send SIGQUIT)");
         }

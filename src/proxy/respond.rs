@@ -2,7 +2,7 @@
 
 use super::body;
 use super::head::{CALLER_REQUEST_ID, REQUEST_ID, caller_id};
-use crate::config::Config;
+use crate::config::{Config, Target};
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::keys::Key;
@@ -70,10 +70,10 @@ pub fn models(config: &Config, key: Option<&Key>) -> Bytes {
         }));
     };
     let allowed = |upstream: &str, requested: &str, model: &str| key.is_none_or(|key| key.allows(upstream, requested, model).is_ok());
-    for (name, (at, model)) in &config.aliases {
-        let upstream = config.upstreams.get(*at).map_or("", |upstream| &upstream.name);
-        if allowed(upstream, name, model) {
-            add(name.clone(), upstream);
+    for (name, alias) in &config.aliases {
+        let upstream = |target: &Target| config.upstreams.get(target.upstream).map_or("", |upstream| &upstream.name);
+        if let Some(target) = alias.targets().find(|target| allowed(upstream(target), name, &target.model)) {
+            add(name.clone(), upstream(target));
         }
     }
     for upstream in &config.upstreams {

@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Attempts at one request. Only a dead kept-alive connection leads to another.
-const ATTEMPTS_MAX: usize = 4;
+/// Attempts at one request, however many candidates an alias has and however often they are asked again.
+const ATTEMPTS_MAX: usize = 32;
 /// Kept-alive connections to upstreams, over all threads.
 const POOL_CONNECTIONS_MAX: usize = 1024;
 /// How long Pingora keeps serving after it was told to hand over.

@@ -34,7 +34,7 @@ impl Gateway {
         head::check_site(request, &config)?;
         // There is no body to wait for.
         access::verify(caller.as_ref(), request, &[], &config)?;
-        let asked = Asked { request_id: ctx.request_id.clone(), key: caller.map(|caller| caller.key) };
+        let asked = Asked { request_id: ctx.request_id.clone(), key: caller.map(|caller| caller.key), ..Asked::default() };
         let exchange = Exchange::plan_socket(&request_head(request), config, asked)?;
         // Callers may think between turns.
         let (idle, write) = (exchange.config().timeouts.upstream_read, exchange.config().timeouts.downstream_write);

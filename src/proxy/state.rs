@@ -30,7 +30,7 @@ impl State {
     /// If certificates cannot be read.
     pub fn new(config: Arc<Config>, ledger: Ledger, metrics: Arc<Metrics>, access_log: Log) -> io::Result<Arc<Self>> {
         let certificates = Certificates::new(&config).map_err(io::Error::other)?;
-        let live = ArcSwap::from_pointee(Live::new(config)?);
+        let live = ArcSwap::from_pointee(Live::new(config, None)?);
         Ok(Arc::new(Self { live, certificates, ledger, metrics, access_log, budget: Budget::new() }))
     }
 

@@ -3,16 +3,22 @@
 //! `x-provider` → path mount → alias → model prefix → native path → model pattern → credential shape → catalog → fallback → a clear
 //! error. The path fixes the dialect where it can, else the body does.
 
+mod choose;
 mod facts;
 mod format;
+mod health;
 mod path;
+mod wait;
 
 pub use facts::{Facts, Spanned};
+pub use health::{Budget, Circuit, Ejection, Health};
+pub use wait::asked as wait_asked;
 
-use crate::config::{Config, Credentials, PathStyle, Upstream};
+use crate::config::{Config, PathStyle, Upstream};
 use crate::dialect::{Dialect, Endpoint};
 use crate::error::Error;
 use crate::provider;
+use choose::{Choice, choose, configured, without_own_prefix};
 use format::{guess, native};
 use http::{HeaderMap, Method};
 
@@ -143,16 +149,17 @@ pub fn caller_dialect(path: &str, headers: &HeaderMap) -> Dialect {
     }
 }
 
-/// The whole route, once the body has been read.
+/// The whole route, once the body has been read, and what may take its place in that order: where the model is an
+/// alias of several. `draw` decides among those that share the load.
 ///
 /// # Errors
 /// That no upstream fits, and why.
-pub fn route(head: &Head<'_>, destination: Destination, facts: &Facts, config: &Config) -> Result<Route, Error> {
+pub fn routes(head: &Head<'_>, destination: Destination, facts: &Facts, config: &Config, draw: u64) -> Result<(Route, Vec<Route>), Error> {
     let (mount, endpoint, named) = match destination {
         Destination::Endpoint { mount, endpoint, named } => (mount, endpoint, named),
         Destination::Pass { mount, path } => {
             let dialect = caller_dialect(&path, head.headers);
-            return Ok(Route {
+            let route = Route {
                 upstream: mount,
                 target: Target::Pass,
                 dialect,
@@ -161,49 +168,85 @@ pub fn route(head: &Head<'_>, destination: Destination, facts: &Facts, config: &
                 model_place: ModelPlace::Body,
                 model_requested: String::new(),
                 model: String::new(),
-            });
+            };
+            return Ok((route, vec![]));
         }
         Destination::Models => return Err(Error::Internal),
     };
     let in_body = facts.model.as_ref().map_or("", |model| model.value.as_str());
     let requested = named.as_ref().map_or(in_body, |named| named.model.as_str());
     let native = endpoint.and_then(|endpoint| native(endpoint, named.as_ref(), config));
-    let (at, model) = choose(head, mount, native, requested, config)?;
-    let upstream = config.upstreams.get(at).ok_or(Error::Internal)?;
-    let guessed = endpoint.is_none();
-    let endpoint = match endpoint {
-        Some(endpoint) => endpoint,
-        None => guess(facts, upstream)?,
+    let asked = Wanted { head, facts, endpoint, named: named.as_ref(), requested, config };
+    let alias = match choose(head, mount, native, requested, config)? {
+        Choice::One(at, model) => return Ok((asked.at(at, model)?, vec![])),
+        Choice::Alias(alias) => alias,
     };
-    let dialect = endpoint.dialect();
-    let in_path = dialect.has_model_in_path();
-    if in_path && model.is_empty() {
-        return Err(Error::MissingModel);
+    let (mut found, mut first_error): (Vec<Route>, _) = (vec![], None);
+    for target in alias.order(draw) {
+        match asked.at(target.upstream, &target.model) {
+            // An answer in another format would be no answer to what was asked.
+            Ok(route) if found.first().is_none_or(|first| first.dialect == route.dialect) => found.push(route),
+            Ok(_) => {}
+            Err(error) => drop(first_error.get_or_insert(error)),
+        }
     }
-    if matches!(model, "." | "..") {
-        return Err(Error::BadPath);
+    if found.is_empty() {
+        return Err(first_error.unwrap_or(Error::Internal));
     }
-    let style = &style(named.as_ref(), head, upstream);
-    let path = upstream.path(endpoint, model, style).ok_or_else(|| Error::NoEndpoint {
-        provider: upstream.name.clone(),
-        path: endpoint.name(),
-        instead: upstream.endpoints.iter().map(|endpoint| endpoint.name()).collect::<Vec<_>>().join(", "),
-    })?;
-    Ok(Route {
-        upstream: at,
-        target: Target::Endpoint(endpoint),
-        dialect,
-        path,
-        query: query(endpoint, guessed, style, head, upstream),
-        model_place: match (in_path, guessed) {
-            (true, true) => ModelPlace::PathOnly,
-            (true, false) => ModelPlace::Path,
-            (false, _) if *style == PathStyle::Deployment && dialect != Dialect::Responses => ModelPlace::Path,
-            (false, _) => ModelPlace::Body,
-        },
-        model_requested: requested.to_owned(),
-        model: model.to_owned(),
-    })
+    let first = found.remove(0);
+    Ok((first, found))
+}
+
+/// What is wanted, whoever may give it.
+struct Wanted<'a> {
+    head: &'a Head<'a>,
+    facts: &'a Facts,
+    endpoint: Option<Endpoint>,
+    named: Option<&'a Named>,
+    requested: &'a str,
+    config: &'a Config,
+}
+
+impl Wanted<'_> {
+    /// The route to an upstream, and a model as it is called there.
+    fn at(&self, at: usize, model: &str) -> Result<Route, Error> {
+        let Wanted { head, facts, named, requested, config, .. } = *self;
+        let upstream = config.upstreams.get(at).ok_or(Error::Internal)?;
+        let guessed = self.endpoint.is_none();
+        let endpoint = match self.endpoint {
+            Some(endpoint) => endpoint,
+            None => guess(facts, upstream)?,
+        };
+        let dialect = endpoint.dialect();
+        let in_path = dialect.has_model_in_path();
+        if in_path && model.is_empty() {
+            return Err(Error::MissingModel);
+        }
+        if matches!(model, "." | "..") {
+            return Err(Error::BadPath);
+        }
+        let style = &style(named, head, upstream);
+        let path = upstream.path(endpoint, model, style).ok_or_else(|| Error::NoEndpoint {
+            provider: upstream.name.clone(),
+            path: endpoint.name(),
+            instead: upstream.endpoints.iter().map(|endpoint| endpoint.name()).collect::<Vec<_>>().join(", "),
+        })?;
+        Ok(Route {
+            upstream: at,
+            target: Target::Endpoint(endpoint),
+            dialect,
+            path,
+            query: query(endpoint, guessed, style, head, upstream),
+            model_place: match (in_path, guessed) {
+                (true, true) => ModelPlace::PathOnly,
+                (true, false) => ModelPlace::Path,
+                (false, _) if *style == PathStyle::Deployment && dialect != Dialect::Responses => ModelPlace::Path,
+                (false, _) => ModelPlace::Body,
+            },
+            model_requested: requested.to_owned(),
+            model: model.to_owned(),
+        })
+    }
 }
 
 /// The route of a WebSocket, whose first message comes after the handshake: by header, mount, fallback, or the first
@@ -238,9 +281,9 @@ pub fn socket(head: &Head<'_>, config: &Config) -> Result<Route, Error> {
 
 /// A model as an upstream that was chosen calls it.
 pub fn model_at(requested: &str, at: usize, config: &Config) -> String {
-    match config.aliases.get(requested) {
-        Some((other, model)) if *other == at => model.clone(),
-        _ => without_own_prefix(requested, at, config).to_owned(),
+    match config.aliases.get(requested).and_then(|alias| alias.targets().find(|target| target.upstream == at)) {
+        Some(target) => target.model.clone(),
+        None => without_own_prefix(requested, at, config).to_owned(),
     }
 }
 
@@ -264,111 +307,6 @@ fn query(endpoint: Endpoint, guessed: bool, style: &PathStyle, head: &Head<'_>, 
     let missing = *style == PathStyle::Deployment && !path::has_parameter(head.query, "api-version");
     let version = || upstream.api_version.clone().unwrap_or_else(|| provider::AZURE_API_VERSION.to_owned());
     missing.then(|| ("api-version", version()))
-}
-
-/// The upstream, and the model as it is called there.
-fn choose<'a>(
-    head: &Head<'_>,
-    mount: Option<usize>,
-    native: Option<usize>,
-    requested: &'a str,
-    config: &'a Config,
-) -> Result<(usize, &'a str), Error> {
-    let named = head.headers.get(PROVIDER_HEADER).map(|value| value.to_str().unwrap_or_default().trim());
-    let fixed = match named {
-        Some(name) => Some(configured(&name.to_ascii_lowercase(), config)?),
-        None => mount,
-    };
-    if let Some(at) = fixed {
-        return Ok((at, without_own_prefix(requested, at, config)));
-    }
-    if let Some((at, model)) = config.aliases.get(requested) {
-        return Ok((*at, model));
-    }
-    if let Some((prefix, _)) = requested.split_once('/')
-        && (config.upstream(prefix).is_some() || provider::find(prefix).is_some())
-    {
-        let at = configured(prefix, config)?;
-        return Ok((at, without_own_prefix(requested, at, config)));
-    }
-    if let Some(at) = native {
-        return Ok((at, requested));
-    }
-    let by_model = by_pattern(requested, config)?.or_else(|| by_credential(head.headers, config));
-    match by_model.or_else(|| by_catalog(requested, config)).or(config.fallback) {
-        Some(at) => Ok((at, requested)),
-        None if requested.is_empty() => Err(Error::MissingModel),
-        None => Err(Error::UnknownModel { model: shown(requested) }),
-    }
-}
-
-/// A model name as an error may repeat it.
-fn shown(model: &str) -> String {
-    const SHOWN_BYTES_MAX: usize = 128;
-    let end = model.floor_char_boundary(SHOWN_BYTES_MAX);
-    model.get(..end).unwrap_or_default().to_owned()
-}
-
-fn configured(name: &str, config: &Config) -> Result<usize, Error> {
-    match (config.upstream(name), provider::find(name)) {
-        (Some(at), _) => Ok(at),
-        (None, Some(provider)) => Err(off(provider)),
-        (None, None) => Err(Error::UnknownProvider { provider: shown(name) }),
-    }
-}
-
-fn off(provider: &provider::Provider) -> Error {
-    Error::ProviderOff { provider: provider.id.to_owned(), variable: provider.key_variables.first().copied().unwrap_or_default() }
-}
-
-/// `openai/gpt-5` sent to `openai` means `gpt-5` there; any other prefix is part of the name, and so is its own where
-/// models of the provider bear it (`openrouter/auto`).
-fn without_own_prefix<'a>(model: &'a str, at: usize, config: &Config) -> &'a str {
-    let upstream = config.upstreams.get(at);
-    let own = |prefix: &str| upstream.is_some_and(|upstream| upstream.name == prefix || upstream.provider.id == prefix);
-    match model.split_once('/') {
-        Some((prefix, rest))
-            if own(prefix)
-                && !rest.is_empty()
-                && (rest.contains('/') || !upstream.is_some_and(|upstream| upstream.names_models_after(prefix))) =>
-        {
-            rest
-        }
-        _ => model,
-    }
-}
-
-/// By the looks of the name: what the operator listed first, then what providers are known for.
-fn by_pattern(model: &str, config: &Config) -> Result<Option<usize>, Error> {
-    if model.is_empty() {
-        return Ok(None);
-    }
-    let listed = |upstream: &Upstream| upstream.models.iter().any(|pattern| provider::fits(model, pattern));
-    let known = |upstream: &Upstream| upstream.serves(model);
-    if let Some(at) = config.upstreams.iter().position(listed).or_else(|| config.upstreams.iter().position(known)) {
-        return Ok(Some(at));
-    }
-    // Known to belong to a provider that is off: better to say so than to guess, unless something else may take it.
-    let owner = provider::REGISTRY.iter().find(|provider| provider.models.iter().any(|pattern| provider::fits(model, pattern)));
-    match owner {
-        Some(owner) if config.fallback.is_none() && by_catalog(model, config).is_none() => Err(off(owner)),
-        _ => Ok(None),
-    }
-}
-
-/// By the shape of the caller's credential, where callers bring their own.
-fn by_credential(headers: &HeaderMap, config: &Config) -> Option<usize> {
-    config.upstreams.iter().position(|upstream| {
-        let fits = |(name, prefix): &(&str, &str)| headers.get(*name).is_some_and(|value| value.as_bytes().starts_with(prefix.as_bytes()));
-        upstream.credentials == Credentials::Caller && upstream.provider.credentials.iter().any(fits)
-    })
-}
-
-fn by_catalog(model: &str, config: &Config) -> Option<usize> {
-    if model.is_empty() {
-        return None;
-    }
-    config.upstreams.iter().position(|upstream| config.prices.model(&upstream.catalog, model).is_some())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Paths: what is refused outright, and what a mount leaves.
 
-use super::{Error, Named, off};
+use super::choose::off;
+use super::{Error, Named};
 use crate::config::{Config, PathStyle, Upstream};
 use crate::dialect::{Dialect, Endpoint};
 use crate::provider;

@@ -33,7 +33,7 @@ fn go(config: &Config, path: &str, headers: &[(&str, &str)], body: &str) -> Resu
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let head = Head { method: &Method::POST, path, query, headers: &headers };
     let destination = destination(&head, config)?;
-    let route = route(&head, destination, &Facts::read(body.as_bytes())?, config)?;
+    let (route, _) = routes(&head, destination, &Facts::read(body.as_bytes())?, config, 0)?;
     let query = route.query.map(|(name, value)| format!("?{name}={value}")).unwrap_or_default();
     Ok(format!("{} {}{query} {}", config.upstreams[route.upstream].name, route.path, route.model))
 }

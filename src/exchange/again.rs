@@ -1,0 +1,144 @@
+//! Another attempt after one that failed before its caller saw anything: who is asked next, and after what wait.
+
+use super::{Asked, Exchange, UnixMs, query, short_hash};
+use crate::config::Config;
+use crate::error::Error;
+use crate::rewrite::{Rewritten, rewrite};
+use crate::route::{Circuit, Facts, Head, Route};
+use bytes::Bytes;
+use http::HeaderMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everyone who may answer, and what is needed to ask them.
+#[derive(Debug)]
+pub(super) struct Candidates {
+    list: Vec<Candidate>,
+    /// The one being asked.
+    at: usize,
+    round: u32,
+    /// The body and query as the caller sent them.
+    body: Bytes,
+    query: Option<String>,
+    facts: Facts,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    route: Route,
+    circuit: Option<Arc<Circuit>>,
+    tried: bool,
+}
+
+/// Decides among those that share the load: the same for all attempts at a request.
+pub(super) fn draw(request_id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    request_id.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Candidates {
+    /// `None` if there is nobody but the first, who will not be asked again; else the first healthy one is to be asked.
+    pub(super) fn new(
+        (first, others): (&mut Route, Vec<Route>),
+        body: &Bytes,
+        facts: &Facts,
+        head: &Head<'_>,
+        config: &Config,
+        asked: &Asked,
+    ) -> Option<Box<Self>> {
+        if others.is_empty() && config.retry.again == 0 {
+            return None;
+        }
+        asked.health.budget.earn();
+        let candidate = |route: Route| {
+            let upstream = config.upstreams.get(route.upstream).map_or("", |upstream| &upstream.name);
+            Candidate { circuit: asked.health.circuit(upstream, &route.model), route, tried: false }
+        };
+        let list = std::iter::once(first.clone()).chain(others).map(candidate).collect();
+        let query = head.query.map(str::to_owned);
+        let mut candidates = Self { list, at: 0, round: 0, body: body.clone(), query, facts: facts.clone() };
+        candidates.choose(asked.now);
+        if let Some(chosen) = candidates.list.get(candidates.at).filter(|_| candidates.at > 0) {
+            first.clone_from(&chosen.route);
+        }
+        Some(Box::new(candidates))
+    }
+
+    /// The next healthy one that was not tried yet; if there is none, the next one.
+    fn choose(&mut self, now: UnixMs) {
+        let untried = |candidate: &Candidate| !candidate.tried;
+        let healthy = |candidate: &Candidate| untried(candidate) && candidate.circuit.as_ref().is_none_or(|circuit| circuit.admits(now));
+        self.at = self.list.iter().position(healthy).or_else(|| self.list.iter().position(untried)).unwrap_or(0);
+        if let Some(candidate) = self.list.get_mut(self.at) {
+            candidate.tried = true;
+        }
+    }
+
+    fn circuit(&self) -> Option<&Circuit> {
+        self.list.get(self.at)?.circuit.as_deref()
+    }
+}
+
+impl Exchange {
+    /// The attempt failed and its caller has seen nothing; `asked` if the upstream said for how long it wants to be left
+    /// alone. Returns after what time another attempt may follow, if one may: see [`Exchange::advance`].
+    pub fn fail(&mut self, asked: Option<Duration>, now: UnixMs) -> Option<Duration> {
+        let retry = self.config.retry;
+        let candidates = self.candidates.as_mut()?;
+        if let Some(circuit) = candidates.circuit() {
+            circuit.failed(now, asked, retry.ejection);
+        }
+        let wait = if candidates.list.iter().any(|candidate| !candidate.tried) {
+            Duration::ZERO
+        } else if candidates.round < retry.again {
+            let delay = retry.delay.saturating_mul(1 << candidates.round);
+            asked.map_or(delay, |asked| asked.max(delay))
+        } else {
+            return None;
+        };
+        (wait <= retry.wait_max && self.health.budget.spend()).then_some(wait)
+    }
+
+    /// The upstream answered, and not with a failure of its own.
+    pub fn succeed(&self, now: UnixMs) {
+        if let Some(circuit) = self.candidates.as_ref().and_then(|candidates| candidates.circuit()) {
+            circuit.succeeded(now);
+        }
+    }
+
+    /// Moves on to the next candidate.
+    ///
+    /// # Errors
+    /// If that is not there any more, which cannot happen.
+    pub fn advance(&mut self, headers: &HeaderMap, now: UnixMs) -> Result<(), Error> {
+        let candidates = self.candidates.as_mut().ok_or(Error::Internal)?;
+        if candidates.list.iter().all(|candidate| candidate.tried) {
+            candidates.round += 1;
+            candidates.list.iter_mut().for_each(|candidate| candidate.tried = false);
+        }
+        candidates.choose(now);
+        let route = candidates.list.get(candidates.at).map(|candidate| candidate.route.clone()).ok_or(Error::Internal)?;
+        let upstream = self.config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
+        let rewritten = rewrite(&candidates.body, &candidates.facts, &route, upstream, self.key.as_deref(), headers);
+        let Rewritten { body, usage_asked, headers: added } = rewritten;
+        (self.body, self.usage_asked, self.headers) = (body, usage_asked, added);
+        self.query = query(route.dialect, candidates.query.as_deref(), route.query.as_ref());
+        self.credential = upstream.callers_credential(route.dialect, headers).map(|(_, value)| short_hash(value.as_bytes()));
+        self.route = route;
+        Ok(())
+    }
+
+    /// The upstream refused with this status; its answer is not for the caller.
+    pub fn refused(&mut self, status: u16) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.status = status;
+        }
+    }
+
+    /// How many attempts were made so far.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+}

@@ -1,0 +1,112 @@
+//! Attempts after the first, as Pingora makes them: an error that may be retried leads back to `upstream_peer`.
+
+use super::failure::failure;
+use super::gateway::{Ctx, Gateway};
+use super::state::now_ms;
+use crate::exchange::Ending;
+use crate::route::wait_asked;
+use http::{HeaderName, HeaderValue};
+use pingora::http::ResponseHeader;
+use pingora::{ErrorSource, ErrorType, Result};
+use pingora_proxy::Session;
+use std::time::Duration;
+
+/// Asks to be told who answered (`true`), and how that is told.
+pub const DEBUG: HeaderName = HeaderName::from_static("x-gateway-debug");
+const UPSTREAM: HeaderName = HeaderName::from_static("x-gateway-upstream");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-gateway-attempts");
+
+/// True for what another attempt, or another provider, may do better.
+fn is_failure(status: u16) -> bool {
+    status == 429 || (status >= 500 && status != 501)
+}
+
+fn is_untouched(session: &Session) -> bool {
+    session.response_written().is_none_or(|response| response.status.is_informational())
+}
+
+impl Ctx {
+    /// Ends a failed attempt whose caller has seen nothing. True if another follows.
+    fn try_again(&mut self, ending: &Ending, asked: Option<Duration>, status: Option<u16>) -> bool {
+        let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.is_open() && self.refused.is_none()) else { return false };
+        let Some(wait) = exchange.fail(asked, now_ms()) else { return false };
+        if let Some(status) = status {
+            exchange.refused(status);
+        }
+        self.state.metrics.retry(exchange.upstream().map_or("", |upstream| &upstream.name));
+        self.state.close(exchange, ending);
+        self.again = Some(wait);
+        true
+    }
+
+    /// The upstream's head is here.
+    pub(super) fn judge(&mut self, session: &Session, response: &ResponseHeader) -> Result<()> {
+        let status = response.status.as_u16();
+        if !is_failure(status) {
+            if let Some(exchange) = &self.exchange {
+                exchange.succeed(now_ms());
+            }
+        } else if is_untouched(session) && self.try_again(&Ending::Complete, wait_asked(&response.headers, now_ms()), Some(status)) {
+            let mut error = pingora::Error::new_up(ErrorType::HTTPStatus(status));
+            error.set_retry(true);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Something broke on the way to the upstream or back.
+    pub(super) fn judge_error(&mut self, session: &Session, mut error: Box<pingora::Error>, reused: bool) -> Box<pingora::Error> {
+        if self.again.is_some() {
+            return error;
+        }
+        let answered = self.exchange.as_ref().is_some_and(|exchange| exchange.is_answered());
+        if answered || session.response_written().is_some() || *error.esource() == ErrorSource::Downstream {
+            error.retry = false.into();
+            return error;
+        }
+        // A connection that was kept alive and found dead: the request was not taken, and goes out again on a new one.
+        error.retry.decide_reuse(reused);
+        if !error.retry() && *error.esource() == ErrorSource::Upstream {
+            let ending = Ending::Failed(failure(&error, self.provider()));
+            error.set_retry(self.try_again(&ending, None, None));
+        }
+        error
+    }
+
+    /// Nobody could be reached.
+    pub(super) fn judge_connect(&mut self, mut error: Box<pingora::Error>) -> Box<pingora::Error> {
+        let ending = Ending::Failed(failure(&error, self.provider()));
+        error.set_retry(self.try_again(&ending, None, None));
+        error
+    }
+
+    /// Who asks for it is told who answered.
+    pub(super) fn tell_debug(&self, session: &Session, response: &mut ResponseHeader) -> Result<()> {
+        let asked = session.req_header().headers.get(&DEBUG).is_some_and(|value| value == "true");
+        let Some(exchange) = self.exchange.as_ref().filter(|_| asked) else { return Ok(()) };
+        if let Ok(name) = HeaderValue::from_str(&self.provider()) {
+            response.insert_header(UPSTREAM, name)?;
+        }
+        response.insert_header(ATTEMPTS, exchange.attempts())
+    }
+}
+
+impl Gateway {
+    /// Waits if the attempt before said so, and moves on to whom is asked next. A caller that leaves ends the wait.
+    pub(super) async fn next_attempt(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+        let Some(wait) = ctx.again.take() else { return Ok(()) };
+        if !wait.is_zero() {
+            let pause = tokio::time::sleep(wait);
+            tokio::pin!(pause);
+            tokio::select! {
+                () = &mut pause => {}
+                left = session.downstream_session.read_body_or_idle(true) => {
+                    left.map_err(pingora::Error::into_down)?;
+                    pause.await;
+                }
+            }
+        }
+        let Some(exchange) = &mut ctx.exchange else { return Ok(()) };
+        exchange.advance(&session.req_header().headers, now_ms()).map_err(|_| pingora::Error::new_in(ErrorType::InternalError))
+    }
+}

@@ -1,0 +1,189 @@
+//! Attempts after the first: who is asked next, what each sends and bills, and when nobody is asked again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use support::{Act, Gateway, Upstream, free_port, until};
+use tollgate::ledger::Outcome;
+
+const CHAT: &str = "/v1/chat/completions";
+const ASK: &str = r#"{"model":"best", "messages":[]}"#;
+const WHOLE: &str = r#"{"id":"c","model":"mock-x","choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":10,"completion_tokens":4,"total_tokens":14}}"#;
+
+fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len()).into_bytes()
+}
+
+fn good() -> Upstream {
+    Upstream::fixed(answer("200 OK", "", WHOLE))
+}
+
+/// A gateway where `best` means `a/one`, then `b/two`.
+fn gateway(a: std::net::SocketAddr, b: std::net::SocketAddr, more: &str) -> Gateway {
+    let upstream = |name: &str, at| format!("  {name}: {{base_url: \"http://{at}/v1\", prices: mock}}\n");
+    Gateway::start(&format!("providers:\n{}{}aliases: {{best: [a/one, b/two]}}\n{more}", upstream("a", a), upstream("b", b)))
+}
+
+fn count(upstream: &Upstream) -> usize {
+    upstream.requests.lock().unwrap().len()
+}
+
+fn nowhere() -> std::net::SocketAddr {
+    format!("127.0.0.1:{}", free_port()).parse().unwrap()
+}
+
+#[test]
+fn who_cannot_be_reached_is_replaced_and_each_attempt_has_its_entry() {
+    let b = good();
+    let gateway = gateway(nowhere(), b.address, "");
+    let response = gateway.connect().request(CHAT, &[("x-gateway-debug", "true")], ASK.as_bytes());
+    assert_eq!((response.status, response.text()), (200, WHOLE));
+    assert_eq!((response.header("x-gateway-upstream"), response.header("x-gateway-attempts")), (Some("b"), Some("2")));
+    assert_eq!(std::str::from_utf8(&b.last().body).unwrap(), r#"{"model":"two", "messages":[]}"#);
+    let entries = gateway.closed_entries(2);
+    let seen: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.open.upstream.as_str(), entry.open.attempt, entry.open.model.as_str(), entry.outcome()))
+        .collect();
+    assert_eq!(seen, [("a", 1, "one", Outcome::UpstreamError), ("b", 2, "two", Outcome::Ok)]);
+    assert_eq!(entries[0].close.as_ref().unwrap().error.as_deref(), Some("upstream_unreachable"));
+    assert_eq!(entries[0].open.request_id, entries[1].open.request_id);
+    assert!(entries[0].used.is_none() && entries[1].used.is_some());
+}
+
+#[test]
+fn every_failure_before_the_first_byte_leads_on_whatever_the_size_of_the_body() {
+    let acts: Vec<fn() -> Vec<Act>> = vec![
+        || vec![Act::Write(answer("429 Too Many Requests", "", "{}"))],
+        || vec![Act::Write(answer("500 Internal Server Error", "", "{}"))],
+        || vec![Act::Write(answer("529 Overloaded", "", "{}"))],
+        || vec![Act::Reset],
+        || vec![Act::Close],
+        || vec![Act::Write(b"HTTP/1.1 2".to_vec()), Act::Close],
+        || vec![Act::Write(b"not http at all\r\n\r\n".to_vec()), Act::Close],
+    ];
+    for (at, act) in acts.into_iter().enumerate() {
+        let (a, b) = (Upstream::start(move |_| act()), good());
+        let gateway = gateway(a.address, b.address, "");
+        for size in [0, 70 << 10, 5 << 20] {
+            let body = format!(r#"{{"model":"best","messages":[],"pad":"{}"}}"#, "x".repeat(size));
+            let response = gateway.post(CHAT, &body);
+            assert_eq!((response.status, response.text()), (200, WHOLE), "{at}: {size}");
+            assert_eq!(b.last().body.len(), body.len() - 1, "{at}: {size}");
+        }
+        let entries = gateway.closed_entries(6);
+        assert_eq!(entries.iter().filter(|entry| entry.outcome() == Outcome::Ok).count(), 3, "{at}");
+        assert!(entries.iter().filter(|entry| entry.open.upstream == "a").all(|entry| entry.outcome() == Outcome::UpstreamError), "{at}");
+    }
+}
+
+#[test]
+fn the_last_answer_passes_as_it_is() {
+    let (a, b) = (nowhere(), Upstream::fixed(answer("503 Service Unavailable", "Retry-After: 7\r\n", r#"{"error":"b"}"#)));
+    let gateway = gateway(a, b.address, "");
+    let response = gateway.post(CHAT, ASK);
+    assert_eq!((response.status, response.text(), response.header("retry-after")), (503, r#"{"error":"b"}"#, Some("7")));
+    // What only the caller can mend is not asked elsewhere.
+    let (a, b) = (Upstream::fixed(answer("400 Bad Request", "", r#"{"error":"a"}"#)), good());
+    let gateway = self::gateway(a.address, b.address, "");
+    assert_eq!(gateway.post(CHAT, ASK).text(), r#"{"error":"a"}"#);
+    assert_eq!(count(&b), 0);
+}
+
+#[test]
+fn who_asks_to_be_left_alone_is() {
+    let (a, b) = (Upstream::fixed(answer("429 Too Many Requests", "Retry-After: 3600\r\n", "{}")), good());
+    let gateway = gateway(a.address, b.address, "");
+    for _ in 0..5 {
+        assert_eq!(gateway.post(CHAT, ASK).status, 200);
+    }
+    assert_eq!((count(&a), count(&b)), (1, 5));
+    // Without anybody else there is still who was told to wait.
+    let a = Upstream::fixed(answer("429 Too Many Requests", "Retry-After: 3600\r\n", "{}"));
+    let gateway = Gateway::start(&format!(
+        "providers: {{a: {{base_url: \"http://{}/v1\"}}}}\naliases: {{best: a/one}}\nretry: {{again: 3}}",
+        a.address
+    ));
+    for asked in 1..4 {
+        assert_eq!((gateway.post(CHAT, ASK).status, count(&a)), (429, asked));
+    }
+}
+
+#[test]
+fn the_same_provider_is_asked_again_where_that_is_configured() {
+    let calls = AtomicUsize::new(0);
+    let a = Upstream::start(move |_| {
+        let failed = calls.fetch_add(1, Ordering::Relaxed) < 2;
+        vec![Act::Write(if failed {
+            answer("503 Service Unavailable", "retry-after-ms: 10\r\n", "{}")
+        } else {
+            answer("200 OK", "", WHOLE)
+        })]
+    });
+    let settings =
+        format!("providers: {{a: {{base_url: \"http://{}/v1\", models: [\"*\"]}}}}\nretry: {{again: 2, delay: 20ms}}", a.address);
+    let gateway = Gateway::start(&settings);
+    let start = Instant::now();
+    assert_eq!(gateway.post(CHAT, ASK).text(), WHOLE);
+    assert!(start.elapsed() >= Duration::from_millis(60), "20 ms, then 40 ms");
+    assert_eq!((count(&a), gateway.closed_entries(3).len()), (3, 3));
+}
+
+#[test]
+fn nothing_is_asked_again_once_the_caller_has_seen_a_byte() {
+    let start = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n5\r\ndata:\r\n";
+    let (a, b) = (Upstream::start(move |_| vec![Act::Write(start.into()), Act::Wait, Act::Reset]), good());
+    let gateway = gateway(a.address, b.address, "retry: {again: 3}");
+    let mut client = gateway.connect();
+    client.head(CHAT, &[], Some(ASK.len()));
+    client.write(ASK.as_bytes());
+    until("the upstream", || (count(&a) == 1).then_some(()));
+    a.go();
+    assert!(!client.response().whole);
+    assert_eq!((count(&b), gateway.closed_entries(1)[0].outcome()), (0, Outcome::Truncated));
+}
+
+#[test]
+fn a_caller_that_leaves_ends_the_wait() {
+    let a = Upstream::fixed(answer("503 Service Unavailable", "", "{}"));
+    let settings = format!("providers: {{a: {{base_url: \"http://{}/v1\", models: [\"*\"]}}}}\nretry: {{again: 1, delay: 1s}}", a.address);
+    let gateway = Gateway::start(&settings);
+    let mut client = gateway.connect();
+    client.head(CHAT, &[], Some(ASK.len()));
+    client.write(ASK.as_bytes());
+    gateway.closed_entries(1);
+    drop(client);
+    // Nothing that could be seen happens when a caller is gone; what must not happen would after the delay.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(count(&a), 1);
+}
+
+#[test]
+fn attempts_after_the_first_stay_within_their_budget() {
+    let (a, b) =
+        (Upstream::fixed(answer("500 Internal Server Error", "", "{}")), Upstream::fixed(answer("500 Internal Server Error", "", "{}")));
+    let gateway = gateway(a.address, b.address, "retry: {budget: 0%, eject_after: 1000}");
+    for _ in 0..120 {
+        assert_eq!(gateway.post(CHAT, ASK).status, 500);
+    }
+    // A hundred may follow each other, then no more.
+    assert_eq!((count(&a), count(&b)), (120, 100));
+}
+
+#[test]
+fn candidates_a_key_may_not_use_are_not_asked() {
+    let (a, b) = (good(), good());
+    let gateway = gateway(a.address, b.address, "keys: {}");
+    let mut made = tollgate::keys::make("ci", jiff::Timestamp::now()).unwrap();
+    made.record.providers = vec!["b".to_owned()];
+    let record = made.record;
+    let added = tollgate::config::key_file::update(&gateway.folder().join("keys.json"), |keys| {
+        keys.push(record);
+        Ok(())
+    });
+    added.unwrap();
+    until("the key", || (gateway.connect().request(CHAT, &[("api-key", &made.text)], ASK.as_bytes()).status == 200).then_some(()));
+    assert_eq!((count(&a), count(&b)), (0, 1));
+}
