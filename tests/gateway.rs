@@ -348,7 +348,7 @@ fn a_cut_upstream_is_a_cut_answer() {
     let ended = event("a") + &event("b");
     for (headers, body) in [
         ("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", format!("{:x}\r\n{ended}\r\n", ended.len())),
-        ("Content-Type: application/json\r\nContent-Length: 2000000\r\n", format!("{{\"a\":\"{}", "x".repeat(1 << 20))),
+        ("Content-Type: application/json\r\nContent-Length: 5000000\r\n", format!("{{\"a\":\"{}", "x".repeat(4 << 20))),
     ] {
         let bytes = answer(headers, body.as_bytes());
         let upstream = Upstream::start(move |_| vec![Act::Write(bytes.clone()), Act::Wait, Act::Close]);
