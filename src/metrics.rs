@@ -25,6 +25,8 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// Ledger records that could not be written.
     pub ledger_failures: IntCounter,
+    /// Ledger records lost because the disk took nothing for too long.
+    pub ledger_lost: IntCounter,
     /// Access log lines dropped because the writer could not keep up.
     pub access_log_dropped: IntCounter,
     retries: IntCounterVec,
@@ -91,7 +93,11 @@ impl Metrics {
             )?,
             intake,
             in_flight: gauge("tollgate_requests_in_flight", "Requests being served.")?,
-            ledger_failures: counter("tollgate_ledger_failures_total", "Ledger records that could not be written.")?,
+            ledger_lost: counter("tollgate_ledger_lost_total", "Ledger records lost because the disk took nothing for too long.")?,
+            ledger_failures: counter(
+                "tollgate_ledger_failures_total",
+                "Writes to the ledger that failed; records are kept and written later.",
+            )?,
             access_log_dropped: counter(
                 "tollgate_access_log_dropped_total",
                 "Access log lines dropped because the writer could not keep up.",

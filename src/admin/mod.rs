@@ -32,11 +32,11 @@ impl Admin {
         }
     }
 
-    /// Healthy while everything that was to be written to the ledger has been.
+    /// Healthy while the ledger takes what is written to it.
     fn health(&self) -> (u16, &'static str, String) {
-        match self.state.ledger.failures() {
-            0 => (200, "text/plain", "ok\n".to_owned()),
-            failures => (503, "text/plain", format!("{failures} ledger records could not be written\n")),
+        match (self.state.ledger.waiting_bytes(), self.state.ledger.is_failing()) {
+            (_, false) => (200, "text/plain", "ok\n".to_owned()),
+            (waiting, true) => (503, "text/plain", format!("the ledger cannot be written; {waiting} bytes of it wait\n")),
         }
     }
 }

@@ -103,6 +103,7 @@ impl Reader<'_> {
         let cost_headers = map.take_bool("cost_headers", &mut self.problems).unwrap_or(true);
         let cost_event = map.take_bool("cost_event", &mut self.problems).unwrap_or(false);
         let access_log = self.access_log(&mut map);
+        let ledger = self.ledger(map.take("ledger"));
         let pid_file = self.path(&mut map, "pid_file").unwrap_or_else(|| data.join("tollgate.pid"));
         let upgrade_socket = self.path(&mut map, "upgrade_socket").unwrap_or_else(|| data.join("run/upgrade.sock"));
         let exposed = listen.iter().map(|listener| listener.address).filter(|_| keys.is_none());
@@ -138,6 +139,7 @@ impl Reader<'_> {
             cost_event,
             prices: prices?,
             access_log,
+            ledger,
         })
     }
 

@@ -5,6 +5,7 @@ mod access;
 mod alias;
 mod file;
 pub mod key_file;
+mod ledger;
 mod listen;
 mod providers;
 mod secret;
@@ -14,6 +15,7 @@ mod watch;
 
 pub use alias::{Alias, Retry, Target};
 pub use file::{Source, load};
+pub use ledger::LedgerRules;
 pub use listen::certificates;
 pub use secret::Secret;
 pub use upstream::{Credentials, Pass, PathStyle, PromptCache, Upstream};
@@ -67,6 +69,7 @@ pub struct Config {
     pub cost_event: bool,
     pub prices: Catalog,
     pub access_log: AccessLog,
+    pub ledger: LedgerRules,
 }
 
 /// An address to listen on: HTTP/1.1 and h2c, or TLS with HTTP/1.1 and HTTP/2.
@@ -166,6 +169,7 @@ impl Config {
             ("pid_file", self.pid_file != old.pid_file),
             ("upgrade_socket", self.upgrade_socket != old.upgrade_socket),
             ("access_log", self.access_log != old.access_log),
+            ("ledger.segment_bytes", self.ledger.segment_bytes != old.ledger.segment_bytes),
             ("timeouts.drain", self.timeouts.drain != old.timeouts.drain),
         ];
         let changed: Vec<_> = changed.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect();
@@ -173,6 +177,7 @@ impl Config {
             self.listen.clone_from(&old.listen);
         }
         (self.admin, self.mock, self.workers, self.timeouts.drain) = (old.admin, old.mock, old.workers, old.timeouts.drain);
+        self.ledger.segment_bytes = old.ledger.segment_bytes;
         self.own_names.clone_from(&old.own_names);
         self.data.clone_from(&old.data);
         self.pid_file.clone_from(&old.pid_file);

@@ -195,6 +195,11 @@ impl Exchange {
         (&attempt.id, &attempt.open.1)
     }
 
+    /// The attempt was not begun after all.
+    pub fn abandon(&mut self) {
+        self.attempt = None;
+    }
+
     /// True while an attempt is under way.
     pub fn is_open(&self) -> bool {
         self.attempt.is_some()

@@ -2,11 +2,13 @@
 //! attempt are appended to segment files before the caller can have the end of the answer; an [`Entry`] is their fold.
 
 mod entry;
+mod read;
 mod record;
 mod render;
 mod segment;
 
 pub use entry::{Entry, Fold};
+pub use read::{RECORD_BYTES_MAX, RecordReader, read_folder};
 pub use record::{Close, Event, Line, Open, Outcome, Record, Source, Used};
 pub use render::{Rendered, write_entry};
-pub use segment::{Ledger, RecordReader, read_folder};
+pub use segment::{KEPT_BYTES_MAX, Ledger};

@@ -4,6 +4,10 @@
 use super::record::{Close, Event, Line, Open, Used};
 use crate::json::text::write_str;
 
+/// What stands between the content of a line and its CRC-32 (that of IEEE 802.3) in eight hexadecimal digits.
+const CRC: &str = ",\"crc\":\"";
+const CRC_BYTES: usize = CRC.len() + 8 + 2;
+
 /// The fields of a record as the inside of a JSON object, each with a comma in front.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
@@ -92,12 +96,31 @@ impl Rendered {
 
     /// Appends the record's line.
     pub fn write_record(&self, id: &str, out: &mut Vec<u8>) {
+        let start = out.len();
         for part in ["{\"id\":\"", id, "\",\"record\":\"", self.kind, "\""] {
             out.extend_from_slice(part.as_bytes());
         }
         out.extend_from_slice(&self.fields);
-        out.extend_from_slice(b"}\n");
+        let crc = crc32fast::hash(out.get(start..).unwrap_or_default());
+        out.extend_from_slice(CRC.as_bytes());
+        out.extend((0..8).map(|at| hex_digit(crc >> (28 - 4 * at))));
+        out.extend_from_slice(b"\"}\n");
     }
+}
+
+fn hex_digit(number: u32) -> u8 {
+    match u8::try_from(number & 15).unwrap_or_default() {
+        digit @ 0..10 => b'0' + digit,
+        digit => b'a' + digit - 10,
+    }
+}
+
+/// A line as it was written, without its newline; `None` if its checksum does not hold.
+pub fn checked(line: &[u8]) -> Option<&[u8]> {
+    let (content, end) = line.split_at_checked(line.len().checked_sub(CRC_BYTES)?)?;
+    let digits = end.strip_prefix(CRC.as_bytes())?.strip_suffix(b"\"}")?;
+    let crc = u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    (crc == crc32fast::hash(content)).then_some(line)
 }
 
 /// Appends the line of an entry made of these records.
@@ -256,8 +279,10 @@ mod tests {
             let record = Record { id: "a".to_owned(), event };
             let mut line = vec![];
             Rendered::of(&record.event).write_record("a", &mut line);
-            assert_eq!(std::str::from_utf8(&line).unwrap().trim_end(), serde_json::to_string(&record).unwrap());
-            assert_eq!(serde_json::from_slice::<Record>(&line).unwrap(), record);
+            let text = std::str::from_utf8(&line).unwrap().trim_end();
+            let (content, _) = text.rsplit_once(CRC).unwrap();
+            assert_eq!(format!("{content}}}"), serde_json::to_string(&record).unwrap());
+            assert_eq!(serde_json::from_slice::<Record>(checked(text.as_bytes()).unwrap()).unwrap(), record);
         }
     }
 

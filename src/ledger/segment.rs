@@ -1,32 +1,45 @@
-//! Segment files: append-only JSON lines, each written to the kernel whole before the call returns, so that a killed
-//! process loses nothing it has appended.
+//! Segment files: append-only lines, each written to the kernel whole before the call returns, so that a killed process
+//! loses nothing it has appended. What the disk did not take is kept and written when it does again.
 
-use super::record::Record;
 use super::render::Rendered;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-
-/// Longest record that is read back; a longer line is damage.
-pub const RECORD_BYTES_MAX: usize = 16 << 20;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Records put off that are written without waiting further.
 const LATER_BYTES_MAX: usize = 64 * 1024;
+/// What a disk that takes nothing leaves in memory, per segment; more is lost, and counted.
+pub const KEPT_BYTES_MAX: usize = 16 << 20;
+/// How the names of segments end.
+pub(super) const EXTENSION: &str = "jsonl";
 
 /// Appends records. Each thread has a segment of its own, so that none waits for another.
 #[derive(Debug)]
 pub struct Ledger {
+    folder: PathBuf,
     segments: Vec<Mutex<Segment>>,
+    bytes_max: u64,
     failures: AtomicU64,
+    /// The last write failed.
+    failing: AtomicBool,
+    lost: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Segment {
-    file: File,
+    path: PathBuf,
+    file: Arc<File>,
+    bytes: u64,
+    /// Milliseconds since 1970.
+    opened: u64,
     /// Lines that have not been written.
     lines: Vec<u8>,
+    /// The last write ended within a line.
+    torn: bool,
+    /// Written since the last sync.
+    dirty: bool,
 }
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -35,29 +48,45 @@ thread_local! {
 }
 
 impl Ledger {
-    /// Opens `writers` fresh segments in a folder, which is created if need be.
+    /// Opens `writers` fresh segments in a folder, which is created if need be; each is followed by another when it
+    /// exceeds `bytes_max`. `now` is in milliseconds since 1970.
     ///
     /// # Errors
     /// If the folder or a segment cannot be created.
-    pub fn open(folder: &Path, writers: usize) -> io::Result<Self> {
+    pub fn open(folder: &Path, writers: usize, bytes_max: u64, now: u64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let segment = |_| {
-            let name = format!("{}.jsonl", uuid::Uuid::now_v7());
-            let file = OpenOptions::new().create_new(true).append(true).open(folder.join(name))?;
-            Ok(Mutex::new(Segment { file, lines: vec![] }))
-        };
-        let segments = (0..writers.max(1)).map(segment).collect::<io::Result<_>>()?;
-        Ok(Self { segments, failures: AtomicU64::new(0) })
+        let segments = (0..writers.max(1)).map(|_| Segment::open(folder, now).map(Mutex::new)).collect::<io::Result<_>>()?;
+        let (failures, lost) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { folder: folder.to_owned(), segments, bytes_max, failures, failing: AtomicBool::new(false), lost })
     }
 
-    /// Appends a record: it is in the kernel's hands when this returns, and so is all that was put off before it.
+    /// Appends a record of work that was not begun: it is in the kernel's hands when this returns, and so is all that was
+    /// put off before it.
     ///
     /// # Errors
-    /// If it could not be written. The failure is also counted.
+    /// If it could not be written; it then never will be. The failure is also counted.
     pub fn append(&self, id: &str, record: &Rendered) -> io::Result<()> {
         self.with_segment(|segment| {
+            let before = segment.lines.len();
             record.write_record(id, &mut segment.lines);
-            segment.flush()
+            let own = segment.lines.len() - before;
+            let written = segment.flush();
+            if written.is_err() {
+                // What stands before it may have been written; it is the last all the same.
+                segment.lines.truncate(segment.lines.len().saturating_sub(own));
+            }
+            Some(written)
+        })
+    }
+
+    /// Appends a record of what has happened. If it cannot be written it is kept, and written when the disk takes it.
+    ///
+    /// # Errors
+    /// If it is not in the kernel's hands yet. The failure is also counted.
+    pub fn append_or_keep(&self, id: &str, record: &Rendered) -> io::Result<()> {
+        self.with_segment(|segment| {
+            self.keep(segment, id, record);
+            Some(segment.flush())
         })
     }
 
@@ -65,33 +94,102 @@ impl Ledger {
     /// than that nothing was left open, and whose loss costs no money.
     pub fn append_later(&self, id: &str, record: &Rendered) {
         let kept = self.with_segment(|segment| {
-            record.write_record(id, &mut segment.lines);
-            if segment.lines.len() > LATER_BYTES_MAX { segment.flush() } else { Ok(()) }
+            self.keep(segment, id, record);
+            (segment.lines.len() > LATER_BYTES_MAX).then(|| segment.flush())
         });
         // Counted; the next append meets the same fault and is heard.
         drop(kept);
     }
 
-    /// Writes what was put off.
+    fn keep(&self, segment: &mut Segment, id: &str, record: &Rendered) {
+        if segment.lines.len() < KEPT_BYTES_MAX {
+            record.write_record(id, &mut segment.lines);
+        } else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes what was put off or kept. After a failure it writes at least an empty line, to find out whether it is over.
     ///
     /// # Errors
     /// If it could not be written.
     pub fn flush(&self) -> io::Result<()> {
-        let mut result = Ok(());
-        for segment in &self.segments {
+        self.each(|segment| {
             let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
-            result = self.counted(segment.flush()).and(result);
-        }
-        result
+            if self.is_failing() && segment.lines.is_empty() {
+                segment.lines.push(b'\n');
+            }
+            let any = !segment.lines.is_empty();
+            let written = segment.flush();
+            if any { self.noted(written) } else { Ok(()) }
+        })
     }
 
-    fn with_segment(&self, act: impl FnOnce(&mut Segment) -> io::Result<()>) -> io::Result<()> {
+    /// Hands what was written to the disk itself, so that it survives a loss of power. May take long; nobody waits.
+    ///
+    /// # Errors
+    /// If the disk refused. The failure is also counted.
+    pub fn sync(&self) -> io::Result<()> {
+        self.each(|segment| {
+            let dirty = {
+                let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
+                std::mem::take(&mut segment.dirty).then(|| segment.file.clone())
+            };
+            self.counted(dirty.map_or(Ok(()), |file| file.sync_data()))
+        })
+    }
+
+    /// Starts new segments in place of those opened before `before`, if there is anything in them.
+    ///
+    /// # Errors
+    /// If one cannot be created; the old one goes on.
+    pub fn rotate(&self, before: u64, now: u64) -> io::Result<()> {
+        self.each(|segment| {
+            let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = segment.bytes > self.bytes_max || (segment.bytes > 0 && segment.opened < before);
+            self.counted(if due { segment.renew(&self.folder, now) } else { Ok(()) })
+        })
+    }
+
+    /// Removes segments nobody has written to since `before`, but for those in use. Returns how many.
+    ///
+    /// # Errors
+    /// If the folder cannot be read or a segment not removed.
+    pub fn forget(&self, before: std::time::SystemTime) -> io::Result<usize> {
+        let mut removed = 0;
+        for entry in std::fs::read_dir(&self.folder)? {
+            let (path, modified) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?.modified()?)))?;
+            let used = || self.segments.iter().any(|segment| segment.lock().unwrap_or_else(PoisonError::into_inner).path == path);
+            if path.extension().is_some_and(|extension| extension == EXTENSION) && modified < before && !used() {
+                std::fs::remove_file(path)?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// All of them, whatever comes of the first; then the first error.
+    fn each(&self, act: impl Fn(&Mutex<Segment>) -> io::Result<()>) -> io::Result<()> {
+        let results: Vec<_> = self.segments.iter().map(act).collect();
+        results.into_iter().collect()
+    }
+
+    /// `act` says what came of writing, if it wrote.
+    fn with_segment(&self, act: impl FnOnce(&mut Segment) -> Option<io::Result<()>>) -> io::Result<()> {
         let at = THREAD.with(|thread| *thread) % self.segments.len();
         let Some(segment) = self.segments.get(at) else {
             return Err(io::ErrorKind::NotFound.into());
         };
         let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
-        self.counted(act(&mut segment))
+        act(&mut segment).map_or(Ok(()), |written| self.noted(written))
+    }
+
+    /// Remembers whether the disk takes what is written.
+    fn noted(&self, written: io::Result<()>) -> io::Result<()> {
+        if written.is_err() != self.is_failing() {
+            self.failing.store(written.is_err(), Ordering::Relaxed);
+        }
+        self.counted(written)
     }
 
     fn counted(&self, written: io::Result<()>) -> io::Result<()> {
@@ -105,6 +203,21 @@ impl Ledger {
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
+
+    /// True if the last record could not be written.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Records that found no place in memory while the disk took nothing.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that wait for the disk.
+    pub fn waiting_bytes(&self) -> usize {
+        self.segments.iter().map(|segment| segment.lock().unwrap_or_else(PoisonError::into_inner).lines.len()).sum()
+    }
 }
 
 impl Drop for Ledger {
@@ -114,164 +227,59 @@ impl Drop for Ledger {
 }
 
 impl Segment {
+    fn open(folder: &Path, now: u64) -> io::Result<Self> {
+        let path = folder.join(format!("{}.{EXTENSION}", uuid::Uuid::now_v7()));
+        let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+        Ok(Self { path, file: Arc::new(file), bytes: 0, opened: now, lines: vec![], torn: false, dirty: false })
+    }
+
+    /// Goes on in another file. What was put off moves there; the old one is synced, since nobody else will.
+    fn renew(&mut self, folder: &Path, now: u64) -> io::Result<()> {
+        let fresh = Self::open(folder, now)?;
+        let old = std::mem::replace(self, fresh);
+        self.lines = old.lines;
+        if old.dirty { old.file.sync_data() } else { Ok(()) }
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         if self.lines.is_empty() {
             return Ok(());
         }
-        let written = self.file.write_all(&self.lines);
-        self.lines.clear();
-        if written.is_err() {
-            // After a torn write the next record starts on a line of its own.
-            let _ = self.file.write_all(b"\n");
+        let mut file = &*self.file;
+        if self.torn {
+            // What was torn is damage; whole lines begin on a line of their own.
+            file.write_all(b"\n")?;
+            self.torn = false;
         }
-        written
-    }
-}
-
-/// Reads the records of a segment; a line that is no record (a torn tail) is counted and passed over.
-pub struct RecordReader<R> {
-    from: R,
-    line: Vec<u8>,
-    pub damaged: usize,
-    pub bytes: u64,
-}
-
-impl<R: BufRead> RecordReader<R> {
-    pub fn new(from: R) -> Self {
-        Self { from, line: vec![], damaged: 0, bytes: 0 }
-    }
-
-    /// Reads one line into `self.line`; false at the end. One that exceeds the bound is damage and left empty.
-    fn read_line(&mut self) -> io::Result<bool> {
-        self.line.clear();
-        let (mut any, mut overlong) = (false, false);
-        loop {
-            let buffer = self.from.fill_buf()?;
-            if buffer.is_empty() {
-                return Ok(any);
-            }
-            any = true;
-            let newline = memchr::memchr(b'\n', buffer);
-            let (part, used) = newline.map_or((buffer, buffer.len()), |at| (buffer.get(..at).unwrap_or_default(), at + 1));
-            if overlong || self.line.len() + part.len() > RECORD_BYTES_MAX {
-                self.damaged += usize::from(!overlong);
-                overlong = true;
-                self.line.clear();
-            } else {
-                self.line.extend_from_slice(part);
-            }
-            self.from.consume(used);
-            self.bytes += used as u64;
-            if newline.is_some() {
-                return Ok(true);
+        let mut written = 0;
+        while let Some(rest) = self.lines.get(written..).filter(|rest| !rest.is_empty()) {
+            match file.write(rest) {
+                Ok(bytes) if bytes > 0 => written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => {
+                    self.take(written);
+                    return Err(result.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
+                }
             }
         }
+        self.take(written);
+        Ok(())
     }
-}
 
-impl<R: BufRead> Iterator for RecordReader<R> {
-    type Item = io::Result<Record>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.read_line() {
-                Ok(true) if self.line.is_empty() => {}
-                Ok(true) => match serde_json::from_slice(&self.line) {
-                    Ok(record) => return Some(Ok(record)),
-                    Err(_) => self.damaged += 1,
-                },
-                Ok(false) => return None,
-                Err(error) => return Some(Err(error)),
-            }
+    /// So many bytes are written: whole lines go, one that was torn will be written again.
+    fn take(&mut self, written: usize) {
+        self.bytes += written as u64;
+        self.dirty |= written > 0;
+        let whole = self.lines.get(..written).and_then(|done| memchr::memrchr(b'\n', done)).map_or(0, |at| at + 1);
+        self.torn = whole < written;
+        if whole == self.lines.len() {
+            self.lines.clear();
+        } else {
+            self.lines.drain(..whole);
         }
     }
-}
-
-/// Reads every segment of a folder, oldest first; `progress` hears how many bytes were read. Returns the number of
-/// damaged lines.
-///
-/// # Errors
-/// If the folder or a segment cannot be read.
-pub fn read_folder(folder: &Path, mut on: impl FnMut(Record), mut progress: impl FnMut(u64)) -> io::Result<usize> {
-    let mut paths: Vec<PathBuf> = vec![];
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "jsonl") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    let mut damaged = 0;
-    for path in paths {
-        let mut reader = RecordReader::new(BufReader::with_capacity(256 * 1024, File::open(path)?));
-        let mut told = 0;
-        while let Some(record) = reader.next() {
-            on(record?);
-            progress(reader.bytes - told);
-            told = reader.bytes;
-        }
-        damaged += reader.damaged;
-    }
-    Ok(damaged)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ledger::{Close, Outcome};
-
-    fn close() -> Rendered {
-        Rendered::close(&Close {
-            end_ms: 3,
-            first_byte_ms: None,
-            status: 200,
-            outcome: Outcome::Ok,
-            error: None,
-            faults: vec![],
-            bytes_out: 1,
-            metered: true,
-        })
-    }
-
-    #[test]
-    fn reads_back_what_was_appended_and_passes_over_damage() {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(folder.path(), 1).unwrap();
-        ledger.append_later("a", &close());
-        ledger.append("b", &close()).unwrap();
-        drop(ledger);
-        let path = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
-        let whole = std::fs::read(&path).unwrap();
-        for cut in 0..=whole.len() {
-            std::fs::write(&path, &whole[..cut]).unwrap();
-            let mut ids = vec![];
-            let damaged = read_folder(folder.path(), |record| ids.push(record.id), |_| {}).unwrap();
-            let line = whole.len() / 2;
-            // The newline is not needed to read a record.
-            let complete = usize::from(cut + 1 >= line) + usize::from(cut + 1 >= 2 * line);
-            assert_eq!(ids.len(), complete, "cut at {cut}");
-            assert!(damaged <= 1);
-        }
-    }
-
-    #[test]
-    fn overlong_lines_are_damage() {
-        let mut text = vec![b'x'; RECORD_BYTES_MAX + 1];
-        text.push(b'\n');
-        close().write_record("a", &mut text);
-        let mut reader = RecordReader::new(&text[..]);
-        assert_eq!(reader.next().unwrap().unwrap().id, "a");
-        assert_eq!(reader.damaged, 1);
-    }
-
-    #[test]
-    fn counts_what_could_not_be_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger {
-            segments: vec![Mutex::new(Segment { file: File::open(folder.path()).unwrap(), lines: vec![] })],
-            failures: AtomicU64::new(0),
-        };
-        assert!(ledger.append("a", &close()).is_err());
-        assert_eq!(ledger.failures(), 1);
-    }
-}
+#[path = "segment_tests.rs"]
+mod tests;

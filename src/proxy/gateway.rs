@@ -201,8 +201,10 @@ impl ProxyHttp for Gateway {
             state.close(exchange, &Ending::Failed(Error::UpstreamBroken { provider: provider.clone() }));
         }
         if ctx.turns.is_none() {
+            let config = exchange.config().clone();
             let (id, open) = exchange.attempt(now_ms());
-            if !state.append(id, open) {
+            if !state.begin(id, open, &config) {
+                exchange.abandon();
                 ctx.refused = Some(Error::Unbillable);
                 return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
             }

@@ -8,6 +8,7 @@ mod downstream;
 mod failure;
 mod gateway;
 mod head;
+mod housekeeping;
 pub mod mock_app;
 mod peer;
 mod reload;

@@ -1,20 +1,20 @@
 //! The daemon: Pingora's server built from our configuration, listeners, signals and drain.
 
 use super::gateway::Gateway;
+use super::housekeeping::Housekeeping;
 use super::mock_app::MockApp;
-use super::reload::WATCH_PERIOD;
-use super::state::State;
+use super::state::{State, now_ms};
 use crate::access_log::Log;
 use crate::admin::Admin;
-use crate::config::{Config, Listener, Watch};
+use crate::config::{Config, Listener};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::tls::TlsSettings;
 use pingora::server::configuration::{Opt, ServerConf};
-use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
-use pingora::services::background::{BackgroundService, background_service};
+use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 use std::fs;
 use std::io;
@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Attempts at one request, however many candidates an alias has and however often they are asked again.
@@ -31,8 +31,6 @@ const ATTEMPTS_MAX: usize = 32;
 const POOL_CONNECTIONS_MAX: usize = 1024;
 /// How long Pingora keeps serving after it was told to hand over.
 const HAND_OVER: Duration = Duration::from_secs(5);
-/// How long a record or a log line may be put off.
-const HOUSEKEEPING_PERIOD: Duration = Duration::from_millis(20);
 /// How often a leaving process looks whether it is idle.
 const IDLE_CHECK: Duration = Duration::from_millis(50);
 
@@ -55,7 +53,7 @@ pub fn build(config: Config, start: Start) -> io::Result<(Server, Arc<State>)> {
         check_addresses(&config)?;
     }
     let folder = config.data.join("ledger");
-    let ledger = Ledger::open(&folder, config.workers).map_err(|error| named(&folder, &error))?;
+    let ledger = Ledger::open(&folder, config.workers, config.ledger.segment_bytes, now_ms()).map_err(|error| named(&folder, &error))?;
     if let Some(folder) = config.upgrade_socket.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
@@ -79,28 +77,6 @@ pub fn build(config: Config, start: Start) -> io::Result<(Server, Arc<State>)> {
         server.add_service(mock(address, 1));
     }
     Ok((server, state))
-}
-
-/// Writes what requests put off (late ledger records and the access log), and notices changed files. A service of Pingora's, so that it starts
-/// after a daemon has left its terminal; threads of our own would stay behind there.
-struct Housekeeping(Arc<State>);
-
-#[async_trait]
-impl BackgroundService for Housekeeping {
-    async fn start(&self, _shutdown: ShutdownWatch) {
-        let mut watch = Watch::new(&self.0.config().files);
-        let mut looked = Instant::now();
-        loop {
-            self.0.write_out();
-            if looked.elapsed() >= WATCH_PERIOD {
-                looked = Instant::now();
-                if watch.changed(&self.0.config().files) {
-                    self.0.reload();
-                }
-            }
-            tokio::time::sleep(HOUSEKEEPING_PERIOD).await;
-        }
-    }
 }
 
 /// Finds out before anything starts whether every address is free: Pingora would only panic in the thread that listens.

@@ -85,7 +85,7 @@ pub(super) fn down(ctx: &mut Ctx, body: &Option<Bytes>) {
 
 fn write(state: &super::state::State, news: &News, exchange: &Exchange) -> bool {
     match news {
-        News::Open(id, record) => state.append(id, record),
+        News::Open(id, record) => state.begin(id, record, exchange.config()),
         News::Closed(closed) => {
             state.closed(closed, exchange.config());
             true

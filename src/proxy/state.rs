@@ -39,22 +39,38 @@ impl State {
         self.live.load().config.clone()
     }
 
-    pub(super) fn append(&self, id: &str, record: &Rendered) -> bool {
+    /// Writes that an attempt begins. False if it must not.
+    pub(super) fn begin(&self, id: &str, record: &Rendered, config: &Config) -> bool {
+        if config.ledger.serve_unwritten {
+            self.append(id, record);
+            return true;
+        }
         let written = self.ledger.append(id, record);
         if let Err(error) = &written {
-            log::error!("a ledger record of entry {id} was not written: {error}");
+            log::error!("an attempt is refused, since the ledger could not be written: {error}");
         }
         written.is_ok()
     }
 
+    /// Writes what an attempt used; kept if the disk does not take it.
+    pub(super) fn append(&self, id: &str, record: &Rendered) {
+        if let Err(error) = self.ledger.append_or_keep(id, record) {
+            log::error!("a ledger record of entry {id} waits for the disk: {error}");
+        }
+    }
+
     /// Writes what requests put off.
     pub fn write_out(&self) {
-        if let Err(error) = self.ledger.flush() {
-            log::error!("the ledger was not written: {error}");
+        let known = self.ledger.is_failing();
+        match self.ledger.flush() {
+            Err(error) if !known => log::error!("the ledger cannot be written: {error}"),
+            Ok(()) if known && !self.ledger.is_failing() => log::warn!("the ledger can be written again"),
+            _ => {}
         }
         // The ledger counts; the metric follows.
         let failures = self.ledger.failures();
         self.metrics.ledger_failures.inc_by(failures.saturating_sub(self.metrics.ledger_failures.get()));
+        self.metrics.ledger_lost.inc_by(self.ledger.lost().saturating_sub(self.metrics.ledger_lost.get()));
         self.access_log.write_out();
     }
 

@@ -1,0 +1,98 @@
+//! Reads segments back. A line whose checksum does not hold is damage: it is counted, and never an entry.
+
+use super::record::Record;
+use super::render::checked;
+use super::segment::EXTENSION;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+/// Longest record that is read back; a longer line is damage.
+pub const RECORD_BYTES_MAX: usize = 16 << 20;
+
+/// Reads the records of a segment; a line that is no record (a torn tail) is counted and passed over.
+pub struct RecordReader<R> {
+    from: R,
+    line: Vec<u8>,
+    pub damaged: usize,
+    pub bytes: u64,
+}
+
+impl<R: BufRead> RecordReader<R> {
+    pub fn new(from: R) -> Self {
+        Self { from, line: vec![], damaged: 0, bytes: 0 }
+    }
+
+    /// Reads one line into `self.line`; false at the end. One that exceeds the bound is damage and left empty.
+    fn read_line(&mut self) -> io::Result<bool> {
+        self.line.clear();
+        let (mut any, mut overlong) = (false, false);
+        loop {
+            let buffer = self.from.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(any);
+            }
+            any = true;
+            let newline = memchr::memchr(b'\n', buffer);
+            let (part, used) = newline.map_or((buffer, buffer.len()), |at| (buffer.get(..at).unwrap_or_default(), at + 1));
+            if overlong || self.line.len() + part.len() > RECORD_BYTES_MAX {
+                self.damaged += usize::from(!overlong);
+                overlong = true;
+                self.line.clear();
+            } else {
+                self.line.extend_from_slice(part);
+            }
+            self.from.consume(used);
+            self.bytes += used as u64;
+            if newline.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Iterator for RecordReader<R> {
+    type Item = io::Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.read_line() {
+                Ok(true) if self.line.is_empty() => {}
+                Ok(true) => match checked(&self.line).and_then(|line| serde_json::from_slice(line).ok()) {
+                    Some(record) => return Some(Ok(record)),
+                    None => self.damaged += 1,
+                },
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// Reads every segment of a folder, oldest first; `progress` hears how many bytes were read. Returns the number of
+/// damaged lines.
+///
+/// # Errors
+/// If the folder or a segment cannot be read.
+pub fn read_folder(folder: &Path, mut on: impl FnMut(Record), mut progress: impl FnMut(u64)) -> io::Result<usize> {
+    let mut paths: Vec<PathBuf> = vec![];
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == EXTENSION) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let mut damaged = 0;
+    for path in paths {
+        let mut reader = RecordReader::new(BufReader::with_capacity(256 * 1024, File::open(path)?));
+        let mut told = 0;
+        while let Some(record) = reader.next() {
+            on(record?);
+            progress(reader.bytes - told);
+            told = reader.bytes;
+        }
+        damaged += reader.damaged;
+    }
+    Ok(damaged)
+}

@@ -1,0 +1,81 @@
+//! What is done beside requests: late ledger records and the access log are written, segments synced, followed by others
+//! and forgotten, changed files noticed. A service of Pingora's, so that it starts after a daemon has left its terminal;
+//! threads of our own would stay behind there.
+
+use super::reload::WATCH_PERIOD;
+use super::state::{State, now_ms};
+use crate::config::{LedgerRules, Watch};
+use async_trait::async_trait;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long a record or a log line may be put off.
+const PERIOD: Duration = Duration::from_millis(20);
+/// How often segments are looked at that may be too old.
+const FORGET_PERIOD: Duration = Duration::from_secs(600);
+
+pub struct Housekeeping(pub Arc<State>);
+
+/// Something that is done every now and then.
+struct Every(Instant);
+
+impl Every {
+    fn is_due(&mut self, period: Duration) -> bool {
+        let due = self.0.elapsed() >= period;
+        if due {
+            self.0 = Instant::now();
+        }
+        due
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Housekeeping {
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        let mut watch = Watch::new(&self.0.config().files);
+        let [mut look, mut sync, mut rotate, mut forget] = [(); 4].map(|()| Every(Instant::now()));
+        loop {
+            self.0.write_out();
+            let config = self.0.config();
+            let rules = config.ledger;
+            if look.is_due(WATCH_PERIOD) && watch.changed(&config.files) {
+                self.0.reload();
+            }
+            if rules.sync.is_some_and(|period| sync.is_due(period)) {
+                aside(&self.0, |state| told("synced", state.ledger.sync())).await;
+            }
+            if rotate.is_due(WATCH_PERIOD) {
+                let now = now_ms();
+                let age = u64::try_from(rules.segment_age.as_millis()).unwrap_or(u64::MAX);
+                aside(&self.0, move |state| told("continued in another segment", state.ledger.rotate(now.saturating_sub(age), now))).await;
+            }
+            if rules.keep.is_some() && forget.is_due(FORGET_PERIOD) {
+                aside(&self.0, move |state| forget_old(state, rules)).await;
+            }
+            tokio::time::sleep(PERIOD).await;
+        }
+    }
+}
+
+/// Disks may take their time; what else is to be done does not wait.
+async fn aside(state: &Arc<State>, work: impl FnOnce(&State) + Send + 'static) {
+    let state = state.clone();
+    drop(tokio::task::spawn_blocking(move || work(&state)));
+}
+
+fn told(what: &str, done: std::io::Result<()>) {
+    if let Err(error) = done {
+        log::error!("the ledger could not be {what}: {error}");
+    }
+}
+
+fn forget_old(state: &State, rules: LedgerRules) {
+    let before = rules.keep.and_then(|keep| SystemTime::now().checked_sub(keep));
+    match before.map(|before| state.ledger.forget(before)) {
+        Some(Ok(removed)) if removed > 0 => log::warn!("{removed} ledger segments older than `keep` were removed"),
+        Some(Err(error)) => log::error!("old ledger segments could not be removed: {error}"),
+        _ => {}
+    }
+}
