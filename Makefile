@@ -5,7 +5,7 @@ CARGO ?= cargo
 VENV := target/cmake
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run build test lint bench cmake
+.PHONY: run build test soak lint bench cmake
 
 run: build
 	target/release/tollgate
@@ -15,6 +15,10 @@ build: cmake
 
 test: cmake
 	$(CARGO) test --locked
+
+# Minutes of kill -9 under load; a short form is part of CI.
+soak: build
+	python3 tests/crash.py target/release/tollgate 300
 
 lint:
 	$(CARGO) fmt --check
