@@ -74,6 +74,8 @@ pub struct Exchange {
     usage_asked: bool,
     headers: Headers,
     billed: bool,
+    /// A connection that passes unread.
+    unmetered: bool,
     credential: Option<String>,
     attempts: u32,
     attempt: Option<Attempt>,
@@ -118,8 +120,17 @@ impl Exchange {
         let route = route::socket(head, &config)?;
         if let (Some(key), Some(upstream)) = (&asked.key, config.upstreams.get(route.upstream)) {
             key.allows_provider(&upstream.name)?;
+            if route.target == Target::Pass && !key.models.is_empty() {
+                return Err(Error::NotAllowed { path: head.path.to_owned() });
+            }
         }
-        Self::of(head, route, config, asked)
+        let unmetered = route.target == Target::Pass;
+        Ok(Self { unmetered, stream: true, ..Self::of(head, route, config, asked)? })
+    }
+
+    /// True for a WebSocket that passes unread.
+    pub fn is_unmetered(&self) -> bool {
+        self.unmetered
     }
 
     fn of(head: &Head<'_>, route: Route, config: Arc<Config>, asked: Asked) -> Result<Self, Error> {
@@ -129,6 +140,7 @@ impl Exchange {
             request_id: asked.request_id,
             key: asked.key,
             health: asked.health,
+            unmetered: false,
             candidates: None,
             query: query(route.dialect, head.query, route.query.as_ref()),
             bytes_in: 0,
@@ -356,7 +368,10 @@ impl Exchange {
             self.settle(now);
         }
         let attempt = self.attempt.take()?;
-        let close = attempt.close(ending, now, matches!(self.route.target, Target::Endpoint(_)));
+        let mut close = attempt.close(ending, now, matches!(self.route.target, Target::Endpoint(_)));
+        if self.unmetered {
+            close.faults.push(Fault::Unmetered.name().to_owned());
+        }
         let usage_news = stale || settled == 0;
         let (open, rendered_open) = attempt.open;
         let (used, rendered_used) = attempt.used.unzip();

@@ -25,6 +25,8 @@ indexed! {
         Overflow = "overflow",
         /// The tier that served has no price and was charged as standard.
         UnknownTier = "unknown_tier",
+        /// Let through by configuration though nobody here can read it.
+        Unmetered = "unmetered",
     }
 }
 

@@ -19,7 +19,7 @@ pub const GOOGLE: Provider = Provider {
     ],
     native_auth: Some((Dialect::Generate, Auth::Header("x-goog-api-key"))),
     key_variables: &["GEMINI_API_KEY", "GOOGLE_AI_API_KEY", "GOOGLE_API_KEY"],
-    models: &["gemini-*", "gemma-*"],
+    models: &["gemini-*", "gemma-*", "palm-*"],
     stream_usage: StreamUsage::OnRequest,
     output_by_total: true,
     catalog: "google",

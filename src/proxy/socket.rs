@@ -40,8 +40,8 @@ impl Gateway {
         let (idle, write) = (exchange.config().timeouts.upstream_read, exchange.config().timeouts.downstream_write);
         session.downstream_session.set_read_timeout(Some(idle));
         session.downstream_session.set_write_timeout(Some(write));
+        ctx.turns = (!exchange.is_unmetered()).then(Box::default);
         ctx.exchange = Some(Box::new(exchange));
-        ctx.turns = Some(Box::default());
         Ok(())
     }
 }

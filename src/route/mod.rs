@@ -258,7 +258,7 @@ pub fn socket(head: &Head<'_>, config: &Config) -> Result<Route, Error> {
     path::check(head.path)?;
     let (mount, rest) = path::mount(head.path, head.query, config)?;
     if Endpoint::from_path(rest) != Some(Endpoint::Responses) {
-        return Err(Error::NotFound { path: head.path.to_owned() });
+        return passed_socket(head, config, mount, rest);
     }
     let named = head.headers.get(PROVIDER_HEADER).map(|value| value.to_str().unwrap_or_default().trim().to_ascii_lowercase());
     let fixed = named.map(|name| configured(&name, config)).transpose()?.or(mount);
@@ -272,6 +272,22 @@ pub fn socket(head: &Head<'_>, config: &Config) -> Result<Route, Error> {
         target: Target::Endpoint(Endpoint::Responses),
         dialect: Dialect::Responses,
         path: path.ok_or_else(|| Error::NoSocket { provider: upstream.name.clone() })?,
+        query: None,
+        model_place: ModelPlace::Body,
+        model_requested: String::new(),
+        model: String::new(),
+    })
+}
+
+/// A WebSocket nobody here can read (Realtime): only below a mount, and only where configuration lists its path.
+fn passed_socket(head: &Head<'_>, config: &Config, mount: Option<usize>, rest: &str) -> Result<Route, Error> {
+    let Some(mount) = mount else { return Err(Error::NotFound { path: head.path.to_owned() }) };
+    let Destination::Pass { mount, path } = pass(head, config, mount, rest)? else { return Err(Error::Internal) };
+    Ok(Route {
+        upstream: mount,
+        target: Target::Pass,
+        dialect: Dialect::Responses,
+        path,
         query: None,
         model_place: ModelPlace::Body,
         model_requested: String::new(),

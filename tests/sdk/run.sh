@@ -86,7 +86,7 @@ data: $run/data
 environment_providers: false
 providers:
   azure: {base_url: "http://127.0.0.1:$mock_port/openai/v1", api_key: none, prices: mock}
-  socketed: {kind: openai, base_url: "http://127.0.0.1:$socket_port/v1", api_key: upstream-key, prices: mock}
+  socketed: {kind: openai, base_url: "http://127.0.0.1:$socket_port/v1", api_key: upstream-key, prices: mock, allow: ["GET /realtime"]}
   signed:
     kind: bedrock
     base_url: "http://127.0.0.1:$mock_port/openai/v1"

@@ -144,12 +144,29 @@ def test_a_provider_that_leaves_within_a_turn(socket, bill):
     assert entry["close"]["outcome"] == "truncated"
 
 
+def test_what_nobody_here_can_read_passes_where_it_is_listed_and_is_marked(gateway, provider, bill):
+    url = gateway.replace("http", "ws") + "/socketed/realtime?model=gpt-realtime"
+    with connect(url, additional_headers={"authorization": "Bearer callers"}, max_size=None, proxy=None) as socket:
+        socket.send(b"\x00\xff" * 40_000)
+        ask(socket)
+        assert until(socket, "response.completed")["response"]["usage"] == USAGE
+    assert provider.messages[0] == b"\x00\xff" * 40_000
+    assert json.loads(provider.messages[1])["model"] == "socketed/mock-small"
+    assert provider.heads[0]["authorization"] == "Bearer upstream-key"
+    [entry] = entries_of(bill, socket, 1)
+    assert (entry["close"]["faults"], entry["open"]["endpoint"], "usage" in entry) == (["unmetered"], "/v1/realtime", False)
+    assert entry["close"]["outcome"] in ("ok", "client_closed")
+    assert entry["close"]["bytes_out"] > 40_000
+
+
 def test_handshakes_are_refused_in_openais_words(gateway, bill):
     url = gateway.replace("http", "ws")
     for path, headers, status, code in [
         ("/v1/responses", {"x-provider": "azure"}, 400, "websocket_not_supported"),
         ("/v1/responses", {"origin": "https://evil.example"}, 403, "cross_site_request"),
         ("/v1/chat/completions", {}, 404, "not_found"),
+        ("/v1/realtime", {}, 404, "not_found"),
+        ("/azure/realtime", {}, 403, "path_not_allowed"),
     ]:
         origin = headers.pop("origin", None)
         with pytest.raises(InvalidStatus) as caught:
