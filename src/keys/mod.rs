@@ -44,7 +44,7 @@ pub struct Key {
 }
 
 impl Key {
-    fn of(record: Record) -> Self {
+    pub(crate) fn of(record: Record) -> Self {
         Self {
             id: record.id,
             name: record.name,

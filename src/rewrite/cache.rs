@@ -52,6 +52,10 @@ pub fn mark(body: &[u8], dialect: Dialect, by: CacheBy, cache: &PromptCache, ask
     if asked.off {
         return vec![];
     }
+    let asked = &match asked.org {
+        Some(_) => asked.clone(),
+        None => Asked { org: org_id(body), ..asked.clone() },
+    };
     match (by, dialect) {
         (CacheBy::Control, Dialect::Messages) => control(body, cache, splices),
         (CacheBy::Point, Dialect::Converse) => point(body, cache, splices),
@@ -135,6 +139,13 @@ fn insert_key(body: &[u8], dialect: Dialect, cache: &PromptCache, asked: &Asked,
         fields.extend([&b"\"prompt_cache_retention\":"[..], &text::encode(kept), b","].concat());
     }
     splices.replace(start..start, fields);
+}
+
+/// The body's own `org_id`, which divides as `x-org-id` does.
+fn org_id(body: &[u8]) -> Option<String> {
+    static ROOT: Want<usize> = Fields(&[("org_id", Take(0))]);
+    let [org] = members(body, 0..body.len(), &ROOT);
+    org.and_then(|org| body.get(org)).and_then(text::decode).filter(|org| !org.is_empty()).map(|org| org.into_owned())
 }
 
 fn org_of(cache: &PromptCache, asked: &Asked) -> Option<String> {

@@ -67,6 +67,9 @@ fn openai_gets_a_key_that_lasts_from_turn_to_turn() {
     assert_eq!(key(r#"{"messages":[{"role":"user","content":"a"}]}"#, &none), None);
     let asked = Asked { key: Some("k".to_owned()), org: Some("o".to_owned()), ..Asked::default() };
     assert_eq!(key(r#"{"messages":[]}"#, &asked).as_deref(), Some("o:k"));
+    let keyed = Asked { key: Some("k".to_owned()), ..Asked::default() };
+    assert_eq!(key(r#"{"org_id":"b\u006fdy","messages":[]}"#, &keyed).as_deref(), Some("body:k"));
+    assert_eq!(key(r#"{"org_id":"body","messages":[]}"#, &asked).as_deref(), Some("o:k"), "the header wins");
     let own = r#"{"prompt_cache_key":"mine","messages":[]}"#;
     assert_eq!(marked(own, Dialect::Chat, CacheBy::Key, &cache, &asked).0, own);
     for (length, whole) in [(KEY_BYTES_MAX - 2, true), (KEY_BYTES_MAX - 1, false)] {

@@ -155,6 +155,30 @@ mod tests {
     }
 
     #[test]
+    fn a_key_turns_caching_on_and_off_and_keeps_prompts_to_its_org() {
+        let record = |prompt_cache, org: Option<&str>| {
+            let mut record = crate::keys::make("ci", jiff::Timestamp::UNIX_EPOCH).unwrap().record;
+            (record.id, record.prompt_cache, record.org) = ("id".to_owned(), prompt_cache, org.map(str::to_owned));
+            Key::of(record)
+        };
+        let configured =
+            |org: Option<&str>| PromptCache { key: Some("k".to_owned()), org: org.map(str::to_owned), ..PromptCache::default() };
+        for (own, prompt_cache, org, want) in [
+            (None, None, Some("acme"), None),
+            (None, Some(true), Some("acme"), Some("acme")),
+            (Some(configured(None)), None, None, Some("id")),
+            (Some(configured(Some("all"))), None, None, Some("all")),
+            (Some(configured(Some("all"))), None, Some("acme"), Some("acme")),
+            (Some(configured(None)), Some(false), Some("acme"), None),
+        ] {
+            let upstream = Upstream { prompt_cache: own, ..Upstream::of(provider::find("openai").unwrap(), "openai") };
+            let key = record(prompt_cache, org);
+            let cache = super::prompt_cache(&upstream, Some(&key));
+            assert_eq!(cache.and_then(|cache| cache.org.clone()).as_deref(), want);
+        }
+    }
+
+    #[test]
     fn changes_nothing_but_what_it_must() {
         let same = r#"{ "b":1.0e5, "model" :"m","stream" : true, "stream_options": {"include_usage": true , "x":1}}"#;
         for (body, want, asked) in [
