@@ -10,11 +10,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Lines that wait may take so many bytes.
 pub const BUFFER_BYTES_MAX: usize = 8 << 20;
 
+/// What an empty buffer keeps.
+const SPARE_BYTES_MAX: usize = 256 << 10;
+
 /// Takes lines until they are written out.
 pub struct Log {
-    out: Option<Mutex<Box<dyn Write + Send>>>,
+    out: Option<Mutex<Out>>,
     buffer: Mutex<Vec<u8>>,
     metrics: Arc<Metrics>,
+}
+
+/// Where lines go, and the buffer that takes turns with the one being filled: neither grows anew each time.
+struct Out {
+    to: Box<dyn Write + Send>,
+    spare: Vec<u8>,
 }
 
 /// A request the gateway answered with an error of its own.
@@ -41,7 +50,7 @@ impl Log {
             AccessLog::Stdout => Some(Box::new(io::stdout())),
             AccessLog::File(path) => Some(Box::new(std::fs::OpenOptions::new().create(true).append(true).open(path)?)),
         };
-        Ok(Self { out: out.map(Mutex::new), buffer: Mutex::default(), metrics })
+        Ok(Self { out: out.map(|to| Mutex::new(Out { to, spare: vec![] })), buffer: Mutex::default(), metrics })
     }
 
     /// A request was refused.
@@ -70,10 +79,14 @@ impl Log {
     pub fn write_out(&self) {
         let Some(out) = &self.out else { return };
         let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = std::mem::take(&mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
-        if !lines.is_empty() {
+        let Out { to, spare } = &mut *out;
+        std::mem::swap(spare, &mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
+        if !spare.is_empty() {
             // A reader that went away is no reason to stop serving.
-            let _ = out.write_all(&lines).and_then(|()| out.flush());
+            let _ = to.write_all(spare).and_then(|()| to.flush());
+            spare.clear();
+            // What a rush took is given back.
+            spare.shrink_to(SPARE_BYTES_MAX);
         }
     }
 }
@@ -107,7 +120,8 @@ mod tests {
     fn a_full_buffer_drops_and_counts() {
         let metrics = Arc::new(Metrics::new().unwrap());
         let buffer = Mutex::new(vec![b'\n'; BUFFER_BYTES_MAX - 1]);
-        let log = Log { out: Some(Mutex::new(Box::new(io::sink()))), buffer, metrics: metrics.clone() };
+        let out = Out { to: Box::new(io::sink()), spare: vec![] };
+        let log = Log { out: Some(Mutex::new(out)), buffer, metrics: metrics.clone() };
         log.refusal(&REFUSAL);
         assert_eq!(metrics.access_log_dropped.get(), 0);
         log.refusal(&REFUSAL);

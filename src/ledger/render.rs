@@ -17,7 +17,7 @@ pub struct Rendered {
 
 impl Rendered {
     pub fn open(open: &Open) -> Self {
-        let mut to = Writer::new(384);
+        let mut to = Writer::new(512);
         to.text(",\"request_id\":", &open.request_id);
         to.number(",\"attempt\":", u64::from(open.attempt));
         to.number(",\"start_ms\":", open.start_ms);
@@ -45,7 +45,7 @@ impl Rendered {
     }
 
     pub fn used(used: &Used) -> Self {
-        let mut to = Writer::new(320);
+        let mut to = Writer::new(512);
         to.number(",\"reading\":", u64::from(used.reading));
         to.text(",\"source\":", used.source.name());
         to.raw(",\"lines\":[");
@@ -67,7 +67,7 @@ impl Rendered {
     }
 
     pub fn close(close: &Close) -> Self {
-        let mut to = Writer::new(192);
+        let mut to = Writer::new(256);
         to.number(",\"end_ms\":", close.end_ms);
         if let Some(first) = close.first_byte_ms {
             to.number(",\"first_byte_ms\":", first);

@@ -2,7 +2,7 @@
 //! HTTP/2 end in trailers. Works on what the wrapper is about to send.
 
 use crate::exchange::Cost;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -116,7 +116,7 @@ fn end_in_trailers(tasks: Vec<HttpTask>, cost: Option<Cost>) -> Vec<HttpTask> {
     }
     for (name, value) in cost.fields() {
         if let Ok(value) = HeaderValue::from_str(&value) {
-            trailers.insert(HeaderName::from_static(name), value);
+            trailers.insert(name, value);
         }
     }
     out.push(HttpTask::Trailer(Some(trailers)));

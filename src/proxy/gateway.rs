@@ -193,25 +193,24 @@ impl ProxyHttp for Gateway {
         let state = &self.0;
         // A new context on every attempt: a used one decodes nothing.
         session.upstream_compression = ResponseCompressionCtx::new(0, true, false);
-        let provider = ctx.provider();
-        let Some(exchange) = &mut ctx.exchange else {
+        let (Some(exchange), Some(live)) = (&mut ctx.exchange, ctx.live.clone()) else {
             return Err(pingora::Error::new_in(ErrorType::InternalError));
         };
+        let (at, provider) = (exchange.upstream_index(), exchange.upstream().map_or("", |upstream| &upstream.name));
         if exchange.is_open() {
-            state.close(exchange, &Ending::Failed(Error::UpstreamBroken { provider: provider.clone() }));
+            let provider = provider.to_owned();
+            state.close(exchange, &Ending::Failed(Error::UpstreamBroken { provider }));
         }
         if ctx.turns.is_none() {
-            let config = exchange.config().clone();
             let (id, open) = exchange.attempt(now_ms());
-            if !state.begin(id, open, &config) {
+            if !state.begin(id, open, &live.config) {
                 exchange.abandon();
                 ctx.refused = Some(Error::Unbillable);
                 return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
             }
         }
-        let peer = exchange.upstream_index();
-        match ctx.live.as_ref().and_then(|live| live.peers.get(peer)) {
-            Some(peer) => peer.get(&provider).await.map_err(|_| ctx.judge_connect(pingora::Error::new_up(ErrorType::ConnectError))),
+        match live.peers.get(at) {
+            Some(peer) => peer.get().await.map_err(|_| ctx.judge_connect(pingora::Error::new_up(ErrorType::ConnectError))),
             None => Err(pingora::Error::new_in(ErrorType::InternalError)),
         }
     }
@@ -355,14 +354,15 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&pingora::Error>, ctx: &mut Box<Ctx>) {
         ctx.unwrap_session(session);
-        let provider = ctx.provider();
-        if let Some(exchange) = ctx.exchange.as_mut().filter(|exchange| exchange.is_open()) {
+        if ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_open()) {
             let ending = match error {
-                None => ctx.turns.as_ref().map_or(Ending::Complete, |turns| turns.ending(provider)),
+                None => ctx.turns.as_ref().map_or(Ending::Complete, |turns| turns.ending(ctx.provider())),
                 Some(error) if client_left(error) => Ending::ClientClosed,
-                Some(error) => Ending::Failed(ctx.refused.take().unwrap_or_else(|| failure(error, provider))),
+                Some(error) => Ending::Failed(ctx.refused.take().unwrap_or_else(|| failure(error, ctx.provider()))),
             };
-            self.0.close(exchange, &ending);
+            if let Some(exchange) = &mut ctx.exchange {
+                self.0.close(exchange, &ending);
+            }
         }
         if let Some(refused) = &ctx.refused {
             self.0.metrics.refuse(refused.code());

@@ -2,7 +2,6 @@
 //! request.
 
 use crate::config::{Timeouts, Upstream, certificates};
-use crate::error::Error;
 use arc_swap::ArcSwapOption;
 use pingora::protocols::ALPN;
 use pingora::protocols::tls::CaType;
@@ -25,6 +24,10 @@ fn trusted(path: &Path) -> io::Result<Arc<CaType>> {
     let list = certificates(path).map_err(io::Error::other)?;
     Ok(list.into_iter().map(|cert| WrappedX509::new(cert.to_vec(), parse_x509)).collect::<Vec<_>>().into())
 }
+
+/// A name that nobody knows.
+#[derive(Debug)]
+pub struct Unresolved;
 
 /// The peer of one upstream.
 pub struct Peer {
@@ -64,8 +67,8 @@ impl Peer {
     /// Where to connect now.
     ///
     /// # Errors
-    /// [`Error::UpstreamUnreachable`] if the name cannot be looked up and never could.
-    pub async fn get(&self, name: &str) -> Result<Box<HttpPeer>, Error> {
+    /// [`Unresolved`] if the name cannot be looked up and never could.
+    pub async fn get(&self) -> Result<Box<HttpPeer>, Unresolved> {
         if self.fixed {
             return Ok(Box::new(self.options.clone()));
         }
@@ -75,7 +78,7 @@ impl Peer {
             known => match self.look_up().await {
                 Some(address) => address,
                 // An old address beats none.
-                None => known.map(|(address, _)| *address).ok_or_else(|| Error::UpstreamUnreachable { provider: name.to_owned() })?,
+                None => known.map(|(address, _)| *address).ok_or(Unresolved)?,
             },
         };
         let mut peer = Box::new(self.options.clone());
