@@ -94,6 +94,11 @@ fn a_gateway_key_is_not_taken_for_the_callers_own() {
     let bearer = format!("Bearer {text}");
     until_status(&gateway, &[("authorization", &bearer)], 200);
     assert_eq!(upstream.last().header("authorization"), None);
+    for scheme in ["bearer", "BEARER"] {
+        let value = format!("{scheme} {text}");
+        assert_eq!(gateway.connect().request(CHAT, &[("authorization", &value)], ASK.as_bytes()).status, 200);
+        assert_eq!(upstream.last().header("authorization"), None);
+    }
     let both = [("x-gateway-key", text.as_str()), ("authorization", "Bearer sk-own")];
     assert_eq!(gateway.connect().request(CHAT, &both, ASK.as_bytes()).status, 200);
     assert_eq!(upstream.last().header("authorization"), Some("Bearer sk-own"));
@@ -145,6 +150,14 @@ fn what_cannot_be_read_leaves_everything_as_it_was() {
     assert!(state.metrics.render().contains("tollgate_config_reload_successful 0"));
     write("providers: {other: {base_url: \"http://127.0.0.1:2\"}}\n");
     assert!(state.reload() && state.config().upstream("other").is_some() && state.config().upstream("up").is_none());
+    // A public address that stays bound does not lose its keys, whatever address the file now names.
+    let open = folder.path().join("open.yaml");
+    let public = text.replace("127.0.0.1:0", "0.0.0.0:0");
+    std::fs::write(&open, format!("{public}keys: {{}}\n")).unwrap();
+    let config = config::load(&Source::File(open.clone()), &|_| None).unwrap();
+    let (_server, guarded) = server::build(config, Start::default()).unwrap();
+    std::fs::write(&open, &text).unwrap();
+    assert!(!guarded.reload() && guarded.config().keys.is_some());
     // What is bound stays bound, and is reported as it is.
     std::fs::write(&path, text.replace("127.0.0.1:0", "127.0.0.1:3").replace("workers: 1", "workers: 2")).unwrap();
     assert!(state.reload());

@@ -4,7 +4,7 @@ use crate::keys::Record;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -50,7 +50,15 @@ pub fn update<T>(path: &Path, change: impl FnOnce(&mut Vec<Record>) -> Result<T,
     // Hashes are no secrets, but who may do what is nobody else's business.
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all()).map_err(failed)?;
+    // Whoever changes it (root, say), it stays readable for whom it belongs to.
+    if let Ok(old) = std::fs::metadata(path) {
+        fchown(&file, Some(old.uid()), Some(old.gid())).map_err(failed)?;
+        file.set_permissions(old.permissions()).map_err(failed)?;
+    }
     std::fs::rename(&fresh, path).map_err(failed)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    }
     Ok(result)
 }
 

@@ -186,6 +186,12 @@ impl Config {
         changed
     }
 
+    /// An address that others can reach though whoever comes would be served; `None` if all is well.
+    pub fn exposed(&self) -> Option<SocketAddr> {
+        let listen = self.listen.iter().map(|listener| listener.address).filter(|_| self.keys.is_none());
+        listen.chain(self.admin).chain(self.mock).find(|address| !address.ip().is_loopback() && !self.anonymous)
+    }
+
     /// True if every listener is reachable from this machine alone.
     pub fn is_loopback_only(&self) -> bool {
         self.listen.iter().all(|listener| listener.address.ip().is_loopback())

@@ -3,6 +3,7 @@
 use super::Secret;
 use crate::dialect::{Dialect, Endpoint};
 use crate::keys::signature::SCHEME;
+use crate::keys::{PREFIX, strip_bearer};
 use crate::provider::auth::AwsKeys;
 use crate::provider::{Auth, Provider, StreamUsage, fits};
 use http::header::AUTHORIZATION;
@@ -190,11 +191,12 @@ impl Upstream {
         };
         let names = [own, AUTHORIZATION].into_iter().filter(|_| self.credentials == Credentials::Caller);
         // A signature holds for the request it was made for, and that is not the one that goes up; gateway keys stay here.
-        let foreign = [crate::keys::PREFIX.as_bytes(), SCHEME.as_bytes()];
+        let starts =
+            |text: &[u8], prefix: &str| text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()));
         let fit = |value: &HeaderValue| {
-            let text = value.as_bytes();
-            let bare = text.strip_prefix(b"Bearer ").unwrap_or(text).trim_ascii();
-            (self.auth(dialect) != Auth::Aws || text.starts_with(b"Bearer ")) && !foreign.iter().any(|prefix| bare.starts_with(prefix))
+            let (text, bare) = (value.as_bytes(), strip_bearer(value.as_bytes()));
+            let stays_here = [PREFIX, SCHEME].iter().any(|prefix| starts(bare, prefix));
+            !stays_here && (self.auth(dialect) != Auth::Aws || starts(text, "Bearer "))
         };
         names.into_iter().find_map(|name| headers.get(&name).filter(|value| fit(value)).map(|value| (name, value)))
     }

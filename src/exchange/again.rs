@@ -84,10 +84,12 @@ impl Candidates {
 impl Exchange {
     /// The attempt failed and its caller has seen nothing; `asked` if the upstream said for how long it wants to be left
     /// alone. Returns after what time another attempt may follow, if one may: see [`Exchange::advance`].
-    pub fn fail(&mut self, asked: Option<Duration>, now: UnixMs) -> Option<Duration> {
+    pub fn fail(&mut self, asked: Option<Duration>, status: Option<u16>, now: UnixMs) -> Option<Duration> {
         let retry = self.config.retry;
+        // The limit of one caller's own account is no trouble of the others.
+        let own_limit = status == Some(429) && self.credential.is_some();
         let candidates = self.candidates.as_mut()?;
-        if let Some(circuit) = candidates.circuit() {
+        if let Some(circuit) = candidates.circuit().filter(|_| !own_limit) {
             circuit.failed(now, asked, retry.ejection);
         }
         let wait = if candidates.list.iter().any(|candidate| !candidate.tried) {
@@ -135,6 +137,16 @@ impl Exchange {
         if let Some(attempt) = &mut self.attempt {
             attempt.status = status;
         }
+    }
+
+    /// For how long the attempt has been under way, in milliseconds.
+    pub fn attempt_age(&self, now: UnixMs) -> u64 {
+        self.attempt.as_ref().map_or(u64::MAX, |attempt| now.saturating_sub(attempt.open.0.start_ms))
+    }
+
+    /// The key that asked.
+    pub fn key_id(&self) -> Option<&str> {
+        self.key.as_ref().map(|key| key.id.as_str())
     }
 
     /// How many attempts were made so far.

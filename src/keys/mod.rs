@@ -125,6 +125,11 @@ impl Keys {
         self.by_id.is_empty()
     }
 
+    /// True if the key may still be used.
+    pub fn holds(&self, id: &str, now: i64) -> bool {
+        self.by_id.get(id).is_some_and(|key| !key.is_expired(now))
+    }
+
     /// Finds out who asks, at `now` seconds since 1970.
     ///
     /// # Errors
@@ -175,7 +180,8 @@ impl Keys {
     }
 }
 
-fn strip_bearer(value: &[u8]) -> &[u8] {
+/// A credential without the scheme it came with, in whatever case that was written.
+pub(crate) fn strip_bearer(value: &[u8]) -> &[u8] {
     match value.split_at_checked(7) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"bearer ") => rest.trim_ascii(),
         _ => value,

@@ -147,7 +147,10 @@ impl Ledger {
         self.each(|segment| {
             let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
             let due = segment.bytes > self.bytes_max || (segment.bytes > 0 && segment.opened < before);
-            self.counted(if due { segment.renew(&self.folder, now) } else { Ok(()) })
+            let old = if due { segment.renew(&self.folder, now) } else { Ok(None) };
+            drop(segment);
+            // Nobody else will sync it, and nobody waits for that.
+            self.counted(old.and_then(|old| old.map_or(Ok(()), |old| old.sync_data())))
         })
     }
 
@@ -233,12 +236,12 @@ impl Segment {
         Ok(Self { path, file: Arc::new(file), bytes: 0, opened: now, lines: vec![], torn: false, dirty: false })
     }
 
-    /// Goes on in another file. What was put off moves there; the old one is synced, since nobody else will.
-    fn renew(&mut self, folder: &Path, now: u64) -> io::Result<()> {
+    /// Goes on in another file. What was put off moves there; returns the old one if it is yet to be synced.
+    fn renew(&mut self, folder: &Path, now: u64) -> io::Result<Option<Arc<File>>> {
         let fresh = Self::open(folder, now)?;
         let old = std::mem::replace(self, fresh);
         self.lines = old.lines;
-        if old.dirty { old.file.sync_data() } else { Ok(()) }
+        Ok(old.dirty.then_some(old.file))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -247,8 +250,8 @@ impl Segment {
         }
         let mut file = &*self.file;
         if self.torn {
-            // What was torn is damage; whole lines begin on a line of their own.
-            file.write_all(b"\n")?;
+            // What was torn is damage, also where only its newline was missing; whole lines begin on a line of their own.
+            file.write_all(b"!\n")?;
             self.torn = false;
         }
         let mut written = 0;

@@ -2,7 +2,7 @@
 
 use super::gateway::Gateway;
 use super::head;
-use super::state::now_ms;
+use super::state::{State, now_ms};
 use crate::config::Config;
 use crate::error::Error;
 use crate::keys::Caller;
@@ -18,6 +18,14 @@ impl Gateway {
             None if config.anonymous => Ok(None),
             None => head::check_origin(request, config).map(|()| None),
         }
+    }
+}
+
+impl State {
+    /// True if the key that opened a connection may still be used.
+    pub(super) fn still_admits(&self, key: Option<&str>) -> bool {
+        let Some(id) = key else { return true };
+        self.config().keys.as_ref().is_some_and(|keys| keys.holds(id, i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX)))
     }
 }
 

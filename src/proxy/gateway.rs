@@ -90,6 +90,7 @@ impl Gateway {
         let head = request_head(request);
         let destination = route::destination(&head, &config)?;
         if destination == Destination::Models {
+            access::verify(caller.as_ref(), request, &[], &config)?;
             return Ok(Planned::Answer(respond::models(&config, caller.as_ref().map(|caller| &*caller.key))));
         }
         let limits = Limits {
@@ -210,7 +211,12 @@ impl ProxyHttp for Gateway {
             }
         }
         match live.peers.get(at) {
-            Some(peer) => peer.get().await.map_err(|_| ctx.judge_connect(pingora::Error::new_up(ErrorType::ConnectError))),
+            Some(peer) => {
+                // Pingora upgrades HTTP/1.1 alone.
+                let socket = ctx.turns.is_some() || exchange.is_unmetered();
+                let peer = if socket { peer.get_http1().await } else { peer.get().await };
+                peer.map_err(|_| ctx.judge_connect(pingora::Error::new_up(ErrorType::ConnectError)))
+            }
             None => Err(pingora::Error::new_in(ErrorType::InternalError)),
         }
     }
@@ -236,7 +242,8 @@ impl ProxyHttp for Gateway {
             return socket::up(ctx, body);
         }
         // Each attempt has a body of its own: the model may be called otherwise.
-        if let (Some(body), Some(exchange)) = (body, ctx.exchange.as_ref().filter(|exchange| exchange.attempts() > 1)) {
+        let again = ctx.exchange.as_ref().filter(|exchange| exchange.attempts() > 1 && !exchange.is_unmetered());
+        if let (Some(body), Some(exchange)) = (body, again) {
             *body = exchange.body().clone();
         }
         Ok(())

@@ -128,7 +128,10 @@ pub fn upstream_request(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> 
     // The gateway's key is not for callers who were to bring their own.
     let own = upstream.key.as_ref().filter(|_| upstream.credentials == Credentials::Gateway);
     match (credential, own, upstream.auth(dialect)) {
-        (Some((name, value)), ..) => request.insert_header(name, value),
+        (Some((name, mut value)), ..) => {
+            value.set_sensitive(true);
+            request.insert_header(name, value)
+        }
         (None, None, Auth::Aws) if upstream.credentials == Credentials::Gateway => sign(request, outgoing),
         (None, Some(key), Auth::Bearer | Auth::Aws) => {
             request.insert_header(header::AUTHORIZATION, sensitive(&format!("Bearer {}", key.expose()))?)

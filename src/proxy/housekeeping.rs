@@ -36,6 +36,7 @@ impl BackgroundService for Housekeeping {
     async fn start(&self, _shutdown: ShutdownWatch) {
         let mut watch = Watch::new(&self.0.config().files);
         let [mut look, mut sync, mut rotate, mut forget] = [(); 4].map(|()| Every(Instant::now()));
+        let [mut syncing, mut rotating, mut forgetting] = [(); 3].map(|()| Aside::default());
         loop {
             self.0.write_out();
             let config = self.0.config();
@@ -44,25 +45,33 @@ impl BackgroundService for Housekeeping {
                 self.0.reload();
             }
             if rules.sync.is_some_and(|period| sync.is_due(period)) {
-                aside(&self.0, |state| told("synced", state.ledger.sync())).await;
+                syncing.run(&self.0, |state| told("synced", state.ledger.sync()));
             }
             if rotate.is_due(WATCH_PERIOD) {
                 let now = now_ms();
                 let age = u64::try_from(rules.segment_age.as_millis()).unwrap_or(u64::MAX);
-                aside(&self.0, move |state| told("continued in another segment", state.ledger.rotate(now.saturating_sub(age), now))).await;
+                rotating.run(&self.0, move |state| told("continued in another segment", state.ledger.rotate(now.saturating_sub(age), now)));
             }
             if rules.keep.is_some() && forget.is_due(FORGET_PERIOD) {
-                aside(&self.0, move |state| forget_old(state, rules)).await;
+                forgetting.run(&self.0, move |state| forget_old(state, rules));
             }
             tokio::time::sleep(PERIOD).await;
         }
     }
 }
 
-/// Disks may take their time; what else is to be done does not wait.
-async fn aside(state: &Arc<State>, work: impl FnOnce(&State) + Send + 'static) {
-    let state = state.clone();
-    drop(tokio::task::spawn_blocking(move || work(&state)));
+/// What disks take their time for, so that nothing else waits. One thing at a time: what finds another under way is left
+/// to the next turn.
+#[derive(Default)]
+struct Aside(Option<tokio::task::JoinHandle<()>>);
+
+impl Aside {
+    fn run(&mut self, state: &Arc<State>, work: impl FnOnce(&State) + Send + 'static) {
+        if self.0.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            let state = state.clone();
+            self.0 = Some(tokio::task::spawn_blocking(move || work(&state)));
+        }
+    }
 }
 
 fn told(what: &str, done: std::io::Result<()>) {

@@ -86,6 +86,16 @@ impl Peer {
         Ok(peer)
     }
 
+    /// Where to connect now, for what HTTP/2 cannot carry.
+    ///
+    /// # Errors
+    /// As [`Peer::get`].
+    pub async fn get_http1(&self) -> Result<Box<HttpPeer>, Unresolved> {
+        let mut peer = self.get().await?;
+        peer.options.alpn = ALPN::H1;
+        Ok(peer)
+    }
+
     async fn look_up(&self) -> Option<SocketAddr> {
         let lookup = tokio::net::lookup_host((self.authority.0.as_str(), self.authority.1));
         let address = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await.ok()?.ok()?.next()?;

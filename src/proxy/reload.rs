@@ -6,7 +6,7 @@ use super::state::State;
 use crate::config::{self, Config};
 use crate::route::Health;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often files are looked at. One that changed is read at the next look, when whoever writes it is done.
@@ -32,6 +32,8 @@ impl Live {
 impl State {
     /// Reads the configuration again and takes it over. True if that was done.
     pub fn reload(&self) -> bool {
+        // What was read last must hold in the end.
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.config();
         let loaded = config::load(&old.source, &|name| std::env::var(name).ok());
         let taken =
@@ -50,6 +52,10 @@ impl State {
 
     fn take_over(&self, mut fresh: Config, old: &Config) -> Result<(), Vec<String>> {
         let kept = fresh.keep_bound(old);
+        // What is bound is still bound: the file was judged by the addresses that it names.
+        if let Some(address) = fresh.exposed() {
+            return Err(vec![format!("{address} can be reached from other machines, and with this configuration it would ask for no key")]);
+        }
         let certificates = self.certificates.read(&fresh).map_err(|why| vec![why])?;
         let live = Live::new(Arc::new(fresh), Some(&self.live.load())).map_err(|error| vec![error.to_string()])?;
         for name in kept {

@@ -16,6 +16,9 @@ pub const DEBUG: HeaderName = HeaderName::from_static("x-gateway-debug");
 const UPSTREAM: HeaderName = HeaderName::from_static("x-gateway-upstream");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-gateway-attempts");
 
+/// A connection that was dead all along is found so within this.
+const DEAD_AT_ONCE_MS: u64 = 2000;
+
 /// True for what another attempt, or another provider, may do better.
 fn is_failure(status: u16) -> bool {
     status == 429 || (status >= 500 && status != 501)
@@ -29,7 +32,7 @@ impl Ctx {
     /// Ends a failed attempt whose caller has seen nothing. True if another follows.
     fn try_again(&mut self, ending: &Ending, asked: Option<Duration>, status: Option<u16>) -> bool {
         let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.is_open() && self.refused.is_none()) else { return false };
-        let Some(wait) = exchange.fail(asked, now_ms()) else { return false };
+        let Some(wait) = exchange.fail(asked, status, now_ms()) else { return false };
         if let Some(status) = status {
             exchange.refused(status);
         }
@@ -46,7 +49,8 @@ impl Ctx {
             if let Some(exchange) = &self.exchange {
                 exchange.succeed(now_ms());
             }
-        } else if is_untouched(session) && self.try_again(&Ending::Complete, wait_asked(&response.headers, now_ms()), Some(status)) {
+        } else if is_untouched(session) && self.try_again(&Ending::Complete, wait_asked(status, &response.headers, now_ms()), Some(status))
+        {
             let mut error = pingora::Error::new_up(ErrorType::HTTPStatus(status));
             error.set_retry(true);
             return Err(error);
@@ -65,7 +69,9 @@ impl Ctx {
             return error;
         }
         // A connection that was kept alive and found dead: the request was not taken, and goes out again on a new one.
-        error.retry.decide_reuse(reused);
+        // Later than that it may have been, and the provider may be at work on it.
+        let at_once = self.exchange.as_ref().is_some_and(|exchange| exchange.attempt_age(now_ms()) <= DEAD_AT_ONCE_MS);
+        error.retry.decide_reuse(reused && at_once);
         if !error.retry() && *error.esource() == ErrorSource::Upstream {
             let ending = Ending::Failed(failure(&error, self.provider()));
             error.set_retry(self.try_again(&ending, None, None));

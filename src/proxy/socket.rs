@@ -61,7 +61,9 @@ pub(super) fn response(response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<(
 pub(super) fn up(ctx: &mut Ctx, body: &mut Option<Bytes>) -> Result<()> {
     let state = Arc::clone(&ctx.state);
     let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body.take()) else { return Ok(()) };
-    let (out, asked) = turns.up(&chunk, exchange.config().bounds.body_bytes_max, |model| exchange.rename(model));
+    // A turn is asked for anew: a key that was revoked meanwhile buys no more of them.
+    let rename = |model: &str| state.still_admits(exchange.key_id()).then(|| exchange.rename(model)).flatten();
+    let (out, asked) = turns.up(&chunk, exchange.config().bounds.body_bytes_max, rename);
     let news = exchange.ask(turns, asked, now_ms());
     for news in &news {
         if !write(&state, news, exchange) {

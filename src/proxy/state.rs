@@ -10,13 +10,14 @@ use crate::ledger::{Ledger, Rendered};
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What all requests share.
 pub struct State {
     pub(super) live: ArcSwap<Live>,
     pub(super) certificates: Certificates,
+    pub(super) reloading: Mutex<()>,
     pub ledger: Ledger,
     pub metrics: Arc<Metrics>,
     pub access_log: Log,
@@ -31,7 +32,7 @@ impl State {
     pub fn new(config: Arc<Config>, ledger: Ledger, metrics: Arc<Metrics>, access_log: Log) -> io::Result<Arc<Self>> {
         let certificates = Certificates::new(&config).map_err(io::Error::other)?;
         let live = ArcSwap::from_pointee(Live::new(config, None)?);
-        Ok(Arc::new(Self { live, certificates, ledger, metrics, access_log, budget: Budget::new() }))
+        Ok(Arc::new(Self { live, certificates, reloading: Mutex::default(), ledger, metrics, access_log, budget: Budget::new() }))
     }
 
     /// The configuration that holds now.

@@ -1,19 +1,23 @@
 //! How long a provider wants to be left alone, by the headers of its answer.
 
+use super::health::WAIT_MAX;
 use http::HeaderMap;
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// The first header that says so, at `now` milliseconds since 1970. `Retry-After` is seconds or a date
+/// The first header that says so, of an answer with `status`, at `now` milliseconds since 1970. `Retry-After` is seconds or a date
 /// (<https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>); OpenAI and Azure also give milliseconds, and limits
-/// reset after seconds or a span (`6m0s`).
-pub fn asked(headers: &HeaderMap, now: u64) -> Option<Duration> {
+/// reset after seconds or a span (`6m0s`); the latter stand on other answers, too, where they mean nothing. More than a day is
+/// not believed.
+pub fn asked(status: u16, headers: &HeaderMap, now: u64) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let millis = text("retry-after-ms").and_then(seconds).map(|seconds| seconds / 1000);
-    millis
+    let limits = |name| text(name).filter(|_| status == 429);
+    let wait = millis
         .or_else(|| text("retry-after").and_then(|text| seconds(text).or_else(|| date(text, now))))
-        .or_else(|| text("x-ratelimit-reset").and_then(|text| seconds(text).or_else(|| span(text))))
-        .or_else(|| ["x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"].iter().filter_map(|name| span(text(name)?)).max())
+        .or_else(|| limits("x-ratelimit-reset").and_then(|text| seconds(text).or_else(|| span(text))))
+        .or_else(|| ["x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"].iter().filter_map(|name| span(limits(name)?)).max());
+    wait.filter(|wait| *wait <= WAIT_MAX)
 }
 
 fn seconds(text: &str) -> Option<Duration> {
@@ -53,9 +57,14 @@ mod tests {
             ("x-ratelimit-reset-tokens", "17ms", Some(17)),
             ("x-ratelimit-reset-tokens", "1.25s", Some(1250)),
             ("date", "7", None),
+            ("retry-after", "86400", Some(86_400_000)),
+            ("retry-after", "86401", None),
+            ("x-ratelimit-reset", "1741305600000", None),
         ] {
             let headers = HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())]);
-            assert_eq!(asked(&headers, now).map(|wait| wait.as_millis()), want, "{name}: {value}");
+            assert_eq!(asked(429, &headers, now).map(|wait| wait.as_millis()), want, "{name}: {value}");
+            let limit = name.starts_with("x-ratelimit");
+            assert_eq!(asked(500, &headers, now).map(|wait| wait.as_millis()), want.filter(|_| !limit), "{name}: {value}");
         }
     }
 }

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import anthropic
@@ -127,6 +128,12 @@ def test_signatures_that_do_not_hold(guarded):
             bedrock(guarded, **change).converse(modelId="mock-small", **CONVERSE)
         assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
         assert refused.value.response["Error"]["Code"] == "AccessDeniedException"
+    # Not even the list of models is for who only knows the id of a key.
+    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    scope = f"{guarded.pair['AWS_ACCESS_KEY_ID']}/{now[:8]}/eu-west-1/bedrock/aws4_request"
+    forged = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host;x-amz-date, Signature=00"
+    answer = httpx2.get(f"{guarded.url}/v1/models", headers={"authorization": forged, "x-amz-date": now}, trust_env=False)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "invalid_signature")
 
 
 def test_bearer_for_bedrock(guarded):

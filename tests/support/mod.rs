@@ -12,8 +12,16 @@ use tollgate::proxy::server::{self, Start};
 /// Nothing here takes longer unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A port that nobody else gets: below those that the system hands out, and each but once.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let port = u16::try_from(10_000 + std::process::id().wrapping_mul(97).wrapping_add(next) % 22_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Waits until `check` gives a value.
