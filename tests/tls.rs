@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use support::{Gateway, Upstream, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -221,6 +222,49 @@ fn http2_callers_reach_http2_upstreams_over_tls() {
                 .all(|entry| entry.outcome() == Outcome::Ok && entry.used.as_ref().is_some_and(|used| used.source == Source::Reported))
         );
     });
+}
+
+/// Takes WebSockets over HTTP/1.1, though it would rather speak HTTP/2.
+async fn socket_upstream(identity: &Identity) -> SocketAddr {
+    let mut config =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![identity.cert.clone()], identity.key.clone_key()).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut head = vec![];
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap_or(0));
+                assert!(head.len() < 10_000, "this is no HTTP/1.1");
+            }
+            let accepted = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+            stream.write_all(accepted.as_bytes()).await.unwrap();
+            // A close, which ends it.
+            stream.write_all(&[0x88, 0]).await.unwrap();
+            let _ = stream.shutdown().await;
+        }
+    });
+    address
+}
+
+#[test]
+fn a_websocket_reaches_a_provider_that_prefers_http2() {
+    let identity = identity();
+    let runtime = runtime();
+    let upstream = runtime.block_on(socket_upstream(&identity));
+    let settings = providers(upstream, &identity.folder.path().join("cert.pem")).replace("models:", "websocket: true, models:");
+    let gateway = Gateway::start(&settings);
+    let mut client = gateway.connect();
+    let head = format!(
+        "GET /v1/responses HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+        gateway.address
+    );
+    client.write(head.as_bytes());
+    assert_eq!(client.response().status, 101);
+    assert_eq!(client.read(2), [0x88, 0]);
 }
 
 #[test]
