@@ -6,8 +6,7 @@ mod support;
 use jiff::Timestamp;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Act, Gateway, Upstream, until};
-use tollgate::config::{self, Source, key_file};
-use tollgate::keys::{Record, make};
+use tollgate::config::{self, Source};
 use tollgate::proxy::server::{self, Start};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -16,23 +15,6 @@ const WHOLE: &str = r#"{"id":"c","model":"mock-x","choices":[{"finish_reason":"s
 
 fn upstream() -> Upstream {
     Upstream::fixed(format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{WHOLE}", WHOLE.len()))
-}
-
-fn change_keys(gateway: &Gateway, change: impl FnOnce(&mut Vec<Record>)) {
-    let done = key_file::update(&gateway.folder().join("keys.json"), |keys| {
-        change(keys);
-        Ok(())
-    });
-    done.unwrap();
-}
-
-/// Puts a key into the gateway's file and returns its text.
-fn add(gateway: &Gateway, change: impl FnOnce(&mut Record)) -> String {
-    let mut made = make("ci", Timestamp::now()).unwrap();
-    change(&mut made.record);
-    let text = made.text.clone();
-    change_keys(gateway, |keys| keys.push(made.record));
-    text
 }
 
 /// Asks until the gateway answers with a status; it looks at its files once a second.
@@ -50,7 +32,7 @@ fn every_request_needs_a_key_and_is_billed_to_it() {
         let word = refused.json()["error"][field].as_str().unwrap().to_owned();
         assert!(["missing_api_key", "authentication_error", "UNAUTHENTICATED"].contains(&word.as_str()), "{word}");
     }
-    let text = add(&gateway, |record| record.org = Some("acme".to_owned()));
+    let text = gateway.add_key(|record| record.org = Some("acme".to_owned()));
     let bearer = format!("Bearer {text}");
     until_status(&gateway, &[("authorization", &bearer)], 200);
     let sent = upstream.last();
@@ -69,7 +51,7 @@ fn every_request_needs_a_key_and_is_billed_to_it() {
 fn a_key_that_was_narrowed_or_revoked_goes_no_further() {
     let upstream = upstream();
     let gateway = Gateway::before(&upstream, "keys: {}\naliases: {fast: up/mock-y}");
-    let text = add(&gateway, |record| record.models = vec!["fast".to_owned(), "small-*".to_owned()]);
+    let text = gateway.add_key(|record| record.models = vec!["fast".to_owned(), "small-*".to_owned()]);
     let header = [("x-api-key", text.as_str())];
     until_status(&gateway, &header, 403);
     let mut client = gateway.connect();
@@ -80,7 +62,7 @@ fn a_key_that_was_narrowed_or_revoked_goes_no_further() {
             assert_eq!(answer.json()["error"]["code"], "model_not_allowed");
         }
     }
-    change_keys(&gateway, |keys| keys[0].revoked = Some(Timestamp::now()));
+    gateway.change_keys(|keys| keys[0].revoked = Some(Timestamp::now()));
     until_status(&gateway, &header, 401);
 }
 
@@ -90,7 +72,7 @@ fn a_gateway_key_is_not_taken_for_the_callers_own() {
     let settings =
         format!("keys: {{}}\nproviders: {{up: {{base_url: \"http://{}/v1\", models: [\"*\"], credentials: caller}}}}", upstream.address);
     let gateway = Gateway::start(&settings);
-    let text = add(&gateway, |_| {});
+    let text = gateway.add_key(|_| {});
     let bearer = format!("Bearer {text}");
     until_status(&gateway, &[("authorization", &bearer)], 200);
     assert_eq!(upstream.last().header("authorization"), None);

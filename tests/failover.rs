@@ -176,14 +176,7 @@ fn attempts_after_the_first_stay_within_their_budget() {
 fn candidates_a_key_may_not_use_are_not_asked() {
     let (a, b) = (good(), good());
     let gateway = gateway(a.address, b.address, "keys: {}");
-    let mut made = tollgate::keys::make("ci", jiff::Timestamp::now()).unwrap();
-    made.record.providers = vec!["b".to_owned()];
-    let record = made.record;
-    let added = tollgate::config::key_file::update(&gateway.folder().join("keys.json"), |keys| {
-        keys.push(record);
-        Ok(())
-    });
-    added.unwrap();
-    until("the key", || (gateway.connect().request(CHAT, &[("api-key", &made.text)], ASK.as_bytes()).status == 200).then_some(()));
+    let text = gateway.add_key(|record| record.providers = vec!["b".to_owned()]);
+    until("the key", || (gateway.connect().request(CHAT, &[("api-key", &text)], ASK.as_bytes()).status == 200).then_some(()));
     assert_eq!((count(&a), count(&b)), (0, 1));
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use support::{Gateway, Upstream, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -43,16 +44,36 @@ impl Identity {
     }
 }
 
+fn protocols(names: &[&str]) -> Vec<Vec<u8>> {
+    names.iter().map(|name| name.as_bytes().to_vec()).collect()
+}
+
+/// Serves with the certificate, and speaks the protocols in the order of its liking.
+fn acceptor(identity: &Identity, names: &[&str]) -> TlsAcceptor {
+    let config = ServerConfig::builder().with_no_client_auth();
+    let mut config = config.with_single_cert(vec![identity.cert.clone()], identity.key.clone_key()).unwrap();
+    config.alpn_protocols = protocols(names);
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// Trusts the certificate alone.
+async fn connect(address: SocketAddr, identity: &Identity, names: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(identity.cert.clone()).unwrap();
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = protocols(names);
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 /// An upstream that speaks HTTP/2 over TLS: streams if the body asks for it, and echoes the body's length in a header.
 async fn h2_upstream(identity: &Identity) -> SocketAddr {
-    let mut config =
-        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![identity.cert.clone()], identity.key.clone_key()).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = acceptor(identity, &["h2"]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -108,21 +129,11 @@ async fn h2c_client(address: SocketAddr) -> SendRequest<Bytes> {
 
 /// True if a handshake with the certificate succeeds.
 async fn handshake(address: SocketAddr, identity: &Identity) -> bool {
-    let mut roots = RootCertStore::empty();
-    roots.add(identity.cert.clone()).unwrap();
-    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    let stream = TcpStream::connect(address).await.unwrap();
-    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await.is_ok()
+    connect(address, identity, &[]).await.is_ok()
 }
 
 async fn tls_client(address: SocketAddr, identity: &Identity) -> SendRequest<Bytes> {
-    let mut roots = RootCertStore::empty();
-    roots.add(identity.cert.clone()).unwrap();
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(address).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+    let stream = connect(address, identity, &["h2"]).await.unwrap();
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     client
@@ -226,10 +237,7 @@ fn http2_callers_reach_http2_upstreams_over_tls() {
 
 /// Takes WebSockets over HTTP/1.1, though it would rather speak HTTP/2.
 async fn socket_upstream(identity: &Identity) -> SocketAddr {
-    let mut config =
-        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![identity.cert.clone()], identity.key.clone_key()).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = acceptor(identity, &["h2", "http/1.1"]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -1,7 +1,7 @@
 //! Reads the configuration file into [`Config`], collecting every mistake.
 
 use super::units::{bytes, bytes_or_share, duration, interpolate};
-use super::{AccessLog, Bounds, Config, HeaderRules, Timeouts, Upstream};
+use super::{AccessLog, Bounds, Config, HeaderRules, Timeouts, Upstream, exposed};
 use crate::price;
 use crate::provider;
 use crate::yaml::{self, Map, Node, Problem, Problems};
@@ -37,10 +37,11 @@ pub fn load(source: &Source, variables: Variables<'_>) -> Result<Config, Vec<Pro
             return Err(problems.into_list());
         }
     };
-    let mut reader = Reader { problems, variables, prices: vec![], source: source.clone(), files: vec![] };
-    if let Source::File(path) = source {
-        reader.files.push(absolute(path));
-    }
+    let (source, files) = match source {
+        Source::Embedded => (Source::Embedded, vec![]),
+        Source::File(path) => (Source::File(absolute(path)), vec![absolute(path)]),
+    };
+    let mut reader = Reader { problems, variables, prices: vec![], source, files };
     let Some(document) = yaml::parse(&text, &mut reader.problems) else {
         let mut list = reader.problems.into_list();
         if list.is_empty() {
@@ -106,14 +107,12 @@ impl Reader<'_> {
         let ledger = self.ledger(map.take("ledger"));
         let pid_file = self.path(&mut map, "pid_file").unwrap_or_else(|| data.join("tollgate.pid"));
         let upgrade_socket = self.path(&mut map, "upgrade_socket").unwrap_or_else(|| data.join("run/upgrade.sock"));
-        let exposed = listen.iter().map(|listener| listener.address).filter(|_| keys.is_none());
-        self.check_exposure(exposed.chain(admin).chain(mock), anonymous);
+        for address in exposed(&listen, [admin, mock], keys.is_some(), anonymous) {
+            self.problems.add(0, format!("{address} can be reached from other machines and asks for no key: listen on 127.0.0.1, give the gateway `keys`, or write `anonymous: true` to serve whoever comes"));
+        }
         map.finish(&mut self.problems);
         Some(Config {
-            source: match &self.source {
-                Source::Embedded => Source::Embedded,
-                Source::File(path) => Source::File(absolute(path)),
-            },
+            source: self.source.clone(),
             files: std::mem::take(&mut self.files),
             own_names: Config::own_names(listen.iter().map(|listener| listener.address).chain(admin)),
             listen,
@@ -189,12 +188,6 @@ impl Reader<'_> {
     }
 
     /// Without keys, nobody but this machine may reach the gateway unless that is written out.
-    fn check_exposure(&mut self, addresses: impl Iterator<Item = SocketAddr>, anonymous: bool) {
-        for address in addresses.filter(|address| !address.ip().is_loopback() && !anonymous) {
-            self.problems.add(0, format!("{address} can be reached from other machines and asks for no key: listen on 127.0.0.1, give the gateway `keys`, or write `anonymous: true` to serve whoever comes"));
-        }
-    }
-
     fn fallback(&mut self, map: &mut Map<'_>, by_name: &HashMap<String, usize>) -> Option<usize> {
         let (line, name) = map.take_text("fallback", &mut self.problems)?;
         let found = by_name.get(name).copied();

@@ -186,14 +186,19 @@ impl Config {
         changed
     }
 
-    /// An address that others can reach though whoever comes would be served; `None` if all is well.
-    pub fn exposed(&self) -> Option<SocketAddr> {
-        let listen = self.listen.iter().map(|listener| listener.address).filter(|_| self.keys.is_none());
-        listen.chain(self.admin).chain(self.mock).find(|address| !address.ip().is_loopback() && !self.anonymous)
+    /// Addresses that others can reach though whoever comes would be served.
+    pub fn exposed(&self) -> impl Iterator<Item = SocketAddr> {
+        exposed(&self.listen, [self.admin, self.mock], self.keys.is_some(), self.anonymous)
     }
 
     /// True if every listener is reachable from this machine alone.
     pub fn is_loopback_only(&self) -> bool {
         self.listen.iter().all(|listener| listener.address.ip().is_loopback())
     }
+}
+
+/// Of all addresses, those that others can reach though whoever comes would be served: keys guard the listeners alone.
+fn exposed(listen: &[Listener], others: [Option<SocketAddr>; 2], keys: bool, anonymous: bool) -> impl Iterator<Item = SocketAddr> {
+    let listen = listen.iter().map(|listener| listener.address).filter(move |_| !keys);
+    listen.chain(others.into_iter().flatten()).filter(move |address| !address.ip().is_loopback() && !anonymous)
 }

@@ -393,7 +393,7 @@ fn permit(key: &Key, route: &Route, config: &Config, head: &Head<'_>) -> Result<
 
 /// A short hash by which one credential can be told from another.
 fn short_hash(credential: &[u8]) -> String {
-    Sha256::digest(credential).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(credential).get(..8).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::{PREFIX, hash};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// Random bits of an id: enough that no two meet.
 const ID_BYTES: usize = 8;
@@ -37,7 +37,7 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredSecret {
     pub serial: u16,
-    #[serde(serialize_with = "to_hex", deserialize_with = "from_hex")]
+    #[serde(with = "hex::serde")]
     pub hash: [u8; 32],
     /// Until when it is accepted after another took its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,7 +64,7 @@ pub struct Made {
 pub fn make(name: &str, now: Timestamp) -> Result<Made, getrandom::Error> {
     let mut id = [0; ID_BYTES];
     getrandom::fill(&mut id)?;
-    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = hex::encode(id);
     let (text, secret) = secret(&id, 0)?;
     let record = Record {
         id,
@@ -103,15 +103,4 @@ fn secret(id: &str, serial: u16) -> Result<(String, StoredSecret), getrandom::Er
     let text = format!("{PREFIX}{id}_{}", URL_SAFE_NO_PAD.encode(random));
     let hash = hash(text.as_bytes());
     Ok((text, StoredSecret { serial, hash, until: None }))
-}
-
-fn to_hex<S: Serializer>(hash: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-}
-
-fn from_hex<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
-    let text = String::deserialize(from)?;
-    let digit = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
-    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(digit).collect();
-    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| serde::de::Error::custom("`hash` must be 64 hexadecimal digits"))
 }

@@ -134,7 +134,7 @@ impl Keys {
             Some(UNSIGNED) if self.unsigned_payload => Ok((SignableBody::UnsignedPayload, kind)),
             Some(UNSIGNED) => Err(Error::BadSignature { why: "it must cover the body" }),
             Some(hash) => {
-                let own: String = Sha256::digest(request.body).iter().map(|byte| format!("{byte:02x}")).collect();
+                let own = hex::encode(Sha256::digest(request.body));
                 if !hash.eq_ignore_ascii_case(&own) {
                     return Err(Error::BadSignature { why: "`x-amz-content-sha256` is not the body's" });
                 }

@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Records put off that are written without waiting further.
 const LATER_BYTES_MAX: usize = 64 * 1024;
@@ -114,8 +114,7 @@ impl Ledger {
     /// # Errors
     /// If it could not be written.
     pub fn flush(&self) -> io::Result<()> {
-        self.each(|segment| {
-            let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
+        self.each(|mut segment| {
             if self.is_failing() && segment.lines.is_empty() {
                 segment.lines.push(b'\n');
             }
@@ -130,11 +129,9 @@ impl Ledger {
     /// # Errors
     /// If the disk refused. The failure is also counted.
     pub fn sync(&self) -> io::Result<()> {
-        self.each(|segment| {
-            let dirty = {
-                let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
-                std::mem::take(&mut segment.dirty).then(|| segment.file.clone())
-            };
+        self.each(|mut segment| {
+            let dirty = std::mem::take(&mut segment.dirty).then(|| segment.file.clone());
+            drop(segment);
             self.counted(dirty.map_or(Ok(()), |file| file.sync_data()))
         })
     }
@@ -144,8 +141,7 @@ impl Ledger {
     /// # Errors
     /// If one cannot be created; the old one goes on.
     pub fn rotate(&self, before: u64, now: u64) -> io::Result<()> {
-        self.each(|segment| {
-            let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
+        self.each(|mut segment| {
             let due = segment.bytes > self.bytes_max || (segment.bytes > 0 && segment.opened < before);
             let old = if due { segment.renew(&self.folder, now) } else { Ok(None) };
             drop(segment);
@@ -162,7 +158,7 @@ impl Ledger {
         let mut removed = 0;
         for entry in std::fs::read_dir(&self.folder)? {
             let (path, modified) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?.modified()?)))?;
-            let used = || self.segments.iter().any(|segment| segment.lock().unwrap_or_else(PoisonError::into_inner).path == path);
+            let used = || self.segments.iter().any(|segment| locked(segment).path == path);
             if path.extension().is_some_and(|extension| extension == EXTENSION) && modified < before && !used() {
                 std::fs::remove_file(path)?;
                 removed += 1;
@@ -172,8 +168,8 @@ impl Ledger {
     }
 
     /// All of them, whatever comes of the first; then the first error.
-    fn each(&self, act: impl Fn(&Mutex<Segment>) -> io::Result<()>) -> io::Result<()> {
-        let results: Vec<_> = self.segments.iter().map(act).collect();
+    fn each(&self, act: impl Fn(MutexGuard<'_, Segment>) -> io::Result<()>) -> io::Result<()> {
+        let results: Vec<_> = self.segments.iter().map(|segment| act(locked(segment))).collect();
         results.into_iter().collect()
     }
 
@@ -183,8 +179,7 @@ impl Ledger {
         let Some(segment) = self.segments.get(at) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
-        act(&mut segment).map_or(Ok(()), |written| self.noted(written))
+        act(&mut locked(segment)).map_or(Ok(()), |written| self.noted(written))
     }
 
     /// Remembers whether the disk takes what is written.
@@ -219,8 +214,13 @@ impl Ledger {
 
     /// Bytes that wait for the disk.
     pub fn waiting_bytes(&self) -> usize {
-        self.segments.iter().map(|segment| segment.lock().unwrap_or_else(PoisonError::into_inner).lines.len()).sum()
+        self.segments.iter().map(|segment| locked(segment).lines.len()).sum()
     }
+}
+
+/// A thread that panicked left nothing half done: lines are whole before they are there.
+fn locked(segment: &Mutex<Segment>) -> MutexGuard<'_, Segment> {
+    segment.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Ledger {

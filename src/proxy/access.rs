@@ -2,7 +2,7 @@
 
 use super::gateway::Gateway;
 use super::head;
-use super::state::{State, now_ms};
+use super::state::{State, now_s};
 use crate::config::Config;
 use crate::error::Error;
 use crate::keys::Caller;
@@ -14,7 +14,7 @@ impl Gateway {
     /// Finds out who asks; `None` where nobody needs a key.
     pub(super) fn admit(&self, request: &RequestHeader, config: &Config) -> Result<Option<Caller>, Error> {
         match &config.keys {
-            Some(keys) => keys.authenticate(&request.headers, i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX)).map(Some),
+            Some(keys) => keys.authenticate(&request.headers, now_s()).map(Some),
             None if config.anonymous => Ok(None),
             None => head::check_origin(request, config).map(|()| None),
         }
@@ -25,7 +25,7 @@ impl State {
     /// True if the key that opened a connection may still be used.
     pub(super) fn still_admits(&self, key: Option<&str>) -> bool {
         let Some(id) = key else { return true };
-        self.config().keys.as_ref().is_some_and(|keys| keys.holds(id, i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX)))
+        self.config().keys.as_ref().is_some_and(|keys| keys.holds(id, now_s()))
     }
 }
 

@@ -8,6 +8,7 @@ use super::failure::{client_left, failure};
 use super::head::{self, Outgoing};
 use super::reload::Live;
 use super::respond;
+use super::retry::is_untouched;
 use super::socket;
 use super::state::{State, now_ms};
 use crate::access_log::Refusal;
@@ -349,9 +350,8 @@ impl ProxyHttp for Gateway {
     async fn fail_to_proxy(&self, session: &mut Session, error: &pingora::Error, ctx: &mut Box<Ctx>) -> FailToProxy {
         ctx.unwrap_session(session);
         let failure = ctx.refused.clone().unwrap_or_else(|| failure(error, ctx.provider()));
-        let untouched = session.response_written().is_none_or(|response| response.status.is_informational());
         let left = client_left(error);
-        if untouched && !left {
+        if is_untouched(session) && !left {
             session.downstream_session.set_keepalive(None);
             respond::error(&mut session.downstream_session, &failure, ctx.dialect, &ctx.request_id).await;
         }

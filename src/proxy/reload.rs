@@ -2,12 +2,12 @@
 //! flight keeps the one it was planned with; what cannot be read changes nothing.
 
 use super::peer::Peer;
-use super::state::State;
+use super::state::{State, now_s};
 use crate::config::{self, Config};
 use crate::route::Health;
 use std::io;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// How often files are looked at. One that changed is read at the next look, when whoever writes it is done.
 pub const WATCH_PERIOD: Duration = Duration::from_secs(1);
@@ -45,15 +45,14 @@ impl State {
                 log::error!("the configuration in use stays as it was");
             }
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.metrics.reload(taken.is_ok(), i64::try_from(now.as_secs()).unwrap_or(0));
+        self.metrics.reload(taken.is_ok(), now_s());
         taken.is_ok()
     }
 
     fn take_over(&self, mut fresh: Config, old: &Config) -> Result<(), Vec<String>> {
         let kept = fresh.keep_bound(old);
         // What is bound is still bound: the file was judged by the addresses that it names.
-        if let Some(address) = fresh.exposed() {
+        if let Some(address) = fresh.exposed().next() {
             return Err(vec![format!("{address} can be reached from other machines, and with this configuration it would ask for no key")]);
         }
         let certificates = self.certificates.read(&fresh).map_err(|why| vec![why])?;

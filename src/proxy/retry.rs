@@ -24,7 +24,8 @@ fn is_failure(status: u16) -> bool {
     status == 429 || (status >= 500 && status != 501)
 }
 
-fn is_untouched(session: &Session) -> bool {
+/// True if the caller has seen nothing of an answer yet.
+pub(super) fn is_untouched(session: &Session) -> bool {
     session.response_written().is_none_or(|response| response.status.is_informational())
 }
 

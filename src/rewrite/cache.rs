@@ -183,7 +183,7 @@ fn hash(parts: &[&[u8]]) -> String {
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
-    hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(hasher.finalize().get(..16).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -61,6 +61,22 @@ pub struct Route {
     pub model: String,
 }
 
+impl Route {
+    /// A path of the allow-list, whose body nobody looks into.
+    fn pass(upstream: usize, dialect: Dialect, path: String) -> Self {
+        Self {
+            upstream,
+            target: Target::Pass,
+            dialect,
+            path,
+            query: None,
+            model_place: ModelPlace::Body,
+            model_requested: String::new(),
+            model: String::new(),
+        }
+    }
+}
+
 /// Where the upstream looks for the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelPlace {
@@ -159,17 +175,7 @@ pub fn routes(head: &Head<'_>, destination: Destination, facts: &Facts, config: 
         Destination::Endpoint { mount, endpoint, named } => (mount, endpoint, named),
         Destination::Pass { mount, path } => {
             let dialect = caller_dialect(&path, head.headers);
-            let route = Route {
-                upstream: mount,
-                target: Target::Pass,
-                dialect,
-                path,
-                query: None,
-                model_place: ModelPlace::Body,
-                model_requested: String::new(),
-                model: String::new(),
-            };
-            return Ok((route, vec![]));
+            return Ok((Route::pass(mount, dialect, path), vec![]));
         }
         Destination::Models => return Err(Error::Internal),
     };
@@ -283,16 +289,7 @@ pub fn socket(head: &Head<'_>, config: &Config) -> Result<Route, Error> {
 fn passed_socket(head: &Head<'_>, config: &Config, mount: Option<usize>, rest: &str) -> Result<Route, Error> {
     let Some(mount) = mount else { return Err(Error::NotFound { path: head.path.to_owned() }) };
     let Destination::Pass { mount, path } = pass(head, config, mount, rest)? else { return Err(Error::Internal) };
-    Ok(Route {
-        upstream: mount,
-        target: Target::Pass,
-        dialect: Dialect::Responses,
-        path,
-        query: None,
-        model_place: ModelPlace::Body,
-        model_requested: String::new(),
-        model: String::new(),
-    })
+    Ok(Route::pass(mount, Dialect::Responses, path))
 }
 
 /// A model as an upstream that was chosen calls it.

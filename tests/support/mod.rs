@@ -5,7 +5,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tollgate::config::key_file;
 use tollgate::config::{self, Source};
+use tollgate::keys::{Record, make};
 use tollgate::ledger::{Entry, Fold, read_folder};
 use tollgate::proxy::server::{self, Start};
 
@@ -78,6 +80,23 @@ impl Gateway {
     /// Where its data is, and `tollgate.yaml`.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
+    }
+
+    /// Changes its key file; it looks at its files once a second.
+    pub fn change_keys(&self, change: impl FnOnce(&mut Vec<Record>)) {
+        let done = key_file::update(&self.folder().join("keys.json"), |keys| {
+            change(keys);
+            Ok(())
+        });
+        done.unwrap();
+    }
+
+    /// Puts a key into that file and returns its text.
+    pub fn add_key(&self, change: impl FnOnce(&mut Record)) -> String {
+        let mut made = make("ci", jiff::Timestamp::now()).unwrap();
+        change(&mut made.record);
+        self.change_keys(|keys| keys.push(made.record));
+        made.text
     }
 
     /// Entries so far.
