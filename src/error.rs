@@ -76,6 +76,10 @@ pub enum Error {
     ForbiddenProvider {
         provider: String,
     },
+    /// The cloud hands out no credential for the provider.
+    NoCredential {
+        provider: String,
+    },
     /// The upstream refused, reset or could not be reached.
     UpstreamUnreachable {
         provider: String,
@@ -117,7 +121,7 @@ impl Error {
             Self::BodyTooLarge { .. } => 413,
             Self::Internal => 500,
             Self::UpstreamUnreachable { .. } | Self::UpstreamBroken { .. } => 502,
-            Self::BodyBudget | Self::Unbillable => 503,
+            Self::BodyBudget | Self::Unbillable | Self::NoCredential { .. } => 503,
             Self::UpstreamTimeout { .. } => 504,
         }
     }
@@ -149,6 +153,7 @@ impl Error {
             Self::BadSignature { .. } => "invalid_signature",
             Self::ForbiddenModel { .. } => "model_not_allowed",
             Self::ForbiddenProvider { .. } => "provider_not_allowed",
+            Self::NoCredential { .. } => "no_credential",
             Self::UpstreamUnreachable { .. } => "upstream_unreachable",
             Self::UpstreamBroken { .. } => "upstream_broken",
             Self::UpstreamTimeout { .. } => "upstream_timeout",
@@ -159,7 +164,7 @@ impl Error {
 
     /// Seconds after which trying again makes sense.
     pub fn retry_after_s(&self) -> Option<u32> {
-        matches!(self, Self::BodyBudget | Self::Unbillable).then_some(1)
+        matches!(self, Self::BodyBudget | Self::Unbillable | Self::NoCredential { .. }).then_some(1)
     }
 
     /// The body that tells the caller, in its dialect.
@@ -208,6 +213,9 @@ impl fmt::Display for Error {
             Self::BadSignature { why } => write!(to, "the request's signature does not hold: {why}"),
             Self::ForbiddenModel { model } => write!(to, "this gateway key may not use the model `{model}`"),
             Self::ForbiddenProvider { provider } => write!(to, "this gateway key may not use the provider `{provider}`"),
+            Self::NoCredential { provider } => {
+                write!(to, "the gateway has no valid credential for provider `{provider}` at the moment; its log says why")
+            }
             Self::UpstreamUnreachable { provider } => write!(to, "provider `{provider}` could not be reached"),
             Self::UpstreamBroken { provider } => write!(to, "provider `{provider}` broke off before it answered"),
             Self::UpstreamTimeout { provider } => write!(to, "provider `{provider}` did not answer in time"),

@@ -31,8 +31,38 @@ pub struct Metrics {
     pub access_log_dropped: IntCounter,
     retries: IntCounterVec,
     reloads: IntCounterVec,
+    identities: IntCounterVec,
     reload_ok: IntGauge,
     reloaded: IntGauge,
+}
+
+/// Makes metrics and registers them.
+struct Make<'r>(&'r Registry);
+
+impl Make<'_> {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        let counter = IntCounter::new(name, help)?;
+        self.0.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
+        let histogram = HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS_S.to_vec()), labels)?;
+        self.0.register(Box::new(histogram.clone()))?;
+        Ok(histogram)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        let gauge = IntGauge::new(name, help)?;
+        self.0.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
 }
 
 impl Metrics {
@@ -42,73 +72,61 @@ impl Metrics {
     /// If two share a name.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let counters = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let histograms = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<HistogramVec> {
-            let histogram = HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS_S.to_vec()), labels)?;
-            registry.register(Box::new(histogram.clone()))?;
-            Ok(histogram)
-        };
+        let make = Make(&registry);
         let intake = Histogram::with_opts(
             HistogramOpts::new("tollgate_request_body_bytes", "Size of request bodies.")
                 .buckets(prometheus::exponential_buckets(256.0, 4.0, 10)?),
         )?;
         registry.register(Box::new(intake.clone()))?;
-        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let reload_ok = gauge("tollgate_config_reload_successful", "1 if the configuration read last holds, 0 if it was refused.")?;
+        let reload_ok = make.gauge("tollgate_config_reload_successful", "1 if the configuration read last holds, 0 if it was refused.")?;
         reload_ok.set(1);
         Ok(Self {
-            attempts: counters(
+            attempts: make.counters(
                 "tollgate_attempts_total",
                 "Attempts at providers, by how they ended.",
                 &["provider", "dialect", "outcome", "status"],
             )?,
-            refused: counters("tollgate_requests_refused_total", "Requests the gateway answered with an error of its own.", &["code"])?,
-            tokens: counters("tollgate_usage_total", "Tokens and other units used, by dimension.", &["provider", "model", "dimension"])?,
-            spend: counters(
+            refused: make.counters(
+                "tollgate_requests_refused_total",
+                "Requests the gateway answered with an error of its own.",
+                &["code"],
+            )?,
+            tokens: make.counters(
+                "tollgate_usage_total",
+                "Tokens and other units used, by dimension.",
+                &["provider", "model", "dimension"],
+            )?,
+            spend: make.counters(
                 "tollgate_spend_nano_usd_total",
                 "Charges in nano-dollars, each rounded down; entries have the exact sum.",
                 &["provider", "model"],
             )?,
-            unpriced: counters("tollgate_unpriced_total", "Entries with usage that has no price.", &["provider", "model"])?,
-            sources: counters("tollgate_usage_source_total", "Entries by how their usage came about.", &["provider", "source"])?,
-            faults: counters("tollgate_faults_total", "Metering defects.", &["provider", "fault"])?,
-            duration: histograms("tollgate_attempt_duration_seconds", "From an attempt's start to its end.", &["provider"])?,
-            first_byte: histograms(
+            unpriced: make.counters("tollgate_unpriced_total", "Entries with usage that has no price.", &["provider", "model"])?,
+            sources: make.counters("tollgate_usage_source_total", "Entries by how their usage came about.", &["provider", "source"])?,
+            faults: make.counters("tollgate_faults_total", "Metering defects.", &["provider", "fault"])?,
+            duration: make.histograms("tollgate_attempt_duration_seconds", "From an attempt's start to its end.", &["provider"])?,
+            first_byte: make.histograms(
                 "tollgate_time_to_first_byte_seconds",
                 "From an attempt's start to the first byte of the answer's body.",
                 &["provider"],
             )?,
             intake,
-            in_flight: gauge("tollgate_requests_in_flight", "Requests being served.")?,
-            ledger_lost: counter("tollgate_ledger_lost_total", "Ledger records lost because the disk took nothing for too long.")?,
-            ledger_failures: counter(
-                "tollgate_ledger_failures_total",
-                "Writes to the ledger that failed; records are kept and written later.",
+            in_flight: make.gauge("tollgate_requests_in_flight", "Requests being served.")?,
+            ledger_lost: make.counter("tollgate_ledger_lost_total", "Ledger records lost because the disk took nothing for too long.")?,
+            ledger_failures: make
+                .counter("tollgate_ledger_failures_total", "Writes to the ledger that failed; records are kept and written later.")?,
+            access_log_dropped: make
+                .counter("tollgate_access_log_dropped_total", "Access log lines dropped because the writer could not keep up.")?,
+            retries: make.counters("tollgate_retries_total", "Attempts that failed and were followed by another.", &["provider"])?,
+            reloads: make.counters("tollgate_config_reload_total", "Times the configuration was read again.", &["result"])?,
+            identities: make.counters(
+                "tollgate_identity_fetches_total",
+                "Times a cloud was asked for a credential, by how that went.",
+                &["provider", "result"],
             )?,
-            access_log_dropped: counter(
-                "tollgate_access_log_dropped_total",
-                "Access log lines dropped because the writer could not keep up.",
-            )?,
-            retries: counters("tollgate_retries_total", "Attempts that failed and were followed by another.", &["provider"])?,
-            reloads: counters("tollgate_config_reload_total", "Times the configuration was read again.", &["result"])?,
             reload_ok,
-            reloaded: gauge(
-                "tollgate_config_reload_success_timestamp_seconds",
-                "When the configuration in use was read, or 0: at the start.",
-            )?,
+            reloaded: make
+                .gauge("tollgate_config_reload_success_timestamp_seconds", "When the configuration in use was read, or 0: at the start.")?,
             registry,
         })
     }
@@ -116,6 +134,11 @@ impl Metrics {
     /// An attempt failed and another follows.
     pub fn retry(&self, provider: &str) {
         self.retries.with_label_values(&[provider]).inc();
+    }
+
+    /// A cloud was asked for a credential.
+    pub fn identity(&self, provider: &str, got: bool) {
+        self.identities.with_label_values(&[provider, if got { "ok" } else { "failed" }]).inc();
     }
 
     /// The configuration was read again, at `now` seconds since 1970.

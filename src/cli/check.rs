@@ -1,6 +1,6 @@
 //! `tollgate check`: what would run.
 
-use tollgate::config::{AccessLog, Config, Credentials, Target};
+use tollgate::config::{AccessLog, Config, Credentials, Identity, Target};
 
 /// Prints a valid configuration as it was understood.
 pub fn print(config: &Config) {
@@ -25,7 +25,7 @@ pub fn print(config: &Config) {
             (_, Credentials::Caller) => "callers' keys",
             (Some(_), _) => "own key",
             (None, _) if upstream.aws.is_some() => "signed with own AWS keys",
-            (None, _) => "no key",
+            (None, _) => upstream.identity.as_ref().map_or("no key", Identity::name),
         };
         let scheme = if upstream.tls { "https" } else { "http" };
         let rates = config.prices.models(&upstream.catalog).count();

@@ -4,6 +4,7 @@
 mod access;
 mod alias;
 mod file;
+mod identity;
 pub mod key_file;
 mod ledger;
 mod listen;
@@ -15,6 +16,7 @@ mod watch;
 
 pub use alias::{Alias, Retry, Target};
 pub use file::{Source, load};
+pub use identity::Identity;
 pub use ledger::LedgerRules;
 pub use listen::certificates;
 pub use secret::Secret;

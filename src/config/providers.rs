@@ -1,6 +1,7 @@
 //! Reads the `providers` of a configuration into upstreams.
 
 use super::file::Reader;
+use super::identity;
 use super::{Credentials, Pass, PromptCache, Secret, Upstream};
 use crate::dialect::Endpoint;
 use crate::provider::auth::AwsKeys;
@@ -80,24 +81,28 @@ impl Reader<'_> {
         if upstream.provider.auth == Auth::Aws {
             upstream.aws = self.aws_keys(map);
         }
-        if upstream.key.is_none() && upstream.aws.is_none() && upstream.credentials == Credentials::Gateway {
-            upstream.key = self.key_from_environment(upstream.provider);
-            upstream.aws = self.aws_from_environment(upstream.provider);
-            if upstream.key.is_none()
-                && upstream.aws.is_none()
-                && !upstream.provider.host.is_empty()
-                && upstream.provider.auth != Auth::None
-                && !has_url
-            {
-                self.problems.add(
-                    map.line(),
-                    format!(
-                        "provider `{}` has no key: give `api_key`, set {}, or write `credentials: caller`",
-                        upstream.name,
-                        upstream.provider.key_variables.join(" or ")
-                    ),
-                );
+        upstream.identity = self.identity(map, upstream);
+        if upstream.is_anonymous() && upstream.credentials == Credentials::Gateway {
+            self.credentials_from_environment(upstream);
+            if upstream.is_anonymous() && !has_url {
+                upstream.identity = identity::usual(upstream.provider, upstream);
             }
+            if upstream.is_anonymous() && !upstream.provider.host.is_empty() && upstream.provider.auth != Auth::None && !has_url {
+                let identity = if upstream.provider.cloud.is_some() { "say by `identity` who the gateway is, " } else { "" };
+                let (name, variables) = (&upstream.name, upstream.provider.key_variables.join(" or "));
+                let message =
+                    format!("provider `{name}` has no key: give `api_key`, set {variables}, {identity}or write `credentials: caller`");
+                self.problems.add(map.line(), message);
+            }
+        }
+    }
+
+    /// A key comes before an identity: it was made for this alone.
+    fn credentials_from_environment(&self, upstream: &mut Upstream) {
+        upstream.key = self.key_from_environment(upstream.provider);
+        upstream.aws = self.aws_from_environment(upstream.provider);
+        if upstream.is_anonymous() {
+            upstream.identity = self.identity_from_environment(upstream);
         }
     }
 
@@ -224,7 +229,7 @@ impl Reader<'_> {
     }
 
     /// The first variable that is set to something. A blank one does not hide the next.
-    fn variable(&self, names: &[&str]) -> Option<String> {
+    pub(super) fn variable(&self, names: &[&str]) -> Option<String> {
         let value = |name: &&str| (self.variables)(name).map(|value| value.trim().to_owned());
         names.iter().find_map(|name| value(name).filter(|value| !value.is_empty()))
     }
@@ -238,13 +243,13 @@ impl Reader<'_> {
             if upstreams.iter().any(|upstream| upstream.name == provider.id) {
                 continue;
             }
-            let (key, aws) = (self.key_from_environment(provider), self.aws_from_environment(provider));
-            let mut upstream = Upstream { key, aws, ..Upstream::of(provider, provider.id) };
+            let mut upstream = Upstream::of(provider, provider.id);
             let found = provider.places.iter().all(|place| {
                 let value = self.variable(place.variables).filter(|value| is_place(value));
                 value.map(|value| upstream.set_place(place.name, value)).is_some()
             });
-            if found && (upstream.key.is_some() || upstream.aws.is_some()) {
+            self.credentials_from_environment(&mut upstream);
+            if found && !upstream.is_anonymous() {
                 if provider.id == "azure" {
                     upstream.deployment = self.variable(&["AZURE_OPENAI_DEPLOYMENT"]);
                     upstream.api_version = self.variable(&["AZURE_OPENAI_API_VERSION"]);

@@ -1,6 +1,6 @@
 //! An upstream: a provider's endpoint with its address and credential, as configuration made it.
 
-use super::Secret;
+use super::{Identity, Secret};
 use crate::dialect::{Dialect, Endpoint};
 use crate::keys::signature::SCHEME;
 use crate::keys::{PREFIX, strip_bearer};
@@ -79,6 +79,8 @@ pub struct Upstream {
     pub ca: Option<PathBuf>,
     pub key: Option<Secret>,
     pub aws: Option<AwsKeys>,
+    /// Who the gateway is, where there is no key.
+    pub identity: Option<Identity>,
     pub credentials: Credentials,
     pub endpoints: Vec<Endpoint>,
     /// Names and patterns of models beyond the provider's own.
@@ -111,6 +113,7 @@ impl Upstream {
             ca: None,
             key: None,
             aws: None,
+            identity: None,
             credentials: Credentials::Gateway,
             endpoints: provider.endpoints.to_vec(),
             models: vec![],
@@ -123,6 +126,11 @@ impl Upstream {
                 Pass { method: http::Method::GET, path: "/models/*".to_owned() },
             ],
         }
+    }
+
+    /// True if the gateway has nothing of its own to prove who pays.
+    pub fn is_anonymous(&self) -> bool {
+        self.key.is_none() && self.aws.is_none() && self.identity.is_none()
     }
 
     /// The `Host` a request carries: with the port only if it is not the usual one.
@@ -163,7 +171,9 @@ impl Upstream {
                 return Some(format!("{root}/{version}{resource}/models/{model}{name}"));
             }
             Dialect::Converse | Dialect::Invoke => return Some(format!("{root}/model/{model}{name}")),
-            _ if matches!(endpoint, Endpoint::CohereChat | Endpoint::CohereEmbed) => return Some(format!("{root}{name}")),
+            _ if matches!(endpoint, Endpoint::CohereChat | Endpoint::CohereEmbed) => {
+                return Some(format!("{root}{name}"));
+            }
             Dialect::Responses if *style == PathStyle::Deployment => return Some(format!("{root}/openai{name}")),
             _ if *style == PathStyle::Deployment => {
                 let deployment = self.deployment.as_deref().map(|name| utf8_percent_encode(name, SEGMENT)).unwrap_or(model);

@@ -23,6 +23,12 @@ impl AwsKeys {
     }
 }
 
+impl From<Credentials> for AwsKeys {
+    fn from(credentials: Credentials) -> Self {
+        Self { identity: credentials.into() }
+    }
+}
+
 impl std::fmt::Debug for AwsKeys {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         to.write_str("AwsKeys(…)")

@@ -1,7 +1,7 @@
 //! Azure OpenAI. <https://learn.microsoft.com/en-us/azure/ai-foundry/openai/reference>, the version-less API:
 //! <https://learn.microsoft.com/en-us/azure/ai-foundry/openai/api-version-lifecycle>
 
-use super::{Auth, CHAT_COMPATIBLE, CacheBy, Place, Provider, StreamUsage};
+use super::{Auth, CHAT_COMPATIBLE, CacheBy, Cloud, Place, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const AZURE: Provider = Provider {
@@ -19,6 +19,7 @@ pub const AZURE: Provider = Provider {
         Endpoint::Images,
     ],
     auth: Auth::Header("api-key"),
+    cloud: Some(Cloud::Entra),
     key_variables: &["AZURE_OPENAI_API_KEY"],
     credentials: &[("api-key", "")],
     stream_usage: StreamUsage::OnRequest,

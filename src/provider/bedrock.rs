@@ -1,7 +1,7 @@
 //! AWS Bedrock. <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_Operations_Amazon_Bedrock_Runtime.html>,
 //! API keys: <https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys.html>
 
-use super::{Auth, CHAT_COMPATIBLE, CacheBy, Place, Provider, StreamUsage};
+use super::{Auth, CHAT_COMPATIBLE, CacheBy, Cloud, Place, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const BEDROCK: Provider = Provider {
@@ -18,6 +18,7 @@ pub const BEDROCK: Provider = Provider {
         Endpoint::ChatCompletions,
     ],
     auth: Auth::Aws,
+    cloud: Some(Cloud::Aws),
     key_variables: &["AWS_BEARER_TOKEN_BEDROCK"],
     // Vendors, and the prefixes of inference profiles that span regions.
     models: &[

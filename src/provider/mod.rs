@@ -64,6 +64,15 @@ pub enum Auth {
     None,
 }
 
+/// A cloud that hands out credentials for a while to whom it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    Aws,
+    Google,
+    /// Microsoft's.
+    Entra,
+}
+
 /// Something of an address that configuration or a variable tells: a region, a resource, a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -113,6 +122,8 @@ pub struct Provider {
     /// Versions in paths of generateContent, the usual one first.
     pub versions: &'static [&'static str],
     pub auth: Auth,
+    /// Where the gateway may be someone instead of holding a key.
+    pub cloud: Option<Cloud>,
     /// A dialect that wants the key in another way.
     pub native_auth: Option<(Dialect, Auth)>,
     /// Headers every request carries unless the caller sent them.
@@ -145,6 +156,7 @@ pub const CHAT_COMPATIBLE: Provider = Provider {
     resource: "",
     versions: &["v1beta", "v1", "v1alpha"],
     auth: Auth::Bearer,
+    cloud: None,
     native_auth: None,
     headers: &[],
     key_variables: &[],

@@ -1,6 +1,6 @@
 //! Google's Vertex AI. <https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference>
 
-use super::{CHAT_COMPATIBLE, Place, Provider};
+use super::{CHAT_COMPATIBLE, Cloud, Place, Provider};
 use crate::dialect::Endpoint;
 
 pub const VERTEX: Provider = Provider {
@@ -20,6 +20,7 @@ pub const VERTEX: Provider = Provider {
         Endpoint::Predict,
         Endpoint::CountTokens,
     ],
+    cloud: Some(Cloud::Google),
     key_variables: &["VERTEX_ACCESS_TOKEN"],
     catalog: "google",
     ..CHAT_COMPATIBLE

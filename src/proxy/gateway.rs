@@ -1,12 +1,12 @@
 //! `impl ProxyHttp`: each hook does its part and calls the exchange for the rest.
 
 use super::access;
-use super::body::{self, Limits, Permit};
-use super::costs::{Costs, Telling};
-use super::downstream::{self, Slot};
+use super::body::{self, Limits};
+use super::costs::Telling;
+use super::ctx::Ctx;
+use super::downstream;
 use super::failure::{client_left, failure};
 use super::head::{self, Outgoing};
-use super::reload::Live;
 use super::respond;
 use super::retry::is_untouched;
 use super::socket;
@@ -14,12 +14,11 @@ use super::state::{State, now_ms};
 use crate::access_log::Refusal;
 use crate::dialect::Dialect;
 use crate::error::Error;
-use crate::exchange::turns::Turns;
 use crate::exchange::{Asked, Ending, Exchange};
 use crate::route::{self, Destination, Head};
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderValue, header};
+use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::http::compression::ResponseCompressionCtx;
@@ -31,52 +30,6 @@ use std::time::Duration;
 
 /// The proxy.
 pub struct Gateway(pub Arc<State>);
-
-/// One request's way through the hooks.
-pub struct Ctx {
-    pub(super) state: Arc<State>,
-    pub(super) request_id: String,
-    pub(super) caller_id: Option<HeaderValue>,
-    dialect: Dialect,
-    /// What holds for this request, whatever is reloaded meanwhile.
-    pub(super) live: Option<Arc<Live>>,
-    pub(super) exchange: Option<Box<Exchange>>,
-    /// Of a WebSocket.
-    pub(super) turns: Option<Box<Turns>>,
-    slot: Option<Slot>,
-    permit: Option<Permit>,
-    costs: Costs,
-    /// A comment with the cost ends a stream.
-    comments: bool,
-    pub(super) refused: Option<Error>,
-    /// Another attempt follows, after so long.
-    pub(super) again: Option<Duration>,
-    counted: bool,
-}
-
-impl Drop for Ctx {
-    /// After a panic in a hook nobody calls `logging`: the attempt is closed here.
-    fn drop(&mut self) {
-        if let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.is_open()) {
-            self.state.close(exchange, &Ending::Failed(Error::Internal));
-        }
-        if self.counted {
-            self.state.metrics.in_flight.dec();
-        }
-    }
-}
-
-impl Ctx {
-    fn unwrap_session(&mut self, session: &mut Session) {
-        if let Some(slot) = self.slot.take() {
-            downstream::uninstall(&mut session.downstream_session, &slot);
-        }
-    }
-
-    pub(super) fn provider(&self) -> String {
-        self.exchange.as_ref().and_then(|exchange| exchange.upstream()).map(|upstream| upstream.name.clone()).unwrap_or_default()
-    }
-}
 
 impl Gateway {
     /// Reads and plans a request; what goes wrong is the caller's to hear.
@@ -133,22 +86,7 @@ impl ProxyHttp for Gateway {
     type CTX = Box<Ctx>;
 
     fn new_ctx(&self) -> Box<Ctx> {
-        Box::new(Ctx {
-            state: self.0.clone(),
-            request_id: String::new(),
-            caller_id: None,
-            dialect: Dialect::Chat,
-            live: None,
-            exchange: None,
-            turns: None,
-            slot: None,
-            permit: None,
-            costs: Costs::default(),
-            comments: false,
-            refused: None,
-            again: None,
-            counted: false,
-        })
+        Box::new(Ctx::new(self.0.clone()))
     }
 
     /// None: bodies pass as they are.
@@ -198,9 +136,9 @@ impl ProxyHttp for Gateway {
         let (Some(exchange), Some(live)) = (&mut ctx.exchange, ctx.live.clone()) else {
             return Err(pingora::Error::new_in(ErrorType::InternalError));
         };
-        let (at, provider) = (exchange.upstream_index(), exchange.upstream().map_or("", |upstream| &upstream.name));
+        let at = exchange.upstream_index();
         if exchange.is_open() {
-            let provider = provider.to_owned();
+            let provider = exchange.upstream().map_or("", |upstream| &upstream.name).to_owned();
             state.close(exchange, &Ending::Failed(Error::UpstreamBroken { provider }));
         }
         if ctx.turns.is_none() {
@@ -211,10 +149,11 @@ impl ProxyHttp for Gateway {
                 return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
             }
         }
+        // Pingora upgrades HTTP/1.1 alone.
+        let socket = ctx.turns.is_some() || exchange.is_unmetered();
+        ctx.held = ctx.credential(&live, at).await?;
         match live.peers.get(at) {
             Some(peer) => {
-                // Pingora upgrades HTTP/1.1 alone.
-                let socket = ctx.turns.is_some() || exchange.is_unmetered();
                 let peer = if socket { peer.get_http1().await } else { peer.get().await };
                 peer.map_err(|_| ctx.judge_connect(pingora::Error::new_up(ErrorType::ConnectError)))
             }
@@ -228,6 +167,7 @@ impl ProxyHttp for Gateway {
         let (path, dialect) = (exchange.path_and_query(), exchange.dialect());
         let outgoing = Outgoing {
             upstream,
+            proof: ctx.held.as_ref().map(|held| &held.proof),
             dialect,
             path: &path,
             body: exchange.body(),

@@ -1,11 +1,12 @@
 //! Header hygiene: what a request carries upstream and an answer carries down.
 
 use super::access::host;
+use super::identity::Proof;
 use crate::config::{Config, Credentials, Upstream};
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::provider::Auth;
-use crate::provider::auth::{Unsigned, sign_v4};
+use crate::provider::auth::{AwsKeys, Unsigned, sign_v4};
 use crate::rewrite::cache::Header;
 use http::{HeaderName, HeaderValue, header};
 use pingora::Result;
@@ -89,6 +90,8 @@ pub fn check_site(header: &RequestHeader, config: &Config) -> Result<(), Error> 
 #[derive(Clone, Copy)]
 pub struct Outgoing<'a> {
     pub upstream: &'a Upstream,
+    /// What a cloud handed out for it.
+    pub proof: Option<&'a Proof>,
     pub dialect: Dialect,
     /// With the query.
     pub path: &'a str,
@@ -101,7 +104,7 @@ pub struct Outgoing<'a> {
 
 /// Turns the caller's head into the one the upstream gets.
 pub fn upstream_request(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> Result<()> {
-    let Outgoing { upstream, dialect, path, body, headers, request_id, config } = outgoing;
+    let Outgoing { upstream, dialect, path, body, headers, request_id, config, .. } = outgoing;
     let credential = upstream.callers_credential(dialect, &request.headers).map(|(name, value)| (name, value.clone()));
     strip(request, config);
     request.set_uri(path.parse().map_err(|_| pingora::Error::new_in(pingora::ErrorType::InternalError))?);
@@ -132,7 +135,11 @@ pub fn upstream_request(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> 
             value.set_sensitive(true);
             request.insert_header(name, value)
         }
-        (None, None, Auth::Aws) if upstream.credentials == Credentials::Gateway => sign(request, outgoing),
+        (None, None, _) if upstream.credentials == Credentials::Gateway => match (outgoing.proof, &upstream.aws) {
+            (Some(Proof::Bearer(value)), _) => request.insert_header(header::AUTHORIZATION, value.clone()),
+            (Some(Proof::Aws(keys)), _) | (None, Some(keys)) => sign(request, outgoing, keys),
+            (None, None) => Ok(()),
+        },
         (None, Some(key), Auth::Bearer | Auth::Aws) => {
             request.insert_header(header::AUTHORIZATION, sensitive(&format!("Bearer {}", key.expose()))?)
         }
@@ -141,10 +148,9 @@ pub fn upstream_request(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> 
     }
 }
 
-/// Signs the request with the account's keys, where there are any.
-fn sign(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> Result<()> {
+/// Signs the request with keys of an account.
+fn sign(request: &mut RequestHeader, outgoing: Outgoing<'_>, keys: &AwsKeys) -> Result<()> {
     let Outgoing { upstream, path, body, .. } = outgoing;
-    let Some(keys) = &upstream.aws else { return Ok(()) };
     let uri = format!("{}://{}{path}", if upstream.tls { "https" } else { "http" }, upstream.authority());
     let kind = request.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let headers: Vec<_> = kind.map(|kind| ("content-type", kind)).into_iter().collect();
@@ -206,7 +212,7 @@ mod tests {
     }
 
     fn outgoing<'a>(upstream: &'a Upstream, path: &'a str, body: &'a [u8], config: &'a Config) -> Outgoing<'a> {
-        Outgoing { upstream, dialect: Dialect::Chat, path, body, headers: &[], request_id: "id", config }
+        Outgoing { upstream, proof: None, dialect: Dialect::Chat, path, body, headers: &[], request_id: "id", config }
     }
 
     #[test]

@@ -39,6 +39,7 @@ impl BackgroundService for Housekeeping {
         let [mut syncing, mut rotating, mut forgetting] = [(); 3].map(|()| Aside::default());
         loop {
             self.0.write_out();
+            self.0.start_identities();
             let config = self.0.config();
             let rules = config.ledger;
             if look.is_due(WATCH_PERIOD) && watch.changed(&config.files) {

@@ -1,9 +1,10 @@
 //! Reload: another configuration takes the place of the one in use, whole, once it has been validated. What is in
 //! flight keeps the one it was planned with; what cannot be read changes nothing.
 
+use super::identity::Holder;
 use super::peer::Peer;
 use super::state::{State, now_s};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Upstream};
 use crate::route::Health;
 use std::io;
 use std::sync::{Arc, PoisonError};
@@ -16,6 +17,8 @@ pub const WATCH_PERIOD: Duration = Duration::from_secs(1);
 pub struct Live {
     pub config: Arc<Config>,
     pub(super) peers: Vec<Peer>,
+    /// Beside the peers.
+    pub(super) identities: Vec<Option<Arc<Holder>>>,
     pub(super) health: Arc<Health>,
 }
 
@@ -24,8 +27,14 @@ impl Live {
     /// If certificates for an upstream cannot be read.
     pub(super) fn new(config: Arc<Config>, old: Option<&Self>) -> io::Result<Self> {
         let peers = config.upstreams.iter().map(|upstream| Peer::new(upstream, &config.timeouts)).collect::<io::Result<_>>()?;
+        let kept = |upstream: &Upstream| old?.identities.iter().flatten().find(|holder| holder.is(upstream)).cloned();
+        let holder = |upstream: &Upstream| {
+            let identity = upstream.identity.as_ref()?;
+            Some(kept(upstream).unwrap_or_else(|| Arc::new(Holder::new(upstream, identity))))
+        };
+        let identities = config.upstreams.iter().map(holder).collect();
         let health = Arc::new(Health::new(&config, old.map(|old| &*old.health)));
-        Ok(Self { config, peers, health })
+        Ok(Self { config, peers, identities, health })
     }
 }
 

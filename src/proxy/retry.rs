@@ -1,14 +1,20 @@
 //! Attempts after the first, as Pingora makes them: an error that may be retried leads back to `upstream_peer`.
 
+use super::ctx::Ctx;
 use super::failure::failure;
-use super::gateway::{Ctx, Gateway};
+use super::gateway::Gateway;
+use super::identity::Held;
+use super::reload::Live;
 use super::state::now_ms;
+use crate::config::Credentials;
+use crate::error::Error;
 use crate::exchange::Ending;
 use crate::route::wait_asked;
 use http::{HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::{ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Asks to be told who answered (`true`), and how that is told.
@@ -46,6 +52,7 @@ impl Ctx {
     /// The upstream's head is here.
     pub(super) fn judge(&mut self, session: &Session, response: &ResponseHeader) -> Result<()> {
         let status = response.status.as_u16();
+        self.doubt_credential(status);
         if !is_failure(status) {
             if let Some(exchange) = &self.exchange {
                 exchange.succeed(now_ms());
@@ -57,6 +64,15 @@ impl Ctx {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// An upstream that takes no credential of its cloud's may take the next.
+    fn doubt_credential(&self, status: u16) {
+        let at = self.exchange.as_ref().map(|exchange| exchange.upstream_index());
+        let holder = self.live.as_ref().zip(at).and_then(|(live, at)| live.identities.get(at)?.as_ref());
+        if let Some(holder) = holder.filter(|_| self.held.is_some() && matches!(status, 401 | 403)) {
+            holder.renew();
+        }
     }
 
     /// Something broke on the way to the upstream or back.
@@ -85,6 +101,21 @@ impl Ctx {
         let ending = Ending::Failed(failure(&error, self.provider()));
         error.set_retry(self.try_again(&ending, None, None));
         error
+    }
+
+    /// What a cloud handed out for this upstream, where that is how it is paid for.
+    pub(super) async fn credential(&mut self, live: &Live, at: usize) -> Result<Option<Arc<Held>>> {
+        let own = live.config.upstreams.get(at).is_some_and(|upstream| upstream.credentials == Credentials::Gateway);
+        let Some(holder) = live.identities.get(at).and_then(Option::as_ref).filter(|_| own) else { return Ok(None) };
+        if let Some(held) = holder.held(live.config.timeouts.connect).await {
+            return Ok(Some(held));
+        }
+        let failure = Error::NoCredential { provider: self.provider() };
+        let again = self.try_again(&Ending::Failed(failure.clone()), None, None);
+        self.refused = Some(failure).filter(|_| !again);
+        let mut error = pingora::Error::new_up(ErrorType::HTTPStatus(503));
+        error.set_retry(again);
+        Err(error)
     }
 
     /// Who asks for it is told who answered.

@@ -48,6 +48,8 @@ pub struct Start {
 /// # Errors
 /// If the data folder, a log or a certificate cannot be used.
 pub fn build(config: Config, start: Start) -> io::Result<(Server, Arc<State>)> {
+    // Libraries that fetch credentials ask the process for its cryptography. Installed already: as good.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let config = Arc::new(config);
     if !start.upgrade {
         check_addresses(&config)?;

@@ -1,7 +1,8 @@
 //! WebSockets: the handshake, and the bytes of both directions once it is done.
 
 use super::access;
-use super::gateway::{Ctx, Gateway, request_head};
+use super::ctx::Ctx;
+use super::gateway::{Gateway, request_head};
 use super::head;
 use super::state::now_ms;
 use crate::error::Error;

@@ -40,6 +40,11 @@ impl State {
         self.live.load().config.clone()
     }
 
+    /// Begins to fetch what clouds hand out. Called again and again: a reload may have brought new ones.
+    pub(super) fn start_identities(&self) {
+        self.live.load().identities.iter().flatten().for_each(|holder| holder.start(&self.metrics));
+    }
+
     /// Writes that an attempt begins. False if it must not.
     pub(super) fn begin(&self, id: &str, record: &Rendered, config: &Config) -> bool {
         if config.ledger.serve_unwritten {

@@ -1,0 +1,84 @@
+//! What a request carries through Pingora's hooks.
+
+use super::body::Permit;
+use super::costs::Costs;
+use super::downstream::{self, Slot};
+use super::identity::Held;
+use super::reload::Live;
+use super::state::State;
+use crate::dialect::Dialect;
+use crate::error::Error;
+use crate::exchange::turns::Turns;
+use crate::exchange::{Ending, Exchange};
+use http::HeaderValue;
+use pingora_proxy::Session;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One request's way through the hooks.
+pub struct Ctx {
+    pub(super) state: Arc<State>,
+    pub(super) request_id: String,
+    pub(super) caller_id: Option<HeaderValue>,
+    pub(super) dialect: Dialect,
+    /// What holds for this request, whatever is reloaded meanwhile.
+    pub(super) live: Option<Arc<Live>>,
+    pub(super) exchange: Option<Box<Exchange>>,
+    /// Of a WebSocket.
+    pub(super) turns: Option<Box<Turns>>,
+    pub(super) slot: Option<Slot>,
+    pub(super) permit: Option<Permit>,
+    pub(super) costs: Costs,
+    /// A comment with the cost ends a stream.
+    pub(super) comments: bool,
+    pub(super) refused: Option<Error>,
+    /// Another attempt follows, after so long.
+    pub(super) again: Option<Duration>,
+    /// What a cloud handed out for the upstream.
+    pub(super) held: Option<Arc<Held>>,
+    pub(super) counted: bool,
+}
+
+impl Drop for Ctx {
+    /// After a panic in a hook nobody calls `logging`: the attempt is closed here.
+    fn drop(&mut self) {
+        if let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.is_open()) {
+            self.state.close(exchange, &Ending::Failed(Error::Internal));
+        }
+        if self.counted {
+            self.state.metrics.in_flight.dec();
+        }
+    }
+}
+
+impl Ctx {
+    pub(super) fn new(state: Arc<State>) -> Self {
+        Self {
+            state,
+            request_id: String::new(),
+            caller_id: None,
+            dialect: Dialect::Chat,
+            live: None,
+            exchange: None,
+            turns: None,
+            slot: None,
+            permit: None,
+            costs: Costs::default(),
+            comments: false,
+            refused: None,
+            again: None,
+            held: None,
+            counted: false,
+        }
+    }
+
+    pub(super) fn unwrap_session(&mut self, session: &mut Session) {
+        if let Some(slot) = self.slot.take() {
+            downstream::uninstall(&mut session.downstream_session, &slot);
+        }
+    }
+
+    pub(super) fn provider(&self) -> String {
+        self.exchange.as_ref().and_then(|exchange| exchange.upstream()).map(|upstream| upstream.name.clone()).unwrap_or_default()
+    }
+}
