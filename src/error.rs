@@ -10,6 +10,10 @@ pub enum Error {
     BadJson {
         why: &'static str,
     },
+    /// The form cannot be read, or could be read in two ways.
+    BadForm {
+        why: &'static str,
+    },
     /// A field that decides over routing or billing stands there twice.
     DuplicateField {
         name: &'static str,
@@ -99,6 +103,7 @@ impl Error {
     pub fn status(&self) -> u16 {
         match self {
             Self::BadJson { .. }
+            | Self::BadForm { .. }
             | Self::DuplicateField { .. }
             | Self::BodyBroken
             | Self::MissingModel
@@ -130,6 +135,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::BadJson { .. } => "invalid_json",
+            Self::BadForm { .. } => "invalid_form",
             Self::DuplicateField { .. } => "duplicate_field",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyTimeout => "body_timeout",
@@ -177,7 +183,8 @@ impl fmt::Display for Error {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadJson { why } => write!(to, "the request body is not usable JSON: {why}"),
-            Self::DuplicateField { name } => write!(to, "`{name}` appears more than once at the top level of the request; send it once"),
+            Self::BadForm { why } => write!(to, "the request body is not a usable form: {why}"),
+            Self::DuplicateField { name } => write!(to, "`{name}` appears more than once in the request; send it once"),
             Self::BodyTooLarge { bytes_max } => write!(to, "the request body exceeds the gateway's limit of {bytes_max} bytes"),
             Self::BodyTimeout => to.write_str("the request body did not arrive in time"),
             Self::BodyBroken => to.write_str("the request body ended early"),

@@ -29,7 +29,7 @@ macro_rules! indexed {
 pub(crate) use indexed;
 
 indexed! {
-    /// A kind of thing that is paid for. Tokens, except for the last three, which count occurrences.
+    /// A kind of thing that is paid for. Tokens, up to `citation`; the others count what they are called.
     Dimension {
         /// Prompt text that no cache served.
         Input = "input",
@@ -51,6 +51,14 @@ indexed! {
         WebSearch = "web_search",
         ToolCall = "tool_call",
         Request = "request",
+        /// Of audio that was heard, begun ones included.
+        Seconds = "seconds",
+        /// Unicode characters of text that was spoken.
+        Characters = "characters",
+        /// Searches among documents (reranking).
+        SearchUnit = "search_unit",
+        /// Pictures made, where no tokens are counted.
+        Picture = "picture",
     }
 }
 
@@ -63,6 +71,7 @@ impl Dimension {
             Self::CacheReadAudio => Some(Self::CacheRead),
             Self::Reasoning | Self::AudioOut | Self::ImageOut => Some(Self::Output),
             Self::Input | Self::Output | Self::Citation | Self::WebSearch | Self::ToolCall | Self::Request => None,
+            Self::Seconds | Self::Characters | Self::SearchUnit | Self::Picture => None,
         }
     }
 
@@ -153,6 +162,10 @@ indexed! {
         Citation = "citation",
         WebSearch = "web_search",
         ToolCall = "tool_call",
+        Seconds = "seconds",
+        Characters = "characters",
+        SearchUnit = "search_unit",
+        Picture = "picture",
     }
 }
 
@@ -240,10 +253,8 @@ impl Reported {
         let (mut usage, mut consistent) = (Usage::default(), true);
         whole.settle_input(convention, &mut usage, &mut consistent);
         whole.settle_output(&mut usage, &mut consistent);
-        for (field, dimension) in
-            [(Field::Citation, Dimension::Citation), (Field::WebSearch, Dimension::WebSearch), (Field::ToolCall, Dimension::ToolCall)]
-        {
-            usage.set(dimension, self.of(field));
+        for (field, dimension) in APART {
+            usage.set(*dimension, self.of(*field));
         }
         if let Some(total) = self.of(Field::Total) {
             let sum = usage.sum(|dimension| dimension.is_input() || dimension.is_output());
@@ -324,6 +335,17 @@ impl Reported {
         split(self.of(Field::Output), Dimension::Output, &parts, usage, consistent);
     }
 }
+
+/// What is no part of anything.
+const APART: &[(Field, Dimension)] = &[
+    (Field::Citation, Dimension::Citation),
+    (Field::WebSearch, Dimension::WebSearch),
+    (Field::ToolCall, Dimension::ToolCall),
+    (Field::Seconds, Dimension::Seconds),
+    (Field::Characters, Dimension::Characters),
+    (Field::SearchUnit, Dimension::SearchUnit),
+    (Field::Picture, Dimension::Picture),
+];
 
 /// Sets `parts` and gives what they leave of `whole` to `rest`. Parts that exceed the whole are cut, in order.
 fn split(whole: Option<u64>, rest: Dimension, parts: &[(Dimension, Option<u64>)], usage: &mut Usage, consistent: &mut bool) {

@@ -81,7 +81,10 @@ RATES = {
     'output_audio_mtok': 'audio_out',
     'output_image_mtok': 'image_out',
     'output_citation_mtok': 'citation',
+    'input_mchars': 'characters',
 }
+# Dollars an hour of what we count in seconds.
+HOURS = {'audio_hours': 'seconds', 'input_audio_hours': 'seconds'}
 FEES = {'web_searches_kcount': 'web_search', 'storage_searches_kcount': 'tool_call', 'requests_kcount': 'request'}
 
 # Condition of a variant -> our condition. `speed` (Anthropic's fast mode) and `route` (an OpenRouter
@@ -162,8 +165,8 @@ def fields(price):
 
 
 def price_of(merged):
-    """rates, tiers and fees of one item as a mapping of YAML texts; None if nothing can be said."""
-    rates, fees, tiered = {}, {}, {}
+    """rates, tiers, fees and hours of one item as a mapping of YAML texts; None if nothing can be said."""
+    rates, fees, hours, tiered = {}, {}, {}, {}
     for field, key in RATES.items():
         value = merged.get(field)
         if value is None:
@@ -174,14 +177,15 @@ def price_of(merged):
         else:
             tiered.pop(key, None)
         rates[key] = number(value)
-    for field, key in FEES.items():
-        if field in merged:
-            if isinstance(merged[field], TieredPrices):
-                sys.exit(f'tiered fee {field}')
-            fees[key] = number(merged[field])
-    if not rates and not fees:
+    for table, into in ((FEES, fees), (HOURS, hours)):
+        for field, key in table.items():
+            if field in merged:
+                if isinstance(merged[field], TieredPrices):
+                    sys.exit(f'tiered fee {field}')
+                into[key] = number(merged[field])
+    if not rates and not fees and not hours:
         return None
-    out = {'rates': flow(rates)}
+    out = {'rates': flow(rates)} if rates else {}
     tiers = []
     for start in sorted({t.start for v in tiered.values() for t in v.tiers}):
         in_force = {}
@@ -199,6 +203,8 @@ def price_of(merged):
         out['tiers'] = '[' + ', '.join(tiers) + ']'
     if fees:
         out['fees'] = flow(fees)
+    if hours:
+        out['hours'] = flow(hours)
     return out
 
 
@@ -285,7 +291,7 @@ def items(model, notes):
     out = []
     for when, start, window, merged in kept:
         for field in merged:
-            if field not in RATES and field not in FEES:
+            if field not in RATES and field not in FEES and field not in HOURS:
                 notes['fields'].setdefault(field, {})[model.id] = None
         price = price_of(merged)
         if price is None:

@@ -171,7 +171,7 @@ impl Upstream {
                 return Some(format!("{root}/{version}{resource}/models/{model}{name}"));
             }
             Dialect::Converse | Dialect::Invoke => return Some(format!("{root}/model/{model}{name}")),
-            _ if matches!(endpoint, Endpoint::CohereChat | Endpoint::CohereEmbed) => {
+            _ if matches!(endpoint, Endpoint::CohereChat | Endpoint::CohereEmbed | Endpoint::CohereRerank) => {
                 return Some(format!("{root}{name}"));
             }
             Dialect::Responses if *style == PathStyle::Deployment => return Some(format!("{root}/openai{name}")),

@@ -2,14 +2,16 @@
 //! <https://platform.openai.com/docs/api-reference/images-streaming>
 
 use super::{ERROR, Grammar, Slot, USAGE};
-use crate::json::Want::{Fields, Take};
+use crate::json::Want::{Fields, Items, Take};
 use crate::usage::{Cache, Field};
 use memchr::memmem::Finder;
 use once_cell::sync::Lazy;
 
 static GENERATED: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"image_generation.completed\""));
 
-/// Models priced by the token state usage; those priced by the picture (DALL·E) state none and are unmetered. Output is
+static EDITED: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"image_edit.completed\""));
+
+/// Models priced by the token state usage; of those priced by the picture the pictures are counted. Output is
 /// pictures unless the details say otherwise.
 pub static GRAMMAR: Grammar = Grammar {
     root: &Fields(&[
@@ -17,6 +19,10 @@ pub static GRAMMAR: Grammar = Grammar {
         ("usage", Take(Slot::Usage)),
         ("model", Take(Slot::Model)),
         ("id", Take(Slot::Id)),
+        (
+            "data",
+            Items(Slot::Ignored, &Fields(&[("url", Take(Slot::Each(Field::Picture))), ("b64_json", Take(Slot::Each(Field::Picture)))])),
+        ),
         ("error", Take(Slot::Error)),
     ]),
     usage: &[&[
@@ -30,7 +36,7 @@ pub static GRAMMAR: Grammar = Grammar {
     ]],
     cache: Cache::Inside,
     needles: &[&USAGE, &ERROR],
-    last_types: &["image_generation.completed"],
-    marks: &[&GENERATED],
+    last_types: &["image_generation.completed", "image_edit.completed"],
+    marks: &[&GENERATED, &EDITED],
     ..Grammar::NONE
 };

@@ -1,6 +1,7 @@
 //! Dialects: the request and response formats callers and providers speak. Each says where in a response the usage
 //! stands, how it counts, and what the errors look like; all of it is data.
 
+mod audio;
 mod chat;
 mod cohere;
 mod converse;
@@ -9,6 +10,7 @@ mod generate;
 mod images;
 mod invoke;
 mod messages;
+mod rerank;
 mod responses;
 
 use crate::json::Want;
@@ -31,6 +33,8 @@ indexed! {
         Invoke = "invoke",
         Cohere = "cohere",
         Images = "images",
+        Audio = "audio",
+        Rerank = "rerank",
     }
 }
 
@@ -59,7 +63,14 @@ indexed! {
         CohereChat = "/v2/chat",
         CohereEmbed = "/v2/embed",
         Images = "/images/generations",
+        ImageEdits = "/images/edits",
+        ImageVariations = "/images/variations",
         Moderations = "/moderations",
+        Speech = "/audio/speech",
+        Transcriptions = "/audio/transcriptions",
+        Translations = "/audio/translations",
+        Rerank = "/rerank",
+        CohereRerank = "/v2/rerank",
     }
 }
 
@@ -87,7 +98,9 @@ impl Endpoint {
             Self::Converse | Self::ConverseStream | Self::BedrockCountTokens => Dialect::Converse,
             Self::InvokeModel | Self::InvokeModelStream => Dialect::Invoke,
             Self::CohereChat => Dialect::Cohere,
-            Self::Images | Self::Moderations => Dialect::Images,
+            Self::Images | Self::ImageEdits | Self::ImageVariations | Self::Moderations => Dialect::Images,
+            Self::Speech | Self::Transcriptions | Self::Translations => Dialect::Audio,
+            Self::Rerank | Self::CohereRerank => Dialect::Rerank,
         }
     }
 
@@ -113,6 +126,11 @@ impl Endpoint {
             self,
             Self::ResponsesInputTokens | Self::MessagesCountTokens | Self::CountTokens | Self::BedrockCountTokens | Self::Moderations
         )
+    }
+
+    /// True if a request may be a form with files.
+    pub fn takes_form(self) -> bool {
+        matches!(self, Self::ImageEdits | Self::ImageVariations | Self::Transcriptions | Self::Translations)
     }
 
     /// True if the answer streams whatever the body says.
@@ -146,6 +164,10 @@ pub enum Slot {
     /// A count that stands outside any usage object: of several the last holds, or their sum.
     Set(Field),
     Add(Field),
+    /// A count for want of usage, rounded up.
+    Begun(Field),
+    /// Something that counts by being there, for want of usage.
+    Each(Field),
     /// An element that matters only for what is inside.
     Ignored,
 }
@@ -227,6 +249,8 @@ impl Dialect {
             Self::Invoke => &invoke::GRAMMAR,
             Self::Cohere => &cohere::GRAMMAR,
             Self::Images => &images::GRAMMAR,
+            Self::Audio => &audio::GRAMMAR,
+            Self::Rerank => &rerank::GRAMMAR,
         }
     }
 
@@ -255,8 +279,8 @@ impl Dialect {
                 "error": {"code": status, "message": message, "status": generate::error_status(status)},
             }),
             Self::Converse | Self::Invoke => serde_json::json!({"message": message}),
-            Self::Cohere => serde_json::json!({"id": request_id, "message": message}),
-            Self::Chat | Self::Completions | Self::Responses | Self::Embeddings | Self::Images => serde_json::json!({
+            Self::Cohere | Self::Rerank => serde_json::json!({"id": request_id, "message": message}),
+            Self::Chat | Self::Completions | Self::Responses | Self::Embeddings | Self::Images | Self::Audio => serde_json::json!({
                 "error": {"message": message, "type": chat::error_type(status), "param": null, "code": code},
             }),
         };

@@ -1,9 +1,12 @@
 //! What an answer cost, as the caller is told.
 
+use super::Exchange;
+use super::heads::is_document;
 use crate::ledger::Used;
+use crate::meter::Fault;
 use crate::price::PicoUsd;
 use crate::usage::Dimension;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 /// The cost of an answer. Every part is left out rather than guessed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +50,26 @@ impl Cost {
             fields.insert(name, value);
         }
         format!(": x-gateway {}\n\n", serde_json::Value::Object(fields))
+    }
+}
+
+impl Exchange {
+    /// How the answer may carry its cost: `Some(true)` for a stream, `Some(false)` for a document that has one.
+    pub fn may_tell_cost(&self, headers: &HeaderMap) -> Option<bool> {
+        let attempt = self.attempt.as_ref().filter(|attempt| self.billed && attempt.status < 300)?;
+        let metered = attempt.meter.as_ref().is_some_and(|meter| !meter.found().faults.has(Fault::Encoded));
+        metered.then(|| self.stream || !is_document(headers))
+    }
+
+    /// What the answer costs, once its usage is final.
+    pub fn cost(&self) -> Option<Cost> {
+        self.attempt.as_ref()?.used.as_ref().map(|used| Cost::of(&used.0))
+    }
+
+    /// True if the answer is a stream of events that has come to a whole end: a comment may follow.
+    pub fn takes_comment(&self) -> bool {
+        let meter = self.attempt.as_ref().filter(|attempt| attempt.body_ended).and_then(|attempt| attempt.meter.as_ref());
+        meter.is_some_and(|meter| meter.is_between_events())
     }
 }
 

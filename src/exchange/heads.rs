@@ -1,7 +1,11 @@
 //! What the heads of a request and its answer say to the exchange.
 
-use crate::dialect::{Dialect, INVOKE_HEADERS};
+use crate::dialect::{Dialect, Endpoint, INVOKE_HEADERS};
+use crate::json::Want::{self, Fields, Take};
+use crate::json::text;
 use crate::meter::Framing;
+use crate::rewrite::spans::members;
+use crate::route::Target;
 use crate::stream::event_stream::EventStream;
 use crate::stream::sse::Sniffer;
 use crate::usage::{Field, Reported};
@@ -31,12 +35,16 @@ pub(super) fn without_keys(dialect: Dialect, query: &str) -> String {
 }
 
 /// What the headers announce. The first byte decides all the same: labels are sometimes wrong.
-pub(super) fn framing(headers: &HeaderMap) -> Framing {
+pub(super) fn framing(dialect: Dialect, headers: &HeaderMap) -> Framing {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if kind.contains("amazon.eventstream") {
         Framing::EventStream(EventStream::default())
     } else {
         let announced = kind.contains("event-stream");
+        // Sound and subtitles come from the same places as documents.
+        if dialect == Dialect::Audio && !announced && !is_document(headers) {
+            return Framing::Opaque;
+        }
         Framing::Undecided(Sniffer::announced(announced))
     }
 }
@@ -63,6 +71,20 @@ pub(super) fn stated(dialect: Dialect, headers: &HeaderMap) -> Reported {
         }
     }
     stated
+}
+
+/// What a request says will be used: speech is paid for by the character at some models, and no answer says how many.
+pub(super) fn implied(target: &Target, body: &[u8]) -> Reported {
+    static ROOT: Want<usize> = Fields(&[("input", Take(0))]);
+    let mut implied = Reported::default();
+    if *target == Target::Endpoint(Endpoint::Speech) {
+        let [input] = members(body, 0..body.len(), &ROOT);
+        let spoken = input.and_then(|span| body.get(span)).and_then(text::decode);
+        if let Some(spoken) = spoken {
+            implied.set(Field::Characters, spoken.chars().count() as u64);
+        }
+    }
+    implied
 }
 
 /// The kind of error in the headers of an answer; AWS appends where it is described.

@@ -7,6 +7,7 @@ mod closed;
 mod conceal;
 mod cost;
 mod heads;
+mod permit;
 pub mod settle;
 pub mod turns;
 
@@ -20,14 +21,16 @@ use crate::price::Moment;
 use crate::rewrite::cache::{Header, Headers};
 use crate::rewrite::{Rewritten, rewrite};
 use crate::route::{self, Destination, Facts, Head, Health, Route, Target};
+use crate::usage::Reported;
 use again::Candidates;
 use attempt::Attempt;
 use bytes::Bytes;
 pub use closed::{Closed, Records};
 use conceal::Conceal;
 pub use cost::Cost;
-use heads::{framing, is_document, query, stated, stated_error};
+use heads::{framing, implied, is_document, query, stated, stated_error};
 use http::{HeaderMap, Method, header};
+use permit::permit;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -77,6 +80,8 @@ pub struct Exchange {
     /// A connection that passes unread.
     unmetered: bool,
     credential: Option<String>,
+    /// What the request itself says will be used, for want of better.
+    implied: Reported,
     attempts: u32,
     attempt: Option<Attempt>,
 }
@@ -87,7 +92,7 @@ impl Exchange {
     /// # Errors
     /// If the body is of no use or no upstream fits.
     pub fn plan(head: &Head<'_>, destination: Destination, body: &Bytes, config: Arc<Config>, asked: Asked) -> Result<Self, Error> {
-        let facts = if matches!(destination, Destination::Pass { .. }) { Facts::default() } else { Facts::read(body)? };
+        let facts = Facts::of(body, head, &destination)?;
         let (mut route, mut others) = route::routes(head, destination, &facts, &config, again::draw(&asked.request_id))?;
         if let Some(key) = &asked.key {
             others.retain(|other| permit(key, other, &config, head).is_ok());
@@ -107,9 +112,20 @@ impl Exchange {
             Target::Endpoint(endpoint) => endpoint.streams() || facts.stream.as_ref().is_some_and(|stream| stream.value),
             Target::Pass => false,
         };
+        let implied = implied(&route.target, body);
         let exchange = Self::of(head, route, config.clone(), asked)?;
         let Rewritten { body: rewritten, usage_asked, headers } = rewritten;
-        Ok(Self { bytes_in: body.len() as u64, stream: streams, usage_asked, headers, body: rewritten, billed, candidates, ..exchange })
+        Ok(Self {
+            implied,
+            bytes_in: body.len() as u64,
+            stream: streams,
+            usage_asked,
+            headers,
+            body: rewritten,
+            billed,
+            candidates,
+            ..exchange
+        })
     }
 
     /// Plans a WebSocket, whose turns are yet to come.
@@ -150,6 +166,7 @@ impl Exchange {
             body: Bytes::new(),
             billed: true,
             credential,
+            implied: Reported::default(),
             attempts: 0,
             attempt: None,
             route,
@@ -232,24 +249,6 @@ impl Exchange {
         self.attempt.as_ref().is_some_and(|attempt| attempt.conceal.is_some())
     }
 
-    /// How the answer may carry its cost: `Some(true)` for a stream, `Some(false)` for a document that has one.
-    pub fn may_tell_cost(&self, headers: &HeaderMap) -> Option<bool> {
-        let attempt = self.attempt.as_ref().filter(|attempt| self.billed && attempt.status < 300)?;
-        let metered = attempt.meter.as_ref().is_some_and(|meter| !meter.found().faults.has(Fault::Encoded));
-        metered.then(|| self.stream || !is_document(headers))
-    }
-
-    /// What the answer costs, once its usage is final.
-    pub fn cost(&self) -> Option<Cost> {
-        self.attempt.as_ref()?.used.as_ref().map(|used| Cost::of(&used.0))
-    }
-
-    /// True if the answer is a stream of events that has come to a whole end: a comment may follow.
-    pub fn takes_comment(&self) -> bool {
-        let meter = self.attempt.as_ref().filter(|attempt| attempt.body_ended).and_then(|attempt| attempt.meter.as_ref());
-        meter.is_some_and(|meter| meter.is_between_events())
-    }
-
     /// True once the upstream has begun to answer: nothing may be tried again without the caller knowing.
     pub fn is_answered(&self) -> bool {
         self.attempt.as_ref().is_some_and(|attempt| attempt.status != 0)
@@ -295,11 +294,12 @@ impl Exchange {
         let Some(attempt) = &mut self.attempt else { return };
         attempt.status = status;
         let encoded = headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
-        let framing = if encoded { Framing::Whole } else { framing(headers) };
+        let framing = if encoded { Framing::Whole } else { framing(self.route.dialect, headers) };
         let mut meter = Meter::new(grammar, framing);
         if encoded {
             meter.fault(Fault::Encoded);
         }
+        meter.stated(&self.implied);
         meter.stated(&stated(self.route.dialect, headers));
         if let Some(kind) = stated_error(headers) {
             meter.stated_error(kind);
@@ -378,16 +378,6 @@ impl Exchange {
         let records = Records { open: rendered_open, used: rendered_used, close: Rendered::close(&close) };
         let entry = Entry { id: attempt.id, open, used, close: Some(close) };
         Some(Closed { entry, records, usage_news })
-    }
-}
-
-/// May this key go this way? What a path of the allow-list does with models nobody knows; reading does nothing.
-fn permit(key: &Key, route: &Route, config: &Config, head: &Head<'_>) -> Result<(), Error> {
-    let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
-    match route.target {
-        Target::Endpoint(_) => key.allows(&upstream.name, &route.model_requested, &route.model),
-        Target::Pass if key.models.is_empty() || head.method == Method::GET => key.allows_provider(&upstream.name),
-        Target::Pass => Err(Error::NotAllowed { path: head.path.to_owned() }),
     }
 }
 

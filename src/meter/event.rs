@@ -31,6 +31,8 @@ pub struct Event {
     number: Vec<u8>,
     /// Counts that stand outside usage objects.
     pub counts: Reported,
+    /// Counts that matter if there is no usage.
+    pub fallback: Reported,
     /// What kind of exception the message reports, if it does.
     pub exception: Option<String>,
     output: OutputItem,
@@ -72,10 +74,12 @@ impl Event {
         let texts = [usage, tool_usage, model, id, tier, error, kind, metrics, number, &mut output.kind, &mut output.action];
         texts.into_iter().for_each(Vec::clear);
         usage_starts.clear();
-        let Self { counts, exception, searches, head_len, .. } = self;
+        let Self { counts, fallback, exception, searches, head_len, .. } = self;
         (*exception, *searches, *head_len) = (None, None, 0);
-        if !counts.is_empty() {
-            *counts = Reported::default();
+        for counts in [counts, fallback] {
+            if !counts.is_empty() {
+                *counts = Reported::default();
+            }
         }
         self.marks = Marks::default();
     }
@@ -125,8 +129,8 @@ impl Event {
             Slot::OutputType => (&mut self.output.kind, TEXT_BYTES_MAX),
             Slot::OutputAction => (&mut self.output.action, TEXT_BYTES_MAX),
             Slot::Metrics => (&mut self.metrics, USAGE_BYTES_MAX),
-            Slot::Set(_) | Slot::Add(_) => (&mut self.number, NUMBER_BYTES_MAX),
-            Slot::Finish | Slot::Choice | Slot::Output | Slot::Ignored => return None,
+            Slot::Set(_) | Slot::Add(_) | Slot::Begun(_) => (&mut self.number, NUMBER_BYTES_MAX),
+            Slot::Finish | Slot::Choice | Slot::Output | Slot::Each(_) | Slot::Ignored => return None,
         })
     }
 }
@@ -179,6 +183,13 @@ impl Visit<Slot> for Event {
     fn end(&mut self, slot: Slot, _at: u64) {
         match slot {
             Slot::Output => self.end_output(),
+            Slot::Begun(field) if !self.marks.passed_over => match begun(&self.number) {
+                Some(count) => self.fallback.set(field, count),
+                None => self.marks.bad_count = true,
+            },
+            Slot::Each(field) if !self.marks.passed_over => {
+                self.fallback.set(field, self.fallback.of(field).unwrap_or(0).saturating_add(1));
+            }
             Slot::Set(field) | Slot::Add(field) if !self.marks.passed_over => {
                 // A fraction of zero is tolerated, as in usage objects.
                 let text = std::str::from_utf8(&self.number).unwrap_or_default();
@@ -193,6 +204,15 @@ impl Visit<Slot> for Event {
             _ => {}
         }
     }
+}
+
+/// A decimal number rounded up, in quotes or not.
+fn begun(raw: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(raw).ok()?.trim_matches('"');
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = !fraction.is_empty() && fraction.bytes().all(|digit| digit.is_ascii_digit());
+    let begun = fraction.bytes().any(|digit| digit != b'0');
+    whole.parse::<u64>().ok().filter(|_| digits)?.checked_add(u64::from(begun))
 }
 
 impl Event {

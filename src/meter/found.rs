@@ -85,6 +85,9 @@ impl Found {
             self.reported.merge(&event.counts);
             self.usages += 1;
         }
+        if !event.fallback.is_empty() {
+            self.fallback.merge(&event.fallback);
+        }
         if event.metrics.starts_with(b"{") {
             let mut raw = event.metrics.clone();
             match simd_json::to_tape(&mut raw) {

@@ -26,6 +26,8 @@ pub enum Framing {
     Undecided(Sniffer),
     /// One JSON document.
     Whole,
+    /// Nothing that could be read: sound, subtitles.
+    Opaque,
     Sse(Sse),
     /// A JSON array of events.
     Array(Array),
@@ -107,7 +109,7 @@ impl Meter {
         }
         let passed = chunk.len() - rest.len();
         match &mut self.framing {
-            Framing::Undecided(_) => {}
+            Framing::Undecided(_) | Framing::Opaque => {}
             Framing::Whole => {
                 self.scan(rest);
                 self.end_document();
@@ -166,6 +168,11 @@ impl Meter {
                     self.found.fall_back();
                     self.fault(Fault::CutOff);
                 }
+            }
+            Framing::Opaque if whole => self.found.saw_done(true),
+            Framing::Opaque => {
+                self.found.fall_back();
+                self.fault(Fault::CutOff);
             }
             Framing::Undecided(_) => {}
         }

@@ -4,6 +4,7 @@
 //! What it does is set by the model's name (`mock-small?chunks=100&delay_ms=5`) or a `mock` object in the body; see
 //! [`Options`].
 
+mod audio;
 mod bedrock;
 mod chat;
 mod google;
@@ -12,6 +13,7 @@ mod messages;
 mod responses;
 
 use crate::dialect::{Dialect, Endpoint};
+use crate::route::form;
 use bytes::Bytes;
 use serde_json::Value;
 use std::time::Duration;
@@ -134,7 +136,7 @@ pub struct Tokens {
 impl Ask {
     /// `named` is the model of a path that names one.
     fn read(body: &[u8], named: Option<String>, serial: u64) -> Option<Self> {
-        let body: Value = serde_json::from_slice(body).ok()?;
+        let body: Value = if body.starts_with(b"--") { read_form(body)? } else { serde_json::from_slice(body).ok()? };
         let named = named.as_deref().or(body.get("model").and_then(Value::as_str)).unwrap_or("mock-small");
         let (model, settings) = named.split_once('?').unwrap_or((named, ""));
         let mut options = Options::default();
@@ -177,6 +179,15 @@ impl Ask {
     fn id(&self, prefix: &str) -> String {
         format!("{prefix}mock{:020}", self.serial)
     }
+}
+
+/// The fields of a form as an object; its first line is the boundary.
+fn read_form(body: &[u8]) -> Option<Value> {
+    let boundary = std::str::from_utf8(body.split(|byte| *byte == b'\r').next()?).ok()?.strip_prefix("--")?;
+    let value = |span: std::ops::Range<usize>| String::from_utf8_lossy(body.get(span).unwrap_or_default()).into_owned();
+    let typed = |text: String| if text == "true" { Value::Bool(true) } else { Value::String(text) };
+    let parts = form::parts(body, boundary).ok()?;
+    Some(parts.into_iter().map(|part| (part.name.to_owned(), typed(value(part.value)))).collect::<serde_json::Map<_, _>>().into())
 }
 
 fn offered_tool(body: &Value) -> Option<String> {
@@ -235,7 +246,10 @@ pub fn answer(target: &str, body: &[u8], serial: u64) -> Script {
         Endpoint::InvokeModelStream => bedrock::invoke_stream(&ask, tokens),
         Endpoint::BedrockCountTokens => whole(200, &serde_json::json!({"inputTokens": tokens.input})),
         Endpoint::CohereChat => chat::cohere(&ask, tokens),
-        Endpoint::Images => images::answer(&ask, tokens),
+        Endpoint::Images | Endpoint::ImageEdits | Endpoint::ImageVariations => images::answer(&ask, tokens, endpoint),
+        Endpoint::Speech => audio::speech(&ask, tokens),
+        Endpoint::Transcriptions | Endpoint::Translations => audio::transcription(&ask, tokens),
+        Endpoint::Rerank | Endpoint::CohereRerank => audio::rerank(&ask, tokens, endpoint == Endpoint::CohereRerank),
         Endpoint::Moderations => images::moderation(&ask),
     }
 }

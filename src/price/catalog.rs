@@ -4,8 +4,11 @@ use crate::provider::fits;
 use crate::usage::{Dimension, Usage};
 use std::collections::HashMap;
 
-/// Rates per dimension in atto-dollars (10^-18) per million units: some published rates are thirds that someone wrote
-/// down with seventeen decimals.
+/// What a rate of one means: this fraction of an atto-dollar (10^-18) per million units. Some published rates are thirds
+/// that someone wrote down with seventeen decimals; some are by the hour of what is counted in seconds.
+pub const RATE_PARTS: i128 = 3600;
+
+/// Rates per dimension, in [`RATE_PARTS`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rates([Option<i128>; Dimension::ALL.len()]);
 
@@ -14,9 +17,9 @@ impl Rates {
         self.0.get(dimension as usize).copied().flatten()
     }
 
-    pub fn set(&mut self, dimension: Dimension, atto_per_million: i128) {
+    pub fn set(&mut self, dimension: Dimension, rate: i128) {
         if let Some(place) = self.0.get_mut(dimension as usize) {
-            *place = Some(atto_per_million);
+            *place = Some(rate);
         }
     }
 

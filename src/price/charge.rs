@@ -1,6 +1,6 @@
 //! The charge: usage times rates, exact, rounded half to even once.
 
-use super::catalog::{Catalog, Query, Rates};
+use super::catalog::{Catalog, Query, RATE_PARTS, Rates};
 use super::money::{PicoUsd, divide_half_even};
 use crate::usage::{Dimension, Usage};
 
@@ -25,8 +25,8 @@ impl Charge {
     }
 }
 
-/// Rates are atto-dollars per million; this many make a pico-dollar per unit.
-const PER: i128 = 1_000_000 * 1_000_000;
+/// So many parts of a rate make a pico-dollar per unit: rates are in atto-dollars per million.
+const PER: i128 = RATE_PARTS * 1_000_000 * 1_000_000;
 
 /// Charges one line of usage. `requests` is 1 for a line that stands for a request of its own (some models cost a fee
 /// a request), 0 for a round within one.
@@ -67,7 +67,8 @@ mod tests {
     #[test]
     fn multiplies_exactly_and_falls_back_to_what_contains() {
         // $0.0375 and $10 per million tokens.
-        let rates = rates(&[(Dimension::Input, 37_500_000_000_000_000), (Dimension::Output, 10_000_000_000_000_000_000)]);
+        let rates =
+            rates(&[(Dimension::Input, RATE_PARTS * 37_500_000_000_000_000), (Dimension::Output, RATE_PARTS * 10_000_000_000_000_000_000)]);
         let charge = total(&rates, [(Dimension::Input, 3), (Dimension::CacheRead, 1), (Dimension::Reasoning, 2)].into_iter());
         assert_eq!((charge.amount.0, charge.is_priced()), (4 * 37_500 + 2 * 10_000_000, true));
     }

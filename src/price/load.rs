@@ -1,6 +1,6 @@
 //! Reads price files: our own format, one file a provider, described in `conf/prices/README.md`.
 
-use super::catalog::{Catalog, Model, Moment, Price, Rates, Tier};
+use super::catalog::{Catalog, Model, Moment, Price, RATE_PARTS, Rates, Tier};
 use crate::usage::Dimension;
 use crate::yaml::{self, Map, Node, Problem, Problems};
 use rust_decimal::Decimal;
@@ -105,9 +105,10 @@ fn price(node: Node<'_>, problems: &mut Problems) -> Price {
             problems.add(map.line(), "`utc` must be two times of day (\"00:30\", \"16:30\")");
         }
     }
-    // Rates are dollars per million; fees dollars per thousand.
-    rates(map.take("rates"), 1, &mut price.rates, problems);
-    rates(map.take("fees"), 1_000, &mut price.rates, problems);
+    // Rates are dollars per million; fees dollars per thousand; hours are of what is counted in seconds.
+    rates(map.take("rates"), RATE_PARTS, &mut price.rates, problems);
+    rates(map.take("fees"), 1_000 * RATE_PARTS, &mut price.rates, problems);
+    rates(map.take("hours"), 1_000_000 * (RATE_PARTS / 3600), &mut price.rates, problems);
     for node in map.take("tiers").and_then(Node::items).into_iter().flatten() {
         price.tiers.extend(tier(node, problems));
     }
@@ -120,7 +121,7 @@ fn tier(node: Node<'_>, problems: &mut Problems) -> Option<Tier> {
     let over = map.take_as("over", problems, "a number of tokens", |text| text.parse().ok());
     let inclusive = map.take_bool("inclusive", problems);
     let mut own = Rates::default();
-    rates(map.take("rates"), 1, &mut own, problems);
+    rates(map.take("rates"), RATE_PARTS, &mut own, problems);
     if over.is_none() || inclusive.is_none() {
         problems.add(map.line(), "a tier needs `over` and `inclusive`");
     }
@@ -128,7 +129,7 @@ fn tier(node: Node<'_>, problems: &mut Problems) -> Option<Tier> {
     Some(Tier { over: over?, inclusive: inclusive?, rates: own })
 }
 
-/// Reads rates into `to`; `scale` is how many times a million units cost what the file says.
+/// Reads rates into `to`; `scale` makes parts of a rate of what the file says.
 fn rates(node: Option<Node<'_>>, scale: i128, to: &mut Rates, problems: &mut Problems) {
     for (name, value) in node.and_then(Node::entries).into_iter().flatten() {
         let Some(dimension) = Dimension::from_name(name) else {

@@ -7,7 +7,14 @@ pub const GROQ: Provider = Provider {
     id: "groq",
     host: "api.groq.com",
     base_path: "/openai/v1",
-    endpoints: &[Endpoint::ChatCompletions, Endpoint::Responses, Endpoint::Embeddings],
+    endpoints: &[
+        Endpoint::ChatCompletions,
+        Endpoint::Responses,
+        Endpoint::Embeddings,
+        Endpoint::Speech,
+        Endpoint::Transcriptions,
+        Endpoint::Translations,
+    ],
     key_variables: &["GROQ_API_KEY"],
     credentials: &[("authorization", "Bearer gsk_")],
     // The last chunk carries `x_groq.usage` whether asked or not (recorded).

@@ -6,7 +6,7 @@ use crate::dialect::Endpoint;
 pub const MISTRAL: Provider = Provider {
     id: "mistral",
     host: "api.mistral.ai",
-    endpoints: &[Endpoint::ChatCompletions, Endpoint::Embeddings],
+    endpoints: &[Endpoint::ChatCompletions, Endpoint::Embeddings, Endpoint::Moderations, Endpoint::Transcriptions],
     key_variables: &["MISTRAL_API_KEY"],
     models: &[
         "mistral-*",

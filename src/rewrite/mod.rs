@@ -35,7 +35,8 @@ pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream, 
         && route.model_place == ModelPlace::Body
         && model.value != route.model
     {
-        splices.replace(model.span.clone(), text::encode(&route.model));
+        let renamed = if facts.form { route.model.clone().into_bytes() } else { text::encode(&route.model) };
+        splices.replace(model.span.clone(), renamed);
     }
     let asks = matches!(route.target, Target::Endpoint(_))
         && route.dialect.has_stream_options()

@@ -1,8 +1,11 @@
 //! What routing and rewriting need to know of a request body, with the spans of what may change.
 
+use super::{Destination, Head, form};
+use crate::dialect::Endpoint;
 use crate::error::Error;
 use crate::json::Want::{self, Fields, Take};
 use crate::json::{Malformed, Scanner, Visit, text};
+use http::header::CONTENT_TYPE;
 use std::ops::Range;
 
 /// A value and the bytes it stands in.
@@ -24,6 +27,8 @@ pub struct Facts {
     pub prompt: bool,
     pub system: bool,
     pub contents: bool,
+    /// The body is a form and no JSON: values stand there as they are.
+    pub form: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +58,44 @@ static ROOT: Want<Key> = Fields(&[
 pub const MODEL_BYTES_MAX: usize = 1024;
 
 impl Facts {
-    /// Reads a body.
+    /// Reads the body of a request. What a path of the allow-list carries is nobody's business.
+    ///
+    /// # Errors
+    /// If it is of no use, or says twice what may be said once.
+    pub fn of(body: &[u8], head: &Head<'_>, destination: &Destination) -> Result<Self, Error> {
+        let Destination::Endpoint { endpoint, .. } = destination else { return Ok(Self::default()) };
+        let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        match form::boundary(content_type) {
+            Some(boundary) if endpoint.is_some_and(Endpoint::takes_form) => Self::read_form(body, boundary),
+            _ => Self::read(body),
+        }
+    }
+
+    /// Reads a form.
+    fn read_form(body: &[u8], boundary: &str) -> Result<Self, Error> {
+        let mut facts = Self { form: true, ..Self::default() };
+        for part in form::parts(body, boundary).map_err(|why| Error::BadForm { why })? {
+            let text = || std::str::from_utf8(body.get(part.value.clone()).unwrap_or_default()).ok();
+            match part.name {
+                "model" if facts.model.is_some() => return Err(Error::DuplicateField { name: "model" }),
+                "model" => {
+                    let value = text().filter(|model| model.len() <= MODEL_BYTES_MAX);
+                    let value = value.ok_or(Error::BadForm { why: "`model` is not a text of reasonable length" })?.to_owned();
+                    facts.model = Some(Spanned { value, span: part.value });
+                }
+                "stream" if facts.stream.is_some() => return Err(Error::DuplicateField { name: "stream" }),
+                "stream" => {
+                    let value = text().is_some_and(|text| matches!(text.to_ascii_lowercase().as_str(), "true" | "1"));
+                    facts.stream = Some(Spanned { value, span: part.value });
+                }
+                "prompt" => facts.prompt = true,
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+
+    /// Reads a JSON body.
     ///
     /// # Errors
     /// If it is no JSON object, or says twice what may be said once.

@@ -5,6 +5,7 @@
 
 mod choose;
 mod facts;
+pub mod form;
 mod format;
 mod health;
 mod path;

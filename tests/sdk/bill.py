@@ -78,7 +78,9 @@ def read_rates(path):
     with open(path, encoding="utf-8") as file:
         prices = yaml.load(file, yaml.BaseLoader)["models"]["mock-small"]["prices"]
     [plain] = [price for price in prices if "service_tier" not in price]
-    return {name: Decimal(rate) for name, rate in plain["rates"].items()}
+    rates = {name: Decimal(rate) for name, rate in plain["rates"].items()}
+    rates |= {name: Decimal(fee) * 1000 for name, fee in plain["fees"].items()}
+    return rates | {name: Decimal(rate) * 1_000_000 / 3600 for name, rate in plain["hours"].items()}
 
 
 def lines_of(path):
@@ -144,14 +146,14 @@ class Bill:
         assert total == int(total)
         return str(int(total))
 
-    def paid(self, usage, *, source="reported", outcome="ok", status=200, error=None, request_id=None):
+    def paid(self, usage, *, source="reported", outcome="ok", status=200, error=None, model="mock-small", request_id=None):
         """An attempt that is charged for this usage, to the pico-dollar."""
         assert usage, "a paid attempt has usage"
         request_id = self.take(request_id)
         entry = self.entry(request_id, outcome=outcome, status=status, error=error, metered=True)
         assert (entry["open"]["provider"], entry["open"]["billed"]) == ("mock", True)
         [line] = entry["usage"]["lines"]
-        assert (line["model"], line.get("unpriced", [])) == ("mock-small", [])
+        assert (line["model"], line.get("unpriced", [])) == (model, [])
         assert line["usage"] == usage
         assert line["charge"] == entry["usage"]["total"] == self.charge(usage)
         assert entry["usage"]["source"] == source
