@@ -222,6 +222,12 @@ impl Upstream {
         self.models.iter().any(|pattern| named(pattern)) || self.provider.models.iter().any(|pattern| named(pattern))
     }
 
+    /// True if a path is one by which batch jobs are managed.
+    pub fn manages_batches(&self, path: &str) -> bool {
+        let below = path.strip_prefix(self.base_path.as_str());
+        below.zip(self.provider.batch).is_some_and(|(path, batch)| batch.manages(path))
+    }
+
     /// True if a path below the base path is let through.
     pub fn passes(&self, method: &http::Method, path: &str) -> bool {
         self.pass.iter().any(|pass| pass.method == *method && fits(path, &pass.path))

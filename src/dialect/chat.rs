@@ -24,7 +24,7 @@ pub static GRAMMAR: Grammar = Grammar {
 };
 
 /// OpenAI's keys first; then DeepSeek's, Mistral's and Hugging Face's own spellings of the cached tokens, as recorded.
-const USAGE_PATHS: &[UsagePath] = &[
+pub(super) const USAGE_PATHS: &[UsagePath] = &[
     (&["prompt_tokens"], Field::Input),
     (&["completion_tokens"], Field::Output),
     (&["total_tokens"], Field::Total),

@@ -2,6 +2,7 @@
 //! stands, how it counts, and what the errors look like; all of it is data.
 
 mod audio;
+mod batch;
 mod chat;
 mod cohere;
 mod converse;
@@ -35,6 +36,9 @@ indexed! {
         Images = "images",
         Audio = "audio",
         Rerank = "rerank",
+        /// Results of batches.
+        Batch = "batch",
+        MessageBatch = "message_batch",
     }
 }
 
@@ -251,6 +255,8 @@ impl Dialect {
             Self::Images => &images::GRAMMAR,
             Self::Audio => &audio::GRAMMAR,
             Self::Rerank => &rerank::GRAMMAR,
+            Self::Batch => &batch::GRAMMAR,
+            Self::MessageBatch => &batch::MESSAGES,
         }
     }
 
@@ -270,7 +276,7 @@ impl Dialect {
     /// <https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html>, <https://docs.cohere.com/reference/errors>.
     pub fn error_body(self, status: u16, code: &str, message: &str, request_id: &str) -> String {
         let body = match self {
-            Self::Messages => serde_json::json!({
+            Self::Messages | Self::MessageBatch => serde_json::json!({
                 "type": "error",
                 "error": {"type": messages::error_type(status), "message": message},
                 "request_id": request_id,
@@ -280,9 +286,11 @@ impl Dialect {
             }),
             Self::Converse | Self::Invoke => serde_json::json!({"message": message}),
             Self::Cohere | Self::Rerank => serde_json::json!({"id": request_id, "message": message}),
-            Self::Chat | Self::Completions | Self::Responses | Self::Embeddings | Self::Images | Self::Audio => serde_json::json!({
-                "error": {"message": message, "type": chat::error_type(status), "param": null, "code": code},
-            }),
+            Self::Chat | Self::Completions | Self::Responses | Self::Embeddings | Self::Images | Self::Audio | Self::Batch => {
+                serde_json::json!({
+                    "error": {"message": message, "type": chat::error_type(status), "param": null, "code": code},
+                })
+            }
         };
         body.to_string()
     }

@@ -1,6 +1,6 @@
 //! OpenAI Responses. <https://platform.openai.com/docs/api-reference/responses/object> and `…/responses-streaming`.
 
-use super::{ERROR, Grammar, Slot, USAGE};
+use super::{ERROR, Grammar, Slot, USAGE, UsagePath};
 use crate::json::Want::{self, Fields, Items, Take};
 use crate::usage::{Cache, Field};
 use memchr::memmem::Finder;
@@ -23,18 +23,7 @@ pub static GRAMMAR: Grammar = Grammar {
         ("error", Take(Slot::Error)),
         ("output", Items(Slot::Output, &ITEM)),
     ]),
-    usage: &[&[
-        (&["input_tokens"], Field::Input),
-        (&["output_tokens"], Field::Output),
-        (&["total_tokens"], Field::Total),
-        (&["input_tokens_details", "cached_tokens"], Field::CacheRead),
-        (&["input_tokens_details", "cache_write_tokens"], Field::CacheWrite),
-        (&["input_tokens_details", "audio_tokens"], Field::AudioIn),
-        (&["input_tokens_details", "image_tokens"], Field::ImageIn),
-        (&["output_tokens_details", "reasoning_tokens"], Field::Reasoning),
-        (&["output_tokens_details", "audio_tokens"], Field::AudioOut),
-        (&["output_tokens_details", "image_tokens"], Field::ImageOut),
-    ]],
+    usage: &[USAGE_PATHS],
     cache: Cache::Inside,
     needles: &[&USAGE, &ERROR],
     last_types: &["response.completed", "response.incomplete", "response.failed"],
@@ -42,7 +31,20 @@ pub static GRAMMAR: Grammar = Grammar {
     ..Grammar::NONE
 };
 
-const RESPONSE: &[(&str, Want<Slot>)] = &[
+pub(super) const USAGE_PATHS: &[UsagePath] = &[
+    (&["input_tokens"], Field::Input),
+    (&["output_tokens"], Field::Output),
+    (&["total_tokens"], Field::Total),
+    (&["input_tokens_details", "cached_tokens"], Field::CacheRead),
+    (&["input_tokens_details", "cache_write_tokens"], Field::CacheWrite),
+    (&["input_tokens_details", "audio_tokens"], Field::AudioIn),
+    (&["input_tokens_details", "image_tokens"], Field::ImageIn),
+    (&["output_tokens_details", "reasoning_tokens"], Field::Reasoning),
+    (&["output_tokens_details", "audio_tokens"], Field::AudioOut),
+    (&["output_tokens_details", "image_tokens"], Field::ImageOut),
+];
+
+pub(super) const RESPONSE: &[(&str, Want<Slot>)] = &[
     ("usage", Take(Slot::Usage)),
     ("tool_usage", Take(Slot::ToolUsage)),
     ("model", Take(Slot::Model)),

@@ -1,5 +1,6 @@
 //! One upstream try: what has come of its answer so far, and how it ended.
 
+use super::batch::Items;
 use super::conceal::Conceal;
 use super::{Ending, UnixMs};
 use crate::ledger::{Close, Open, Outcome, Rendered, Used};
@@ -15,6 +16,8 @@ pub(super) struct Attempt {
     pub(super) bytes_out: u64,
     pub(super) meter: Option<Box<Meter>>,
     pub(super) conceal: Option<Conceal>,
+    /// Of a batch, whose results are being read.
+    pub(super) items: Option<Box<Items>>,
     pub(super) used: Option<(Used, Rendered)>,
     /// How many readings of usage the record reflects.
     pub(super) settled: u32,
@@ -24,6 +27,13 @@ pub(super) struct Attempt {
 
 impl Attempt {
     pub(super) fn forward(&mut self, chunk: Bytes, end: bool) -> Bytes {
+        if let Some(items) = &mut self.items {
+            items.push(&chunk);
+            if end {
+                items.end();
+            }
+            return chunk;
+        }
         let Some(meter) = self.meter.as_mut().filter(|meter| !meter.found().faults.has(Fault::Encoded)) else {
             return chunk;
         };

@@ -3,6 +3,7 @@
 
 mod again;
 mod attempt;
+mod batch;
 mod closed;
 mod conceal;
 mod cost;
@@ -24,6 +25,7 @@ use crate::route::{self, Destination, Facts, Head, Health, Route, Target};
 use crate::usage::Reported;
 use again::Candidates;
 use attempt::Attempt;
+use batch::Items;
 use bytes::Bytes;
 pub use closed::{Closed, Records};
 use conceal::Conceal;
@@ -106,7 +108,7 @@ impl Exchange {
         let billed = match route.target {
             Target::Endpoint(endpoint) => endpoint.is_billed(),
             // Reading something again is not generating it again.
-            Target::Pass => head.method != Method::GET,
+            Target::Pass => head.method != Method::GET && !upstream.manages_batches(&route.path),
         };
         let streams = match route.target {
             Target::Endpoint(endpoint) => endpoint.streams() || facts.stream.as_ref().is_some_and(|stream| stream.value),
@@ -216,6 +218,7 @@ impl Exchange {
             bytes_out: 0,
             meter: None,
             conceal: None,
+            items: None,
             used: None,
             settled: 0,
             body_ended: false,
@@ -291,10 +294,15 @@ impl Exchange {
     pub fn respond(&mut self, status: u16, headers: &HeaderMap) {
         let hides = self.usage_asked && status < 300;
         let grammar = self.route.dialect.grammar();
+        let batch = if self.route.target == Target::Pass { self.batch_results() } else { None };
         let Some(attempt) = &mut self.attempt else { return };
         attempt.status = status;
         let encoded = headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
         let framing = if encoded { Framing::Whole } else { framing(self.route.dialect, headers) };
+        if let Some(dialect) = batch.filter(|_| status == 200 && !encoded) {
+            attempt.items = Some(Box::new(Items::new(dialect.grammar())));
+            return;
+        }
         let mut meter = Meter::new(grammar, framing);
         if encoded {
             meter.fault(Fault::Encoded);

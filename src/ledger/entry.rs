@@ -37,14 +37,15 @@ struct Parts {
 }
 
 impl Fold {
-    /// Takes the next record; of several usage records the latest reading counts.
+    /// Takes the next record. Of several usage records the latest reading counts, and of those that say the same thing
+    /// twice (results of a batch that were fetched again) the first.
     pub fn add(&mut self, record: Record) {
         let entry = self.entries.entry(record.id).or_default();
         match record.event {
-            Event::Open(open) => entry.open = Some(open),
-            Event::Usage(used) if entry.used.as_ref().is_some_and(|known| known.reading > used.reading) => {}
+            Event::Open(open) => drop(entry.open.get_or_insert(open)),
+            Event::Usage(used) if entry.used.as_ref().is_some_and(|known| known.reading >= used.reading) => {}
             Event::Usage(used) => entry.used = Some(used),
-            Event::Close(close) => entry.close = Some(close),
+            Event::Close(close) => drop(entry.close.get_or_insert(close)),
         }
     }
 

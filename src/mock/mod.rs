@@ -5,12 +5,14 @@
 //! [`Options`].
 
 mod audio;
+mod batch;
 mod bedrock;
 mod chat;
 mod google;
 mod images;
 mod messages;
 mod responses;
+pub mod socket;
 
 use crate::dialect::{Dialect, Endpoint};
 use crate::route::form;
@@ -215,6 +217,9 @@ pub fn answer(target: &str, body: &[u8], serial: u64) -> Script {
             200,
             &serde_json::json!({"object": "list", "data": [{"id": "mock-small", "object": "model", "created": 0, "owned_by": "mock"}]}),
         );
+    }
+    if let Some(script) = batch::results(path) {
+        return script;
     }
     let Some(endpoint) = Endpoint::from_path(path) else {
         return failure(Dialect::Chat, 404, "not_found");

@@ -82,7 +82,7 @@ impl Price {
         let minute = query.at.minute_of_day();
         named(&self.service_tier, query.tier)
             && named(&self.region, query.region)
-            && !self.batch
+            && (!self.batch || query.is_batch())
             && self.from.is_none_or(|from| from <= query.at)
             && self.until.is_none_or(|until| query.at < until)
             && self
@@ -111,7 +111,14 @@ pub struct Query<'a> {
     pub at: Moment,
 }
 
+/// The tier of items of a batch.
+pub const BATCH: &str = "batch";
+
 impl Query<'_> {
+    fn is_batch(&self) -> bool {
+        self.tier == BATCH
+    }
+
     /// True if the tier is how requests are served when nothing is said.
     pub fn is_standard(&self) -> bool {
         matches!(self.tier, "" | "default" | "standard" | "auto" | "on_demand" | "standard_only")
@@ -119,7 +126,7 @@ impl Query<'_> {
 }
 
 /// A model's prices, in the order of their file: the last that holds wins.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     pub id: String,
     pub prices: Vec<Price>,
@@ -129,7 +136,7 @@ impl Model {
     /// The price that holds, and whether it was made for the tier that served (or that is the standard one).
     pub fn price(&self, query: &Query<'_>) -> Option<(&Price, bool)> {
         let price = self.prices.iter().rfind(|price| price.holds(query))?;
-        Some((price, query.is_standard() || price.service_tier.is_some()))
+        Some((price, query.is_standard() || price.service_tier.is_some() || price.batch))
     }
 }
 

@@ -5,7 +5,7 @@ mod charge;
 mod load;
 mod money;
 
-pub use catalog::{Catalog, Moment, Price, Query, Rates};
+pub use catalog::{BATCH, Catalog, Moment, Price, Query, Rates};
 pub use charge::{Charge, charge};
 pub use load::{embedded, overlay};
 pub use money::PicoUsd;

@@ -1,8 +1,8 @@
 //! Anthropic. <https://docs.anthropic.com/en/api/overview>, and its OpenAI-compatible endpoint
 //! <https://docs.anthropic.com/en/api/openai-sdk>.
 
-use super::{Auth, CHAT_COMPATIBLE, CacheBy, Provider, StreamUsage};
-use crate::dialect::Endpoint;
+use super::{Auth, Batch, CHAT_COMPATIBLE, CacheBy, Provider, StreamUsage};
+use crate::dialect::{Dialect, Endpoint};
 
 pub const ANTHROPIC: Provider = Provider {
     id: "anthropic",
@@ -15,5 +15,11 @@ pub const ANTHROPIC: Provider = Provider {
     credentials: &[("anthropic-version", ""), ("x-api-key", "sk-ant-")],
     stream_usage: StreamUsage::OnRequest,
     cache_by: Some(CacheBy::Control),
+    batch: Some(Batch {
+        paths: &["/messages/batches*", "/files*"],
+        before: "/messages/batches/",
+        after: "/results",
+        dialect: Dialect::MessageBatch,
+    }),
     ..CHAT_COMPATIBLE
 };

@@ -86,6 +86,37 @@ mod tests {
         assert!(!format!("{keys:?}").contains("wJalr"));
     }
 
+    /// AWS's published vectors: <https://github.com/awslabs/aws-c-auth/tree/main/tests/aws-signing-test-suite/v4>.
+    #[test]
+    fn signs_as_the_published_vectors_do() {
+        let keys = AwsKeys::new("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", None);
+        // 2015-08-30T12:36:00Z
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_440_938_160);
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        for (method, uri, headers, body, want) in [
+            ("GET", "https://example.amazonaws.com/", &[][..], "", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
+            ("POST", "https://example.amazonaws.com/", &[], "", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
+            (
+                "GET",
+                "https://example.amazonaws.com/?Param2=value2&Param1=value1",
+                &[],
+                "",
+                "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+            ),
+            (
+                "POST",
+                "https://example.amazonaws.com/",
+                &form[..],
+                "Param1=value1",
+                "ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a",
+            ),
+        ] {
+            let headers = sign_v4(Unsigned { method, uri, headers, body: body.as_bytes() }, &keys, "us-east-1", "service", now).unwrap();
+            let (_, authorization) = headers.iter().find(|(name, _)| name == "authorization").unwrap();
+            assert!(authorization.ends_with(&format!("Signature={want}")), "{method} {uri}: {authorization}");
+        }
+    }
+
     const BOTOCORE: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20251124/us-east-1/bedrock/aws4_request, \
         SignedHeaders=content-type;host;x-amz-date;x-amz-security-token, \
         Signature=e3647a29bd4627eddaafded27ccf5033456de79180eeffad56241547d532dbc3";

@@ -1,7 +1,7 @@
 //! Azure OpenAI. <https://learn.microsoft.com/en-us/azure/ai-foundry/openai/reference>, the version-less API:
 //! <https://learn.microsoft.com/en-us/azure/ai-foundry/openai/api-version-lifecycle>
 
-use super::{Auth, CHAT_COMPATIBLE, CacheBy, Cloud, Place, Provider, StreamUsage};
+use super::{Auth, Batch, CHAT_COMPATIBLE, CacheBy, Cloud, Place, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const AZURE: Provider = Provider {
@@ -28,5 +28,6 @@ pub const AZURE: Provider = Provider {
     credentials: &[("api-key", "")],
     stream_usage: StreamUsage::OnRequest,
     cache_by: Some(CacheBy::Key),
+    batch: Some(Batch::FILES),
     ..CHAT_COMPATIBLE
 };

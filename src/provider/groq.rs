@@ -1,6 +1,6 @@
 //! Groq. <https://console.groq.com/docs/openai>
 
-use super::{CHAT_COMPATIBLE, Provider, StreamUsage};
+use super::{Batch, CHAT_COMPATIBLE, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const GROQ: Provider = Provider {
@@ -19,5 +19,6 @@ pub const GROQ: Provider = Provider {
     credentials: &[("authorization", "Bearer gsk_")],
     // The last chunk carries `x_groq.usage` whether asked or not (recorded).
     stream_usage: StreamUsage::Always,
+    batch: Some(Batch::FILES),
     ..CHAT_COMPATIBLE
 };

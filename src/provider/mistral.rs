@@ -1,6 +1,6 @@
 //! Mistral. <https://docs.mistral.ai/api/>
 
-use super::{CHAT_COMPATIBLE, Provider, StreamUsage};
+use super::{Batch, CHAT_COMPATIBLE, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const MISTRAL: Provider = Provider {
@@ -21,5 +21,6 @@ pub const MISTRAL: Provider = Provider {
     ],
     // The last chunk carries the usage (recorded), and unknown fields are refused with 422.
     stream_usage: StreamUsage::Always,
+    batch: Some(Batch::FILES),
     ..CHAT_COMPATIBLE
 };

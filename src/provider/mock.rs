@@ -1,6 +1,6 @@
 //! The built-in mock: answers without a key, so that the first request works and tests have an upstream.
 
-use super::{Auth, CHAT_COMPATIBLE, Provider, StreamUsage};
+use super::{Auth, Batch, CHAT_COMPATIBLE, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const MOCK: Provider = Provider {
@@ -38,5 +38,7 @@ pub const MOCK: Provider = Provider {
     auth: Auth::None,
     models: &["mock-*"],
     stream_usage: StreamUsage::OnRequest,
+    socket: true,
+    batch: Some(Batch::FILES),
     ..CHAT_COMPATIBLE
 };

@@ -105,6 +105,33 @@ pub enum CacheBy {
     Headers { key: &'static str, org: Option<&'static str> },
 }
 
+/// Batch jobs: what is asked of many is answered later in one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Paths by which jobs and files are managed, below the base path. Nothing is generated there.
+    pub paths: &'static [&'static str],
+    /// Results lie between these.
+    pub before: &'static str,
+    pub after: &'static str,
+    pub dialect: Dialect,
+}
+
+impl Batch {
+    /// OpenAI's, as others have it, too.
+    pub const FILES: Self = Self { paths: &["/batches*", "/files*"], before: "/files/", after: "/content", dialect: Dialect::Batch };
+
+    /// How to read what lies at a path, if that is results.
+    pub fn results(&self, path: &str) -> Option<Dialect> {
+        let id = path.strip_prefix(self.before)?.strip_suffix(self.after)?;
+        (!id.is_empty() && !id.contains('/')).then_some(self.dialect)
+    }
+
+    /// True if asking there generates nothing.
+    pub fn manages(&self, path: &str) -> bool {
+        self.paths.iter().any(|pattern| fits(path, pattern))
+    }
+}
+
 /// What a provider is, apart from keys and overrides, which configuration holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Provider {
@@ -139,6 +166,7 @@ pub struct Provider {
     /// See [`Convention::output_by_total`]; holds for chat completions only.
     pub output_by_total: bool,
     pub cache_by: Option<CacheBy>,
+    pub batch: Option<Batch>,
     /// Takes Responses over a WebSocket.
     pub socket: bool,
     /// The rates' provider in the catalog, where it has another name.
@@ -166,6 +194,7 @@ pub const CHAT_COMPATIBLE: Provider = Provider {
     reasoning: Reasoning::Inside,
     output_by_total: false,
     cache_by: None,
+    batch: None,
     socket: false,
     catalog: "",
 };

@@ -1,6 +1,6 @@
 //! OpenAI. <https://platform.openai.com/docs/api-reference>
 
-use super::{CHAT_COMPATIBLE, CacheBy, Provider, StreamUsage};
+use super::{Batch, CHAT_COMPATIBLE, CacheBy, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const OPENAI: Provider = Provider {
@@ -42,5 +42,6 @@ pub const OPENAI: Provider = Provider {
     stream_usage: StreamUsage::OnRequest,
     socket: true,
     cache_by: Some(CacheBy::Key),
+    batch: Some(Batch::FILES),
     ..CHAT_COMPATIBLE
 };

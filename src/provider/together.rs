@@ -1,6 +1,6 @@
 //! Together AI. <https://docs.together.ai/docs/openai-api-compatibility>
 
-use super::{CHAT_COMPATIBLE, Provider, StreamUsage};
+use super::{Batch, CHAT_COMPATIBLE, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const TOGETHER: Provider = Provider {
@@ -18,5 +18,6 @@ pub const TOGETHER: Provider = Provider {
     key_variables: &["TOGETHER_API_KEY"],
     // The last chunk carries the usage: https://docs.together.ai/docs/chat-overview#streaming-responses
     stream_usage: StreamUsage::Always,
+    batch: Some(Batch::FILES),
     ..CHAT_COMPATIBLE
 };

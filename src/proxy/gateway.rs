@@ -249,6 +249,7 @@ impl ProxyHttp for Gateway {
         if let Some((id, used)) = exchange.news(now) {
             self.0.append(id, used);
         }
+        exchange.items(now).iter().for_each(|item| self.0.item(item, exchange.config()));
         let mut out = out;
         if end {
             let cost = exchange.cost();

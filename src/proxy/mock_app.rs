@@ -1,9 +1,10 @@
 //! Serves the mock provider over sockets.
 
+use crate::mock::socket::{self, Socket};
 use crate::mock::{self, Step};
 use async_trait::async_trait;
 use bytes::BytesMut;
-use http::header;
+use http::{HeaderValue, header};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -29,8 +30,36 @@ impl Default for MockApp {
 }
 
 impl MockApp {
+    /// Becomes a WebSocket, until either side closes it.
+    async fn talk(&self, session: &mut ServerSession, key: &HeaderValue) -> Option<()> {
+        let mut head = ResponseHeader::build(101, Some(3)).ok()?;
+        head.insert_header(header::UPGRADE, "websocket").ok()?;
+        head.insert_header(header::CONNECTION, "upgrade").ok()?;
+        head.insert_header(header::SEC_WEBSOCKET_ACCEPT, socket::accept(key.as_bytes())).ok()?;
+        session.write_response_header(Box::new(head)).await.ok()?;
+        let mut socket = Socket::default();
+        while let Some(chunk) = session.read_request_body().await.ok()? {
+            let (steps, open) = socket.push(&chunk, &mut || self.serial.fetch_add(1, Ordering::Relaxed));
+            for step in steps {
+                match step {
+                    Step::Send(data) => session.write_response_body(data, false).await.ok()?,
+                    Step::Pause(pause) => tokio::time::sleep(pause).await,
+                    Step::Cut => return None,
+                }
+            }
+            if !open {
+                break;
+            }
+        }
+        session.shutdown().await;
+        None
+    }
+
     /// Answers one request; `None` if the connection is broken or was to be cut.
     async fn answer(&self, session: &mut ServerSession) -> Option<()> {
+        if let Some(key) = session.req_header().headers.get(header::SEC_WEBSOCKET_KEY).cloned() {
+            return self.talk(session, &key).await;
+        }
         let mut body = BytesMut::new();
         while let Some(chunk) = session.read_request_body().await.ok()? {
             body.extend_from_slice(&chunk);

@@ -2,6 +2,7 @@
 
 use super::body::Budget;
 use super::certificates::Certificates;
+use super::recent::Recent;
 use super::reload::Live;
 use crate::access_log::Log;
 use crate::config::Config;
@@ -10,7 +11,7 @@ use crate::ledger::{Ledger, Rendered};
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What all requests share.
@@ -22,6 +23,8 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     pub access_log: Log,
     pub(super) budget: Arc<Budget>,
+    /// Items of batches that were written down.
+    items: Mutex<Recent>,
 }
 
 impl State {
@@ -32,7 +35,16 @@ impl State {
     pub fn new(config: Arc<Config>, ledger: Ledger, metrics: Arc<Metrics>, access_log: Log) -> io::Result<Arc<Self>> {
         let certificates = Certificates::new(&config).map_err(io::Error::other)?;
         let live = ArcSwap::from_pointee(Live::new(config, None)?);
-        Ok(Arc::new(Self { live, certificates, reloading: Mutex::default(), ledger, metrics, access_log, budget: Budget::new() }))
+        Ok(Arc::new(Self {
+            live,
+            certificates,
+            reloading: Mutex::default(),
+            ledger,
+            metrics,
+            access_log,
+            budget: Budget::new(),
+            items: Mutex::default(),
+        }))
     }
 
     /// The configuration that holds now.
@@ -84,6 +96,14 @@ impl State {
     pub(super) fn close(&self, exchange: &mut Exchange, ending: &Ending) {
         if let Some(closed) = exchange.close(ending, now_ms()) {
             self.closed(&closed, exchange.config());
+        }
+    }
+
+    /// Writes down an item of a batch, unless that was done before.
+    pub(super) fn item(&self, item: &Closed, config: &Config) {
+        if self.items.lock().unwrap_or_else(PoisonError::into_inner).is_new(&item.entry.id) {
+            self.append(&item.entry.id, &item.records.open);
+            self.closed(item, config);
         }
     }
 

@@ -138,23 +138,36 @@ pub fn mask(bytes: &mut [u8], mask: [u8; 4], at: u64) {
 
 /// A whole frame of a client.
 pub fn frame(opcode: u8, key: [u8; 4], payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x80 | opcode];
-    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(short @ ..=125), _) => out.push(0x80 | short),
-        (_, Ok(length)) => {
-            out.push(0x80 | 126);
-            out.extend(length.to_be_bytes());
-        }
-        _ => {
-            out.push(0x80 | 127);
-            out.extend((payload.len() as u64).to_be_bytes());
-        }
-    }
+    let mut out = head(opcode, 0x80, payload.len());
     out.extend(key);
     let start = out.len();
     out.extend_from_slice(payload);
     if let Some(payload) = out.get_mut(start..) {
         mask(payload, key, 0);
+    }
+    out
+}
+
+/// A whole frame of a server, which masks nothing.
+pub fn server_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = head(opcode, 0, payload.len());
+    out.extend_from_slice(payload);
+    out
+}
+
+/// The head of a whole message, but for the mask.
+fn head(opcode: u8, masked: u8, length: usize) -> Vec<u8> {
+    let mut out = vec![0x80 | opcode];
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(short @ ..=125), _) => out.push(masked | short),
+        (_, Ok(length)) => {
+            out.push(masked | 126);
+            out.extend(length.to_be_bytes());
+        }
+        _ => {
+            out.push(masked | 127);
+            out.extend((length as u64).to_be_bytes());
+        }
     }
     out
 }

@@ -77,7 +77,7 @@ def read_rates(path):
     """The mock's rates in US dollars per million, as decimals, without a service tier."""
     with open(path, encoding="utf-8") as file:
         prices = yaml.load(file, yaml.BaseLoader)["models"]["mock-small"]["prices"]
-    [plain] = [price for price in prices if "service_tier" not in price]
+    [plain] = [price for price in prices if "service_tier" not in price and "batch" not in price]
     rates = {name: Decimal(rate) for name, rate in plain["rates"].items()}
     rates |= {name: Decimal(fee) * 1000 for name, fee in plain["fees"].items()}
     return rates | {name: Decimal(rate) * 1_000_000 / 3600 for name, rate in plain["hours"].items()}

@@ -173,3 +173,18 @@ def test_handshakes_are_refused_in_openais_words(gateway, bill):
             connect(url + path, additional_headers=headers, origin=origin, proxy=None)
         answer = caught.value.response
         assert (answer.status_code, json.loads(answer.body)["error"]["code"]) == (status, code)
+
+
+def test_the_built_in_mock(gateway, bill):
+    url = gateway.replace("http", "ws") + "/v1/responses"
+    with connect(url, additional_headers={"x-provider": "mock"}, proxy=None) as socket:
+        for _ in range(2):
+            ask(socket, model="mock/mock-small?input=100&cached=10&output=7&reasoning=1")
+            until(socket, "response.output_text.delta")
+            assert until(socket, "response.completed")["response"]["usage"] == USAGE
+        assert socket.ping().wait(5)
+        ask(socket, model="mock-small?error=429")
+        assert until(socket, "error")["status"] == 429
+        paid, again, failed = entries_of(bill, socket, 3)
+    assert [entry["usage"]["lines"][0]["usage"] for entry in (paid, again)] == [USED, USED]
+    assert failed["close"]["outcome"] == "upstream_error"

@@ -1,0 +1,207 @@
+//! Results of a batch job: a line of JSON for each of its items, and an entry for each that used something. The entry's
+//! id follows from the item, so that results that are fetched again are the same entries and not further ones.
+//! <https://platform.openai.com/docs/guides/batch>, <https://docs.claude.com/en/docs/build-with-claude/batch-processing>
+
+use super::settle::{Terms, settle};
+use super::{Closed, Exchange, Records, UnixMs};
+use crate::dialect::{Dialect, Grammar};
+use crate::json::Want::{self, Fields, Take};
+use crate::json::{Scanner, Visit, text};
+use crate::ledger::{Close, Entry, Open, Outcome, Rendered};
+use crate::meter::{Found, Framing, Meter};
+use crate::price::{BATCH, Moment};
+use sha2::{Digest, Sha256};
+
+/// A longer name of an item is cut.
+const NAME_BYTES_MAX: usize = 1024;
+
+/// Cuts results into items and meters each.
+#[derive(Debug)]
+pub(super) struct Items {
+    grammar: &'static Grammar,
+    meter: Meter,
+    scanner: Scanner<Which>,
+    names: Names,
+    finished: Vec<Item>,
+}
+
+/// An item that used something.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// What no other item is called.
+    name: Vec<u8>,
+    found: Found,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    Id,
+    CustomId,
+}
+
+static NAMES: Want<Which> = Fields(&[("id", Take(Which::Id)), ("custom_id", Take(Which::CustomId))]);
+
+#[derive(Debug, Default)]
+struct Names {
+    id: Vec<u8>,
+    custom_id: Vec<u8>,
+}
+
+impl Visit<Which> for Names {
+    fn begin(&mut self, _: Which, _: u64, _: u8) {}
+
+    fn bytes(&mut self, which: Which, piece: &[u8]) {
+        let to = match which {
+            Which::Id => &mut self.id,
+            Which::CustomId => &mut self.custom_id,
+        };
+        let room = NAME_BYTES_MAX.saturating_sub(to.len());
+        to.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
+    }
+
+    fn end(&mut self, _: Which, _: u64) {}
+}
+
+impl Items {
+    pub(super) fn new(grammar: &'static Grammar) -> Self {
+        let (meter, scanner) = (Meter::new(grammar, Framing::Whole), Scanner::new(&NAMES));
+        Self { grammar, meter, scanner, names: Names::default(), finished: vec![] }
+    }
+
+    pub(super) fn push(&mut self, mut chunk: &[u8]) {
+        while let Some(at) = memchr::memchr(b'\n', chunk) {
+            let (line, rest) = chunk.split_at(at);
+            self.part(line);
+            self.end();
+            chunk = rest.get(1..).unwrap_or_default();
+        }
+        self.part(chunk);
+    }
+
+    fn part(&mut self, part: &[u8]) {
+        self.meter.push(part, |_| {});
+        // What is no JSON has no names.
+        let _ = self.scanner.push(part, &mut self.names);
+    }
+
+    /// The line, and with it the item, ends.
+    pub(super) fn end(&mut self) {
+        let mut meter = std::mem::replace(&mut self.meter, Meter::new(self.grammar, Framing::Whole));
+        meter.finish(true);
+        self.scanner.reset();
+        let names = std::mem::take(&mut self.names);
+        let found = meter.found();
+        // Whatever else lies in files has neither.
+        if found.has_usage() && text::decode(&names.custom_id).is_some_and(|name| !name.is_empty()) {
+            let name = [names.id.as_slice(), b"\0", names.custom_id.as_slice()].concat();
+            self.finished.push(Item { name, found: found.clone() });
+        }
+    }
+}
+
+impl Exchange {
+    /// Where results of a batch lie, and how to read them; `None` for any other path.
+    pub(super) fn batch_results(&self) -> Option<Dialect> {
+        let upstream = self.upstream()?;
+        upstream.provider.batch?.results(self.route.path.strip_prefix(upstream.base_path.as_str())?)
+    }
+
+    /// Items that have become known: entries of their own, whole, to be written before the chunk leaves.
+    pub fn items(&mut self, now: UnixMs) -> Vec<Closed> {
+        let items = self.attempt.as_mut().and_then(|attempt| attempt.items.as_mut());
+        let finished = items.map(|items| std::mem::take(&mut items.finished)).unwrap_or_default();
+        finished.into_iter().filter_map(|item| self.item(item, now)).collect()
+    }
+
+    fn item(&self, item: Item, now: UnixMs) -> Option<Closed> {
+        let (upstream, dialect) = (self.upstream()?, self.batch_results()?);
+        let mut found = item.found;
+        found.tier = BATCH.to_owned();
+        let terms = Terms {
+            upstream,
+            catalog: &self.config.prices,
+            convention: upstream.provider.convention(dialect),
+            model: "",
+            asked_first: false,
+            opening_only: false,
+            at: Moment { unix_s: i64::try_from(now / 1000).unwrap_or(i64::MAX) },
+        };
+        let (used, mut faults) = settle(&found, &terms);
+        found.faults.iter().for_each(|fault| faults.add(fault));
+        let open = Open {
+            request_id: self.request_id.clone(),
+            start_ms: now,
+            dialect: dialect.name().to_owned(),
+            model_requested: found.model.clone(),
+            model: found.model.clone(),
+            bytes_in: 0,
+            billed: true,
+            ..self.attempt.as_ref()?.open.0.clone()
+        };
+        let close = Close {
+            end_ms: now,
+            first_byte_ms: None,
+            status: 200,
+            outcome: if found.error.is_some() { Outcome::UpstreamError } else { Outcome::Ok },
+            error: found.error.clone(),
+            faults: faults.iter().map(|fault| fault.name().to_owned()).collect(),
+            bytes_out: 0,
+            metered: true,
+        };
+        let records = Records { open: Rendered::open(&open), used: Some(Rendered::used(&used)), close: Rendered::close(&close) };
+        let entry = Entry { id: self.item_id(&item.name), open, used: Some(used), close: Some(close) };
+        Some(Closed { entry, records, usage_news: true })
+    }
+
+    /// The same for the same item of the same results, whenever they are fetched.
+    fn item_id(&self, name: &[u8]) -> String {
+        let upstream = self.upstream().map_or("", |upstream| &upstream.name);
+        let digest = Sha256::new_with_prefix("batch\0").chain_update(upstream).chain_update("\0").chain_update(&self.route.path);
+        let digest = digest.chain_update("\0").chain_update(name).finalize();
+        let bytes = digest.first_chunk().copied().unwrap_or_default();
+        uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::usage::Field;
+
+    const RESULTS: &str = concat!(
+        r#"{"id":"batch_req_1","custom_id":"a","response":{"status_code":200,"body":{"id":"c1","model":"gpt-5","usage":{"prompt_tokens":7,"completion_tokens":2}}},"error":null}"#,
+        "\n",
+        r#"{"id":"batch_req_2","custom_id":"b","response":{"status_code":400,"body":{"error":{"code":"bad"}}},"error":null}"#,
+        "\r\n\n",
+        r#"{"messages":[],"usage":{"prompt_tokens":9}}"#,
+        "\nno JSON\n",
+        r#"{"id":"batch_req_3","custom_id":"c\"","response":{"body":{"id":"r1","model":"gpt-5","usage":{"input_tokens":5,"output_tokens":1}}}}"#,
+    );
+
+    fn items(parts: &[&[u8]]) -> Vec<(Vec<u8>, Option<u64>, String)> {
+        let mut items = Items::new(Dialect::Batch.grammar());
+        parts.iter().for_each(|part| items.push(part));
+        items.end();
+        items.finished.into_iter().map(|item| (item.name, item.found.reported.of(Field::Input), item.found.id)).collect()
+    }
+
+    #[test]
+    fn finds_the_items_that_used_something_wherever_they_are_cut() {
+        let want = vec![
+            (b"\"batch_req_1\"\0\"a\"".to_vec(), Some(7), "c1".to_owned()),
+            (b"\"batch_req_3\"\0\"c\\\"\"".to_vec(), Some(5), "r1".to_owned()),
+        ];
+        for (head, tail) in (0..=RESULTS.len()).map(|at| RESULTS.as_bytes().split_at(at)) {
+            assert_eq!(items(&[head, tail]), want, "cut at {}", head.len());
+        }
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        let line =
+            |name: usize| format!(r#"{{"custom_id":"{}","response":{{"body":{{"usage":{{"prompt_tokens":1}}}}}}}}"#, "n".repeat(name));
+        assert_eq!(items(&[line(NAME_BYTES_MAX - 2).as_bytes()])[0].0.len(), NAME_BYTES_MAX + 1);
+        // Without its closing quote it is none.
+        assert!(items(&[line(NAME_BYTES_MAX - 1).as_bytes()]).is_empty());
+    }
+}

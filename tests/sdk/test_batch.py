@@ -1,0 +1,59 @@
+"""Results of batches: an entry for each item, however often they are fetched."""
+
+import json
+
+import pytest
+from anthropic import Anthropic
+from openai import OpenAI
+
+
+def of_openai(gateway, http):
+    client = OpenAI(base_url=f"{gateway}/jobs/v1", api_key="none", max_retries=0, http_client=http)
+    return [json.loads(line) for line in client.files.content("file-3").text.splitlines()]
+
+
+def of_anthropic(gateway, http):
+    client = Anthropic(base_url=f"{gateway}/letters", api_key="none", max_retries=0, http_client=http)
+    answer = client.get("/v1/messages/batches/msgbatch_3/results", cast_to=str, options={"headers": {"accept": "*/*"}})
+    return [json.loads(line) for line in answer.splitlines()]
+
+
+# Half of what the same costs on its own: input, cached input, output in pico-dollars.
+USED = {
+    "openai": ({"input": 1003, "output": 307}, (1003 * 5 + 307 * 25) * 100_000),
+    "anthropic": (
+        {"input": 602, "cache_read": 401, "cache_write_5m": 0, "output": 307},
+        602 * 500_000 + 401 * 50_000 + 307 * 2_500_000,
+    ),
+}
+
+
+def whole(entries):
+    return entries if entries and all("close" in entry for entry in entries) else None
+
+
+@pytest.mark.parametrize(("provider", "fetch"), [("openai", of_openai), ("anthropic", of_anthropic)])
+def test_each_item_is_paid_for_once(gateway, http, bill, provider, fetch):
+    used, charge = USED[provider]
+    with_items = []
+    for _ in range(2):
+        assert [item["custom_id"] for item in fetch(gateway, http)] == ["item-0", "item-1", "item-2"]
+        request_id = bill.take(None)
+        entries = bill.poll("the entries", lambda: whole(bill.entries(request_id)))
+        [itself] = [entry for entry in entries if not entry["open"]["billed"]]
+        assert "usage" not in itself and itself["close"]["outcome"] == "ok"
+        with_items.append([entry for entry in entries if entry["open"]["billed"]])
+    first, again = with_items
+    assert again == []
+    assert len(first) == 3
+    for entry in first:
+        [line] = entry["usage"]["lines"]
+        assert (line["usage"], line["service_tier"], line["charge"]) == (used, "batch", str(charge))
+        assert entry["close"].get("faults", []) == []
+
+
+def test_asking_for_a_batch_generates_nothing(http, bill):
+    # The mock has no such path; what matters is what the entry says.
+    answer = http.post("/jobs/v1/batches", json={"input_file_id": "file-1", "endpoint": "/v1/chat/completions"})
+    assert answer.status_code == 404
+    assert not bill.failed(status=404, error="not_found")["open"]["billed"]
