@@ -32,6 +32,7 @@ pub struct Metrics {
     retries: IntCounterVec,
     reloads: IntCounterVec,
     identities: IntCounterVec,
+    prices: IntCounterVec,
     reload_ok: IntGauge,
     reloaded: IntGauge,
 }
@@ -119,6 +120,11 @@ impl Metrics {
                 .counter("tollgate_access_log_dropped_total", "Access log lines dropped because the writer could not keep up.")?,
             retries: make.counters("tollgate_retries_total", "Attempts that failed and were followed by another.", &["provider"])?,
             reloads: make.counters("tollgate_config_reload_total", "Times the configuration was read again.", &["result"])?,
+            prices: make.counters(
+                "tollgate_prices_fetches_total",
+                "Times published prices were asked for, by how that went.",
+                &["source", "result"],
+            )?,
             identities: make.counters(
                 "tollgate_identity_fetches_total",
                 "Times a cloud was asked for a credential, by how that went.",
@@ -134,6 +140,11 @@ impl Metrics {
     /// An attempt failed and another follows.
     pub fn retry(&self, provider: &str) {
         self.retries.with_label_values(&[provider]).inc();
+    }
+
+    /// Published prices were asked for.
+    pub fn prices(&self, source: &str, sound: bool) {
+        self.prices.with_label_values(&[source, if sound { "ok" } else { "failed" }]).inc();
     }
 
     /// A cloud was asked for a credential.

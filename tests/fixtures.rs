@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use tollgate::config::Upstream;
 use tollgate::dialect::Dialect;
-use tollgate::exchange::settle::{Terms, settle};
+use tollgate::exchange::settle::{Markups, Terms, settle};
 use tollgate::meter::{Framing, Meter};
 use tollgate::price::{Catalog, Moment, embedded};
 use tollgate::provider::{self, Provider};
@@ -97,8 +97,19 @@ fn metered(fixture: &Fixture, meter: &Meter, catalog: &Catalog) -> Value {
     let convention = fixture.provider.convention(fixture.dialect);
     // 2026-11-25
     let at = Moment { unix_s: 1_795_564_800 };
-    let (used, mut faults) =
-        settle(meter.found(), &Terms { upstream: &upstream, catalog, convention, model: "", opening_only: false, asked_first: false, at });
+    let (used, mut faults) = settle(
+        meter.found(),
+        &Terms {
+            upstream: &upstream,
+            catalog,
+            convention,
+            model: "",
+            opening_only: false,
+            asked_first: false,
+            at,
+            markups: Markups::default(),
+        },
+    );
     meter.found().faults.iter().for_each(|fault| faults.add(fault));
     let empty = Usage::default();
     let main = used.lines.first().map_or(&empty, |line| &line.usage);

@@ -87,6 +87,9 @@ RATES = {
 HOURS = {'audio_hours': 'seconds', 'input_audio_hours': 'seconds'}
 FEES = {'web_searches_kcount': 'web_search', 'storage_searches_kcount': 'tool_call', 'requests_kcount': 'request'}
 
+# What genai-prices has in code (types.py, `ModelInfo.calc_price`): Groq charges ten seconds at least.
+MINIMUM = {('groq', 'whisper-large-v3'): '{seconds: 10}', ('groq', 'whisper-large-v3-turbo'): '{seconds: 10}'}
+
 # Condition of a variant -> our condition. `speed` (Anthropic's fast mode) and `route` (an OpenRouter
 # endpoint) have no key of their own: without these items their users would be charged too little.
 CONTEXTS = {
@@ -247,7 +250,7 @@ def conditions(when):
     return out
 
 
-def items(model, notes):
+def items(model, minimum, notes):
     base = model.prices
     if isinstance(base, ModelPrice):
         base = [ConditionalPrice(prices=base)]
@@ -309,6 +312,8 @@ def items(model, notes):
         if window:
             item['utc'] = '["%s", "%s"]' % window
         item.update(price)
+        if minimum:
+            item['minimum'] = minimum
         out.append(flow(item))
     return out
 
@@ -323,7 +328,7 @@ def write(name, provider):
     notes = {'fields': {}, 'contexts': {}, 'borrowed': {}, 'models': [], 'clauses': []}
     body, count, priced = [], 0, 0
     for model in provider.models:
-        prices = items(model, notes)
+        prices = items(model, MINIMUM.get((name, model.id)), notes)
         if prices is None:
             continue
         match, lost = patterns(model)

@@ -2,6 +2,7 @@
 
 mod check;
 mod keys;
+mod prices;
 mod replay;
 mod usage;
 
@@ -44,6 +45,8 @@ enum Command {
     Replay(replay::Options),
     /// Make, list, revoke and rotate gateway keys
     Keys(keys::Options),
+    /// Show prices, and bring in those that others publish
+    Prices(prices::Options),
     /// Sum up the ledger
     Usage(usage::Options),
 }
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         }
         Some(Command::Replay(options)) => replay::run(&options).map_err(failed),
         Some(Command::Keys(options)) => keys::run(&options),
+        Some(Command::Prices(options)) => prices::run(&options),
         Some(Command::Usage(options)) => usage::run(&options).map_err(failed),
     };
     done.map_or_else(|code| code, |()| ExitCode::SUCCESS)

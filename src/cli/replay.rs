@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use tollgate::config::Upstream;
 use tollgate::dialect::Dialect;
-use tollgate::exchange::settle::{Terms, settle};
+use tollgate::exchange::settle::{Markups, Terms, settle};
 use tollgate::meter::{Framing, Meter};
 use tollgate::price::{self, Moment};
 use tollgate::provider::{self, CHAT_COMPATIBLE, Provider};
@@ -65,6 +65,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         opening_only: false,
         asked_first: false,
         at: Moment { unix_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX) },
+        markups: Markups::default(),
     };
     let (used, mut faults) = settle(meter.found(), &terms);
     meter.found().faults.iter().for_each(|fault| faults.add(fault));

@@ -2,7 +2,6 @@
 
 use super::units::{bytes, bytes_or_share, duration, interpolate};
 use super::{AccessLog, Bounds, Config, HeaderRules, Timeouts, Upstream, exposed};
-use crate::price;
 use crate::provider;
 use crate::yaml::{self, Map, Node, Problem, Problems};
 use std::collections::HashMap;
@@ -64,7 +63,7 @@ pub(super) struct Reader<'v> {
     pub(super) problems: Problems,
     pub(super) variables: Variables<'v>,
     /// Problems of price files, which have names of their own.
-    prices: Vec<Problem>,
+    pub(super) prices: Vec<Problem>,
     source: Source,
     /// What was read so far.
     pub(super) files: Vec<PathBuf>,
@@ -100,7 +99,7 @@ impl Reader<'_> {
         let bounds = self.bounds(map.take("body"));
         let timeouts = self.timeouts(map.take("timeouts"));
         let headers = self.headers(map.take("headers"));
-        let prices = self.prices(map.take("prices"));
+        let prices = self.prices(map.take("prices"), &data);
         let cost_headers = map.take_bool("cost_headers", &mut self.problems).unwrap_or(true);
         let cost_event = map.take_bool("cost_event", &mut self.problems).unwrap_or(false);
         let access_log = self.access_log(&mut map);
@@ -111,6 +110,7 @@ impl Reader<'_> {
             self.problems.add(0, format!("{address} can be reached from other machines and asks for no key: listen on 127.0.0.1, give the gateway `keys`, or write `anonymous: true` to serve whoever comes"));
         }
         map.finish(&mut self.problems);
+        let prices = prices?;
         Some(Config {
             source: self.source.clone(),
             files: std::mem::take(&mut self.files),
@@ -136,7 +136,9 @@ impl Reader<'_> {
             headers,
             cost_headers,
             cost_event,
-            prices: prices?,
+            prices: prices.catalog,
+            published: prices.published,
+            markups: prices.markups,
             access_log,
             ledger,
         })
@@ -268,22 +270,6 @@ impl Reader<'_> {
         map.finish(&mut self.problems);
     }
 
-    fn prices(&mut self, node: Option<Node<'_>>) -> Option<price::Catalog> {
-        let mut catalog = price::embedded().map_err(|list| self.prices.extend(list)).ok()?;
-        if let Some(node) = node {
-            let mut map = Map::new(node, &mut self.problems);
-            for path in self.texts(&mut map, "overlay") {
-                let path = absolute(Path::new(&path));
-                if let Err(list) = price::overlay(&mut catalog, &path.display().to_string()) {
-                    self.prices.extend(list);
-                }
-                self.files.push(path);
-            }
-            map.finish(&mut self.problems);
-        }
-        Some(catalog)
-    }
-
     fn access_log(&mut self, map: &mut Map<'_>) -> AccessLog {
         match self.text(map, "access_log") {
             None => AccessLog::Stdout,
@@ -295,7 +281,7 @@ impl Reader<'_> {
 }
 
 /// A path as it was meant when the process started: a daemon leaves that folder, and may read its configuration again.
-fn absolute(path: &Path) -> PathBuf {
+pub(super) fn absolute(path: &Path) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| std::env::current_dir().unwrap_or_default()).join(path)
 }

@@ -8,6 +8,7 @@ mod identity;
 pub mod key_file;
 mod ledger;
 mod listen;
+mod prices;
 mod providers;
 mod secret;
 mod units;
@@ -19,12 +20,13 @@ pub use file::{Source, load};
 pub use identity::Identity;
 pub use ledger::LedgerRules;
 pub use listen::certificates;
+pub use prices::Published;
 pub use secret::Secret;
 pub use upstream::{Credentials, Pass, PathStyle, PromptCache, Upstream};
 pub use watch::Watch;
 
 use crate::keys::Keys;
-use crate::price::Catalog;
+use crate::price::{Catalog, Markup};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -70,6 +72,9 @@ pub struct Config {
     /// Tell callers the cost in a comment at the end of streams, unless they say otherwise.
     pub cost_event: bool,
     pub prices: Catalog,
+    /// Catalogs that are fetched, and what is charged beyond what something costs.
+    pub published: Vec<Published>,
+    pub markups: Vec<Markup>,
     pub access_log: AccessLog,
     pub ledger: LedgerRules,
 }

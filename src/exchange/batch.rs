@@ -2,7 +2,7 @@
 //! id follows from the item, so that results that are fetched again are the same entries and not further ones.
 //! <https://platform.openai.com/docs/guides/batch>, <https://docs.claude.com/en/docs/build-with-claude/batch-processing>
 
-use super::settle::{Terms, settle};
+use super::settle::{Markups, Terms, settle};
 use super::{Closed, Exchange, Records, UnixMs};
 use crate::dialect::{Dialect, Grammar};
 use crate::json::Want::{self, Fields, Take};
@@ -125,6 +125,7 @@ impl Exchange {
             asked_first: false,
             opening_only: false,
             at: Moment { unix_s: i64::try_from(now / 1000).unwrap_or(i64::MAX) },
+            markups: Markups { rules: &self.config.markups, key: self.key.as_deref() },
         };
         let (used, mut faults) = settle(&found, &terms);
         found.faults.iter().for_each(|fault| faults.add(fault));

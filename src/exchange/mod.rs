@@ -355,6 +355,7 @@ impl Exchange {
             opening_only: found.opening && !found.finished,
             asked_first: self.route.dialect == Dialect::Invoke,
             at: Moment { unix_s: i64::try_from(now / 1000).unwrap_or(i64::MAX) },
+            markups: settle::Markups { rules: &self.config.markups, key: self.key.as_deref() },
         };
         let (used, faults) = settle::settle(found, &terms);
         attempt.settled = found.usages;

@@ -1,10 +1,12 @@
 //! Settling: what a meter found becomes lines, charges and a usage record.
 
 use crate::config::Upstream;
+use crate::keys::Key;
 use crate::ledger::{Line, Source, Used};
 use crate::meter::{Fault, Faults, Found};
-use crate::price::{Catalog, Moment, PicoUsd, Query, charge};
+use crate::price::{Catalog, Markup, Moment, PicoUsd, Query, Sold, charge, factor};
 use crate::usage::{Convention, Dimension, Reported, Usage};
+use rust_decimal::Decimal;
 
 /// What settling needs besides what was found.
 #[derive(Clone, Copy)]
@@ -19,6 +21,23 @@ pub struct Terms<'a> {
     /// Only the opening numbers of a stream came (Anthropic): its output count is a placeholder.
     pub opening_only: bool,
     pub at: Moment,
+    pub markups: Markups<'a>,
+}
+
+/// What is charged beyond what something costs, and of whom.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Markups<'a> {
+    pub rules: &'a [Markup],
+    pub key: Option<&'a Key>,
+}
+
+impl Markups<'_> {
+    /// The factor for a model of an upstream; `None`: what it costs.
+    fn factor(&self, provider: &str, model: &str) -> Option<Decimal> {
+        let key = self.key.map(|key| (key.id.as_str(), key.name.as_str()));
+        let org = self.key.and_then(|key| key.org.as_deref());
+        factor(self.rules, &Sold { provider, model, key, org }).filter(|factor| *factor != Decimal::ONE)
+    }
 }
 
 /// The usage record, and defects found on the way.
@@ -67,6 +86,11 @@ fn line(found: &Found, reported: &Reported, model: &str, main: bool, terms: &Ter
         Dimension::ALL.iter().filter(|dimension| dimension.is_output()).for_each(|dimension| usage.set(*dimension, None));
     }
     let charge = charge_for(&usage, found, model, main, terms);
+    let markup = terms.markups.factor(&terms.upstream.name, model);
+    let charge = match markup {
+        Some(factor) => charge.times(factor),
+        None => charge,
+    };
     if charge.overflow {
         faults.add(Fault::Overflow);
     }
@@ -78,7 +102,15 @@ fn line(found: &Found, reported: &Reported, model: &str, main: bool, terms: &Ter
     } else {
         charge.unpriced.iter().map(|dimension| dimension.name().to_owned()).collect()
     };
-    Line { model: model.to_owned(), service_tier: found.tier.clone(), region: found.region.clone(), usage, charge: charge.amount, unpriced }
+    Line {
+        model: model.to_owned(),
+        service_tier: found.tier.clone(),
+        region: found.region.clone(),
+        usage,
+        markup: markup.map(|factor| factor.to_string()),
+        charge: charge.amount,
+        unpriced,
+    }
 }
 
 /// By the model that served; by the one that was asked for if the catalog does not know the former by its name.

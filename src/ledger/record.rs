@@ -77,6 +77,9 @@ pub struct Line {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub region: String,
     pub usage: Usage,
+    /// The factor by which the charge exceeds the cost, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub markup: Option<String>,
     pub charge: PicoUsd,
     /// Dimensions that were used and have no rate, `model` if none has. Empty: the charge is complete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

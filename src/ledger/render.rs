@@ -190,6 +190,9 @@ impl Writer {
             self.number("\":", count);
         }
         self.raw("}");
+        if let Some(markup) = &line.markup {
+            self.text(",\"markup\":", markup);
+        }
         self.quoted(",\"charge\":", line.charge.0);
         if !line.unpriced.is_empty() {
             self.texts(",\"unpriced\":", &line.unpriced);
@@ -212,6 +215,7 @@ mod tests {
             service_tier: text("flex"),
             region: text("us"),
             usage: Usage::from_iter([(Dimension::Input, 0), (Dimension::Output, u64::MAX)]),
+            markup: Some(text("1.2")),
             charge: PicoUsd(i128::from(u64::MAX) * 7),
             unpriced: vec![text("web_search"), text("model")],
         };

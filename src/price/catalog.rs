@@ -29,7 +29,7 @@ impl Rates {
     }
 
     /// These rates with those of `over` in place of their own.
-    fn overlaid(&self, over: &Self) -> Self {
+    pub(super) fn overlaid(&self, over: &Self) -> Self {
         let mut rates = self.clone();
         for (place, rate) in rates.0.iter_mut().zip(&over.0) {
             *place = rate.or(*place);
@@ -74,9 +74,16 @@ pub struct Price {
     pub utc_minutes: Option<(i64, i64)>,
     pub rates: Rates,
     pub tiers: Vec<Tier>,
+    /// What is charged at least, of what was used at all.
+    pub minimum: Vec<(Dimension, u64)>,
 }
 
 impl Price {
+    /// True if it holds for requests of which nothing special is said.
+    pub fn is_standard(&self) -> bool {
+        self.service_tier.is_none() && self.region.is_none() && !self.batch
+    }
+
     fn holds(&self, query: &Query<'_>) -> bool {
         let named = |condition: &Option<String>, actual: &str| condition.as_deref().is_none_or(|name| name.eq_ignore_ascii_case(actual));
         let minute = query.at.minute_of_day();
@@ -173,6 +180,13 @@ impl Catalog {
             fitting.map(|(_, place)| place)
         })?;
         prices.models.get(*place)
+    }
+
+    /// Providers that have prices, by name.
+    pub fn providers(&self) -> impl Iterator<Item = &str> {
+        let mut names: Vec<&str> = self.providers.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names.into_iter()
     }
 
     /// Models of a provider, in the order of their files.

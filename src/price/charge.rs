@@ -3,11 +3,14 @@
 use super::catalog::{Catalog, Query, RATE_PARTS, Rates};
 use super::money::{PicoUsd, divide_half_even};
 use crate::usage::{Dimension, Usage};
+use rust_decimal::Decimal;
 
 /// What usage costs. `unpriced` is a state of its own: it is never the same as free.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Charge {
     pub amount: PicoUsd,
+    /// The same before it was rounded, in [`PER`]ths.
+    exact: i128,
     /// What was used and has no rate; `amount` leaves it out.
     pub unpriced: Vec<Dimension>,
     /// No model of this name is in the catalog, or none of its prices holds.
@@ -19,6 +22,17 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// The same with a markup, rounded once.
+    #[must_use]
+    pub fn times(mut self, factor: Decimal) -> Self {
+        let per = 10i128.checked_pow(factor.scale()).and_then(|power| PER.checked_mul(power));
+        match self.exact.checked_mul(factor.mantissa()).zip(per) {
+            Some((exact, per)) => self.amount = PicoUsd(divide_half_even(exact, per)),
+            None => self.overflow = true,
+        }
+        self
+    }
+
     /// True if nothing that was used lacks a rate.
     pub fn is_priced(&self) -> bool {
         !self.unknown_model && self.unpriced.is_empty()
@@ -36,7 +50,9 @@ pub fn charge(catalog: &Catalog, query: &Query<'_>, usage: &Usage, requests: u64
     };
     let rates = price.rates_for(usage);
     let fee = rates.of(Dimension::Request).map(|_| (Dimension::Request, requests));
-    let mut charge = total(&rates, usage.iter().chain(fee));
+    let at_least = |dimension: Dimension| price.minimum.iter().find(|(of, _)| *of == dimension).map_or(0, |(_, count)| *count);
+    let billed = usage.iter().map(|(dimension, count)| (dimension, if count > 0 { count.max(at_least(dimension)) } else { 0 }));
+    let mut charge = total(&rates, billed.chain(fee));
     charge.unknown_tier = !tier_known;
     charge
 }
@@ -50,7 +66,8 @@ fn total(rates: &Rates, counts: impl Iterator<Item = (Dimension, u64)>) -> Charg
         }
     }
     charge.overflow = sum.is_none();
-    charge.amount = PicoUsd(divide_half_even(sum.unwrap_or(i128::MAX / 4), PER));
+    charge.exact = sum.unwrap_or(i128::MAX / 4);
+    charge.amount = PicoUsd(divide_half_even(charge.exact, PER));
     charge
 }
 
@@ -78,6 +95,16 @@ mod tests {
         let charge = total(&rates(&[(Dimension::Input, 1)]), [(Dimension::Output, 0), (Dimension::WebSearch, 2)].into_iter());
         assert_eq!(charge.unpriced, [Dimension::WebSearch]);
         assert!(!charge.is_priced());
+    }
+
+    #[test]
+    fn marks_up_exactly() {
+        // A third of a pico-dollar, twelve times, at 1.25: five; rounded first it would be none.
+        let charge = |rate: i128, count| total(&rates(&[(Dimension::Input, rate)]), [(Dimension::Input, count)].into_iter());
+        assert_eq!(charge(PER / 3, 12).times("1.25".parse().unwrap()).amount.0, 5);
+        assert_eq!(charge(PER / 3, 1).times("1.5".parse().unwrap()).amount.0, 0);
+        assert_eq!(charge(PER, 7).times("0".parse().unwrap()).amount.0, 0);
+        assert!(charge(i128::MAX / 8, 1).times("1000".parse().unwrap()).overflow);
     }
 
     #[test]

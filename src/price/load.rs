@@ -109,6 +109,12 @@ fn price(node: Node<'_>, problems: &mut Problems) -> Price {
     rates(map.take("rates"), RATE_PARTS, &mut price.rates, problems);
     rates(map.take("fees"), 1_000 * RATE_PARTS, &mut price.rates, problems);
     rates(map.take("hours"), 1_000_000 * (RATE_PARTS / 3600), &mut price.rates, problems);
+    for (name, count) in map.take("minimum").and_then(Node::entries).into_iter().flatten() {
+        match Dimension::from_name(name).zip(count.text().and_then(|text| text.parse().ok())) {
+            Some(minimum) => price.minimum.push(minimum),
+            None => problems.add(count.line(), format!("`{name}` in `minimum` is not a dimension and a count")),
+        }
+    }
     for node in map.take("tiers").and_then(Node::items).into_iter().flatten() {
         price.tiers.extend(tier(node, problems));
     }
@@ -144,19 +150,19 @@ fn rates(node: Option<Node<'_>>, scale: i128, to: &mut Rates, problems: &mut Pro
     }
 }
 
-fn atto_dollars(dollars: Decimal) -> Option<i128> {
+pub(super) fn atto_dollars(dollars: Decimal) -> Option<i128> {
     let dollars = dollars.normalize();
     let power = 18u32.checked_sub(dollars.scale())?;
     dollars.mantissa().checked_mul(10i128.checked_pow(power)?)
 }
 
-fn date(text: &str) -> Option<Moment> {
+pub(super) fn date(text: &str) -> Option<Moment> {
     let date: jiff::civil::Date = text.parse().ok()?;
     let midnight = jiff::tz::Offset::UTC.to_timestamp(date.to_datetime(jiff::civil::Time::midnight())).ok()?;
     Some(Moment { unix_s: midnight.as_second() })
 }
 
-fn minutes(window: &[&str]) -> Option<(i64, i64)> {
+pub(super) fn minutes(window: &[&str]) -> Option<(i64, i64)> {
     let minute = |text: &str| -> Option<i64> {
         let (hours, minutes) = text.split_once(':')?;
         let (hours, minutes): (i64, i64) = (hours.parse().ok()?, minutes.parse().ok()?);

@@ -1,11 +1,16 @@
 //! Prices: from usage and dated rates to an exact charge. Money is integer pico-dollars; no float comes near it.
 
+mod cache;
 mod catalog;
 mod charge;
+pub mod import;
 mod load;
+mod markup;
 mod money;
 
-pub use catalog::{BATCH, Catalog, Moment, Price, Query, Rates};
+pub use cache::{CATALOG_BYTES_MAX, Cache, read as read_published};
+pub use catalog::{BATCH, Catalog, Model, Moment, Price, Query, Rates};
 pub use charge::{Charge, charge};
 pub use load::{embedded, overlay};
+pub use markup::{Markup, Sold, factor};
 pub use money::PicoUsd;

@@ -2,6 +2,7 @@
 //! and forgotten, changed files noticed. A service of Pingora's, so that it starts after a daemon has left its terminal;
 //! threads of our own would stay behind there.
 
+use super::prices::Fetching;
 use super::reload::WATCH_PERIOD;
 use super::state::{State, now_ms};
 use crate::config::{LedgerRules, Watch};
@@ -35,13 +36,17 @@ impl Every {
 impl BackgroundService for Housekeeping {
     async fn start(&self, _shutdown: ShutdownWatch) {
         let mut watch = Watch::new(&self.0.config().files);
-        let [mut look, mut sync, mut rotate, mut forget] = [(); 4].map(|()| Every(Instant::now()));
+        let [mut look, mut fetch, mut sync, mut rotate, mut forget] = [(); 5].map(|()| Every(Instant::now()));
         let [mut syncing, mut rotating, mut forgetting] = [(); 3].map(|()| Aside::default());
+        let mut fetching = Fetching::default();
         loop {
             self.0.write_out();
             self.0.start_identities();
             let config = self.0.config();
             let rules = config.ledger;
+            if fetch.is_due(WATCH_PERIOD) {
+                fetching.run(&self.0);
+            }
             if look.is_due(WATCH_PERIOD) && watch.changed(&config.files) {
                 self.0.reload();
             }

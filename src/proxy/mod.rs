@@ -13,6 +13,7 @@ mod housekeeping;
 mod identity;
 pub mod mock_app;
 mod peer;
+pub mod prices;
 mod recent;
 mod reload;
 mod respond;

@@ -1,0 +1,140 @@
+//! `tollgate prices`: shows what something costs, and brings in prices that others publish.
+
+use super::ConfigOption;
+use clap::{Args, Subcommand, ValueEnum};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tollgate::price::import::{Format, Imported, check_change, import, write};
+use tollgate::price::{Catalog, Model, read_published};
+use tollgate::proxy::prices::fetch_once;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    config: ConfigOption,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the prices of a model, as configured
+    Show {
+        /// Its name; all whose names contain it are shown if none is called so
+        model: String,
+        /// At this provider only
+        #[arg(long)]
+        provider: Option<String>,
+    },
+    /// Say how published prices differ from those configured
+    Diff(Published),
+    /// Write published prices as price files, for `prices.overlay`
+    Import {
+        #[command(flatten)]
+        published: Published,
+        /// The folder to write to, a file a provider
+        #[arg(short, long)]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Published {
+    /// Who publishes them
+    #[arg(value_enum)]
+    from: From,
+    /// A file that was fetched before; left out, it is fetched now
+    file: Option<PathBuf>,
+    /// Where to fetch it instead of from its publisher
+    #[arg(long, conflicts_with = "file")]
+    url: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum From {
+    #[value(name = "models.dev")]
+    ModelsDev,
+    #[value(name = "litellm")]
+    LiteLlm,
+    #[value(name = "genai-prices")]
+    GenaiPrices,
+}
+
+impl Published {
+    fn read(&self) -> Result<(Format, Vec<Imported>), String> {
+        let format = match self.from {
+            From::ModelsDev => Format::ModelsDev,
+            From::LiteLlm => Format::LiteLlm,
+            From::GenaiPrices => Format::GenaiPrices,
+        };
+        let url = self.url.as_deref().unwrap_or_else(|| format.url());
+        let (name, text) = match &self.file {
+            Some(path) => (path.display().to_string(), read_published(path).map_err(|error| error.to_string())),
+            None => (url.to_owned(), fetch_once(url)),
+        };
+        let imported = text.and_then(|text| import(format, &text));
+        imported.map(|imported| (format, imported)).map_err(|why| format!("{name}: {why}"))
+    }
+}
+
+pub fn run(options: &Options) -> Result<(), ExitCode> {
+    let config = options.config.load()?;
+    let done = match &options.command {
+        Command::Show { model, provider } => show(&config.prices, model, provider.as_deref()),
+        Command::Diff(published) => published.read().map(|(_, imported)| diff(&config.prices, &imported)),
+        Command::Import { published, out } => published.read().and_then(|(format, imported)| write_files(format, &imported, out)),
+    };
+    done.map_err(super::failed)
+}
+
+fn show(catalog: &Catalog, name: &str, provider: Option<&str>) -> Result<(), String> {
+    let providers = catalog.providers().filter(|known| provider.is_none_or(|wanted| wanted == *known));
+    let providers: Vec<_> = providers.collect();
+    let mut found: Vec<(&str, &Model)> =
+        providers.iter().filter_map(|provider| Some((*provider, catalog.model(provider, name)?))).collect();
+    if found.is_empty() {
+        let named = |model: &&Model| model.id.contains(name);
+        found = providers.iter().flat_map(|provider| catalog.models(provider).filter(named).map(|model| (*provider, model))).collect();
+    }
+    if found.is_empty() {
+        return Err(format!("nothing called `{name}` has a price"));
+    }
+    for (provider, model) in found {
+        println!("{provider}/{}", model.id);
+        model.prices.iter().for_each(|price| println!("  {}", write::item(price)));
+    }
+    Ok(())
+}
+
+fn diff(catalog: &Catalog, imported: &[Imported]) {
+    let mut same = 0;
+    for new in imported {
+        let known = catalog.models(&new.provider).find(|known| known.id == new.model.id);
+        if known.is_some_and(|known| known.prices == new.model.prices) {
+            same += 1;
+            continue;
+        }
+        println!("{}/{}{}", new.provider, new.model.id, if known.is_none() { " (new)" } else { "" });
+        known.iter().flat_map(|known| &known.prices).for_each(|price| println!("- {}", write::item(price)));
+        new.model.prices.iter().for_each(|price| println!("+ {}", write::item(price)));
+    }
+    println!("{same} models of {} are priced the same", imported.len());
+    if let Err(why) = check_change(catalog, imported) {
+        println!("suspicious: {why}");
+    }
+}
+
+fn write_files(format: Format, imported: &[Imported], out: &std::path::Path) -> Result<(), String> {
+    let told = |error: std::io::Error| format!("{}: {error}", out.display());
+    std::fs::create_dir_all(out).map_err(told)?;
+    let mut providers: BTreeMap<&str, Vec<&Imported>> = BTreeMap::new();
+    imported.iter().for_each(|model| providers.entry(&model.provider).or_default().push(model));
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    for (provider, models) in providers {
+        let path = out.join(format!("{provider}.yaml"));
+        std::fs::write(&path, write::write(provider, &format!("{}-{today}", format.name()), &models)).map_err(told)?;
+        println!("{}: {} models", path.display(), models.len());
+    }
+    Ok(())
+}

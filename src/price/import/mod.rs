@@ -1,0 +1,144 @@
+//! Prices as others publish them, read into the catalog's own terms. What has no place there is left out, and a model
+//! without a price that could be read is not taken over: the one in force before stays.
+
+mod genai_prices;
+mod litellm;
+mod models_dev;
+pub mod write;
+
+use super::catalog::{Catalog, Model, Price, RATE_PARTS, Rates};
+use super::load::atto_dollars;
+use crate::usage::{Dimension, indexed};
+use rust_decimal::Decimal;
+use serde_json::Value;
+
+indexed! {
+    /// Who publishes prices, each in a format of its own.
+    Format {
+        /// <https://models.dev/api.json>
+        ModelsDev = "models.dev",
+        /// <https://github.com/BerriAI/litellm/blob/main/model_prices_and_context_window.json>
+        LiteLlm = "litellm",
+        /// <https://github.com/pydantic/genai-prices/tree/main/prices/new_data/v2>
+        GenaiPrices = "genai-prices",
+    }
+}
+
+impl Format {
+    /// Where the newest ones are.
+    pub fn url(self) -> &'static str {
+        match self {
+            Self::ModelsDev => "https://models.dev/api.json",
+            Self::LiteLlm => "https://raw.githubusercontent.com/BerriAI/litellm/main/model_prices_and_context_window.json",
+            Self::GenaiPrices => "https://raw.githubusercontent.com/pydantic/genai-prices/main/prices/new_data/v2/data.json",
+        }
+    }
+}
+
+/// A model of a provider, and the names it goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    pub provider: String,
+    pub model: Model,
+    pub names: Vec<String>,
+}
+
+/// Reads what someone published.
+///
+/// # Errors
+/// If it is not in that format, or has no price that can be read.
+pub fn import(format: Format, text: &str) -> Result<Vec<Imported>, String> {
+    let document: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
+    let found = match format {
+        Format::ModelsDev => models_dev::read(&document),
+        Format::LiteLlm => litellm::read(&document),
+        Format::GenaiPrices => genai_prices::read(&document),
+    };
+    match found {
+        Some(found) if !found.is_empty() => Ok(found),
+        Some(_) => Err(format!("no price in it can be read as one of {}", format.name())),
+        None => Err(format!("not in the format of {}", format.name())),
+    }
+}
+
+/// Lays what was imported over a catalog. Free models and models without input price are as they say.
+pub fn lay_over(catalog: &mut Catalog, imported: Vec<Imported>) {
+    for Imported { provider, model, names } in imported {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        catalog.add(&provider, model, &names);
+    }
+    catalog.seal();
+}
+
+/// Most that a rate may change from one catalog to the next before someone should look at it, as a factor.
+pub const CHANGE_MAX: i128 = 10;
+/// So few of the models that were known may be missing, as a share: one in so many.
+pub const MISSING_MAX: usize = 5;
+
+/// What makes new prices for models that had some suspicious: a rate that changed more than tenfold, or models gone.
+///
+/// # Errors
+/// Says which, and how.
+pub fn check_change(old: &Catalog, new: &[Imported]) -> Result<(), String> {
+    for Imported { provider, model, .. } in new {
+        let Some(known) = old.models(provider).find(|known| known.id == model.id) else { continue };
+        let standard = |model: &Model| model.prices.iter().rfind(|price| price.is_standard()).map(|price| price.rates.clone());
+        let (Some(before), Some(after)) = (standard(known), standard(model)) else { continue };
+        for dimension in [Dimension::Input, Dimension::Output] {
+            let (Some(a), Some(b)) = (before.of(dimension), after.of(dimension)) else { continue };
+            let jump = (a == 0) != (b == 0) || a.max(b) / a.min(b).max(1) >= CHANGE_MAX;
+            if jump && a != b {
+                let (a, b) = (write::per_million(a), write::per_million(b));
+                return Err(format!("`{}` of {provider} would cost ${b} per million of {} instead of ${a}", model.id, dimension.name()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// True if so many models of an earlier import are gone that something must be wrong with the new one.
+pub fn lost_many(before: &[Imported], after: &[Imported]) -> bool {
+    let kept = |old: &&Imported| after.iter().any(|new| new.provider == old.provider && new.model.id == old.model.id);
+    let gone = before.len() - before.iter().filter(kept).count();
+    gone * MISSING_MAX > before.len()
+}
+
+/// A JSON number as it was written, as far as it has at most 18 decimals.
+fn decimal(value: &Value) -> Option<Decimal> {
+    let text = match value {
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.clone(),
+        _ => return None,
+    };
+    let parsed = if text.contains(['e', 'E']) { Decimal::from_scientific(&text) } else { text.parse() };
+    parsed.ok().filter(|number| !number.is_sign_negative())
+}
+
+/// Dollars per so many units as a rate.
+fn rate(dollars: Decimal, units: i128) -> Option<i128> {
+    let atto = atto_dollars(dollars)?.checked_mul(RATE_PARTS)?.checked_mul(1_000_000)?;
+    (atto % units == 0).then_some(atto / units)
+}
+
+/// Sets those rates that a table finds in an object of numbers, each for so many units.
+fn take_rates(object: &Value, table: &[(&str, Dimension, i128)], rates: &mut Rates) {
+    for (key, dimension, units) in table {
+        if let Some(rate) = object.get(*key).and_then(decimal).and_then(|dollars| rate(dollars, *units)) {
+            rates.set(*dimension, rate);
+        }
+    }
+}
+
+/// A model with one price.
+fn single(provider: &str, id: &str, price: Price) -> Option<Imported> {
+    let priced = price.rates != Rates::default();
+    priced.then(|| Imported {
+        provider: provider.to_owned(),
+        model: Model { id: id.to_owned(), prices: vec![price] },
+        names: vec![id.to_owned()],
+    })
+}
+
+#[cfg(test)]
+#[path = "import_tests.rs"]
+mod tests;

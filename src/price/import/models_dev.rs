@@ -1,0 +1,63 @@
+//! models.dev: dollars per million tokens, by provider and model. <https://github.com/sst/models.dev>
+
+use super::{Imported, single, take_rates};
+use crate::price::catalog::{Price, Rates, Tier};
+use crate::usage::Dimension;
+use serde_json::Value;
+
+/// Its names of providers, and ours.
+const PROVIDERS: &[(&str, &str)] = &[
+    ("openai", "openai"),
+    ("anthropic", "anthropic"),
+    ("google", "google"),
+    ("google-vertex", "google"),
+    ("azure", "azure"),
+    ("amazon-bedrock", "bedrock"),
+    ("groq", "groq"),
+    ("fireworks-ai", "fireworks"),
+    ("xai", "xai"),
+    ("perplexity", "perplexity"),
+    ("deepseek", "deepseek"),
+    ("mistral", "mistral"),
+    ("openrouter", "openrouter"),
+    ("togetherai", "together"),
+    ("cerebras", "cerebras"),
+    ("cohere", "cohere"),
+];
+
+const MILLION: i128 = 1_000_000;
+const RATES: &[(&str, Dimension, i128)] = &[
+    ("input", Dimension::Input, MILLION),
+    ("output", Dimension::Output, MILLION),
+    ("reasoning", Dimension::Reasoning, MILLION),
+    ("cache_read", Dimension::CacheRead, MILLION),
+    ("cache_write", Dimension::CacheWrite5m, MILLION),
+    ("input_audio", Dimension::AudioIn, MILLION),
+    ("output_audio", Dimension::AudioOut, MILLION),
+];
+
+pub(super) fn read(document: &Value) -> Option<Vec<Imported>> {
+    let all = document.as_object()?;
+    let mut found: Vec<Imported> = vec![];
+    for (theirs, ours) in PROVIDERS {
+        let models = all.get(*theirs).and_then(|provider| provider.get("models")).and_then(Value::as_object);
+        for (id, model) in models.into_iter().flatten() {
+            // Vertex sells under Google's names at Google's prices; the first wins.
+            let known = found.iter().any(|other| other.provider == *ours && other.model.id == *id);
+            let price = model.get("cost").filter(|_| !known).map(price);
+            found.extend(price.and_then(|price| single(ours, id, price)));
+        }
+    }
+    Some(found)
+}
+
+fn price(cost: &Value) -> Price {
+    let mut price = Price::default();
+    take_rates(cost, RATES, &mut price.rates);
+    let mut above = Rates::default();
+    if let Some(cost) = cost.get("context_over_200k") {
+        take_rates(cost, RATES, &mut above);
+        price.tiers.push(Tier { over: 200_000, inclusive: false, rates: above });
+    }
+    price
+}

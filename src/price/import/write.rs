@@ -1,0 +1,91 @@
+//! Writes models as a price file of our own, to be looked at, kept and laid over the catalog.
+
+use super::Imported;
+use crate::price::catalog::{Moment, Price, RATE_PARTS, Rates};
+use crate::usage::Dimension;
+use rust_decimal::Decimal;
+use std::fmt::Write;
+
+/// The price file of one provider.
+pub fn write(provider: &str, version: &str, models: &[&Imported]) -> String {
+    let mut out = format!("provider: {provider}\nversion: {}\nmodels:\n", quoted(version));
+    for Imported { model, names, .. } in models {
+        let names: Vec<_> = names.iter().map(|name| quoted(name)).collect();
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "  {}:\n    match: [{}]\n    prices:", quoted(&model.id), names.join(", "));
+        for price in &model.prices {
+            let _ = writeln!(out, "      - {}", item(price));
+        }
+    }
+    out
+}
+
+/// One price.
+pub fn item(price: &Price) -> String {
+    let mut parts = vec![];
+    let named = |key: &str, value: &Option<String>| value.as_ref().map(|value| format!("{key}: {}", quoted(value)));
+    parts.extend(named("service_tier", &price.service_tier));
+    parts.extend(named("region", &price.region));
+    parts.extend(price.batch.then(|| "batch: true".to_owned()));
+    parts.extend(price.from.map(|from| format!("from: {}", day(from))));
+    parts.extend(price.until.map(|until| format!("until: {}", day(until))));
+    parts.extend(price.utc_minutes.map(|(from, until)| format!("utc: [\"{}\", \"{}\"]", time(from), time(until))));
+    parts.extend(rates(&price.rates));
+    if !price.minimum.is_empty() {
+        let listed: Vec<_> = price.minimum.iter().map(|(dimension, count)| format!("{}: {count}", dimension.name())).collect();
+        parts.push(format!("minimum: {{{}}}", listed.join(", ")));
+    }
+    if !price.tiers.is_empty() {
+        let tier = |tier: &crate::price::catalog::Tier| {
+            format!("{{over: {}, inclusive: {}, {}}}", tier.over, tier.inclusive, rates(&tier.rates).join(", "))
+        };
+        parts.push(format!("tiers: [{}]", price.tiers.iter().map(tier).collect::<Vec<_>>().join(", ")));
+    }
+    format!("{{{}}}", parts.join(", "))
+}
+
+/// Rates, fees and hours, as far as there are any.
+fn rates(rates: &Rates) -> Vec<String> {
+    let table = |name: &str, of: fn(Dimension) -> bool, times: i128, per: i128| {
+        let listed = Dimension::ALL.iter().filter(|dimension| of(**dimension)).filter_map(|dimension| {
+            let rate = rates.of(*dimension)?;
+            Some(format!("{}: {}", dimension.name(), dollars(rate.saturating_mul(times) / per)))
+        });
+        let listed: Vec<_> = listed.collect();
+        (!listed.is_empty()).then(|| format!("{name}: {{{}}}", listed.join(", ")))
+    };
+    let all = [
+        table("rates", |dimension| dimension != Dimension::Seconds && !is_fee(dimension), 1, RATE_PARTS),
+        table("fees", is_fee, 1, RATE_PARTS * 1_000),
+        table("hours", |dimension| dimension == Dimension::Seconds, 3_600, RATE_PARTS * 1_000_000),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// What is paid for by the piece.
+fn is_fee(dimension: Dimension) -> bool {
+    use Dimension::{Picture, Request, SearchUnit, ToolCall, WebSearch};
+    matches!(dimension, WebSearch | ToolCall | Request | SearchUnit | Picture)
+}
+
+/// A rate in dollars per million.
+pub(super) fn per_million(rate: i128) -> Decimal {
+    dollars(rate / RATE_PARTS)
+}
+
+fn dollars(atto: i128) -> Decimal {
+    Decimal::try_from_i128_with_scale(atto, 18).unwrap_or(Decimal::MAX).normalize()
+}
+
+fn day(at: Moment) -> String {
+    jiff::Timestamp::from_second(at.unix_s).map(|at| at.strftime("%Y-%m-%d").to_string()).unwrap_or_default()
+}
+
+fn time(minutes: i64) -> String {
+    format!("{:02}:{:02}", minutes / 60, minutes % 60)
+}
+
+/// A text that YAML takes for nothing else.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
