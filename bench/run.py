@@ -129,7 +129,7 @@ def main():
     config = os.path.join(scratch, "tollgate.yaml")
     with open(config, "w") as f:
         f.write(f"listen: ['127.0.0.1:{gate}']\nadmin: off\nmock: off\nworkers: {threads}\ndata: {scratch}/data\n"
-                f"access_log: {scratch}/access.log\nenvironment_providers: false\n"
+                f"access_log: {scratch}/access.log\nenvironment_providers: false\nsinks: {{sqlite: false}}\n"
                 f"providers: {{mock: {{base_url: 'http://127.0.0.1:{mock}/v1'}}}}\n")
     processes = [start(tollgate, "mock", "--listen", f"127.0.0.1:{mock}"), start(bare, f"127.0.0.1:{floor}", f"127.0.0.1:{mock}", threads),
                  start(tollgate, "-c", config)]

@@ -4,7 +4,7 @@
 //! is read out of them on the way. The modules stand here in the order in which data flows:
 //!
 //! ```text
-//! body in → route → rewrite → upstream → scan → usage → price → ledger → metrics, log
+//! body in → route → rewrite → upstream → scan → usage → price → ledger → metrics, log, sinks
 //! ```
 
 pub mod config;
@@ -28,6 +28,7 @@ pub mod usage;
 pub mod price;
 
 pub mod ledger;
+pub mod sink;
 
 pub mod access_log;
 pub mod metrics;

@@ -3,7 +3,11 @@
 
 use crate::config::Config;
 use crate::ledger::{Entry, Outcome, Source};
-use prometheus::{Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use crate::sink::Progress;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seconds; providers take from tens of milliseconds to minutes.
 const BUCKETS_S: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -33,6 +37,9 @@ pub struct Metrics {
     reloads: IntCounterVec,
     identities: IntCounterVec,
     prices: IntCounterVec,
+    sink_entries: IntCounterVec,
+    sink_failures: IntCounterVec,
+    sink_lag: IntGaugeVec,
     reload_ok: IntGauge,
     reloaded: IntGauge,
 }
@@ -57,6 +64,12 @@ impl Make<'_> {
         let histogram = HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS_S.to_vec()), labels)?;
         self.0.register(Box::new(histogram.clone()))?;
         Ok(histogram)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
     }
 
     fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
@@ -120,6 +133,9 @@ impl Metrics {
                 .counter("tollgate_access_log_dropped_total", "Access log lines dropped because the writer could not keep up.")?,
             retries: make.counters("tollgate_retries_total", "Attempts that failed and were followed by another.", &["provider"])?,
             reloads: make.counters("tollgate_config_reload_total", "Times the configuration was read again.", &["result"])?,
+            sink_entries: make.counters("tollgate_sink_entries_total", "Entries a sink has taken.", &["sink"])?,
+            sink_failures: make.counters("tollgate_sink_failures_total", "Times a sink took nothing; it is tried again.", &["sink"])?,
+            sink_lag: make.gauges("tollgate_sink_lag_bytes", "Bytes of the ledger that a sink has not read.", &["sink"])?,
             prices: make.counters(
                 "tollgate_prices_fetches_total",
                 "Times published prices were asked for, by how that went.",
@@ -140,6 +156,18 @@ impl Metrics {
     /// An attempt failed and another follows.
     pub fn retry(&self, provider: &str) {
         self.retries.with_label_values(&[provider]).inc();
+    }
+
+    /// How a sink is doing; its counts follow its own.
+    pub fn sink(&self, name: &str, progress: &Progress) {
+        let follow = |metric: &IntCounterVec, count: &AtomicU64| {
+            let metric = metric.with_label_values(&[name]);
+            metric.inc_by(count.load(Ordering::Relaxed).saturating_sub(metric.get()));
+        };
+        follow(&self.sink_entries, &progress.entries);
+        follow(&self.sink_failures, &progress.failures);
+        let lag = i64::try_from(progress.lag_bytes.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        self.sink_lag.with_label_values(&[name]).set(lag);
     }
 
     /// Published prices were asked for.

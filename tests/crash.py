@@ -1,7 +1,7 @@
 """Kills a gateway under load and audits its ledger: crash.py BINARY KILLS. Standard library only.
 
 What must hold, whenever the process died: a response whose last byte a client received has one entry with its exact
-usage; a request that reached the upstream has an entry; no entry is there twice or has usage that nobody reported.
+usage; a request that reached the upstream has an entry; no entry is there twice or has usage that nobody reported. The database says the same.
 """
 
 import http.client
@@ -11,17 +11,20 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 CLIENTS = 50
 OUTPUT = 7
 START_S = 20
+CATCH_UP_S = 60
 
 
 def free_port():
@@ -142,6 +145,27 @@ def audit(folder, whole):
     return entries
 
 
+def audit_database(path, entries):
+    """The database has every entry once, with what the ledger says it used; those of dead processes as interrupted."""
+
+    def rows():
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            charges = "SELECT e.id, outcome, micro_usd, pico_usd FROM entries e LEFT JOIN lines ON entry = e.id"
+            return database.execute(charges).fetchall()
+
+    until = time.monotonic() + CATCH_UP_S
+    while len({row[0] for row in rows()}) < len(entries):
+        assert time.monotonic() < until, f"the database has {len(rows())} of {len(entries)} entries"
+        time.sleep(0.1)
+    found = rows()
+    assert len(found) == len(entries) and {row[0] for row in found} == set(entries), "the database has other entries than the ledger"
+    for entry, outcome, micro, pico in found:
+        parts = entries[entry]
+        assert outcome == parts.get("close", {"outcome": "interrupted"})["outcome"], (outcome, parts)
+        total = None if micro is None else str(micro * 10**6 + pico)
+        assert total == (parts["usage"]["total"] if parts.get("usage", {}).get("lines") else None), (total, parts)
+
+
 def main():
     binary, kills = sys.argv[1], int(sys.argv[2])
     random.seed(kills)
@@ -174,6 +198,11 @@ def main():
         whole = {request_id: seed for client in clients for request_id, seed in client.whole.items()}
         refused = [status for client in clients for status in client.refused]
         entries = audit(folder / "ledger", whole)
+        # Whoever comes last finds what the others left.
+        process = start(binary, config, port)
+        audit_database(folder / "usage.db", entries)
+        process.terminate()
+        assert process.wait(20) == 0
         ended = sum("close" in parts for parts in entries.values())
         print(
             f"{kills} kills: {len(whole)} answers received whole, {len(Upstream.reached)} requests at the upstream, "

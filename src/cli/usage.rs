@@ -2,10 +2,14 @@
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use tollgate::ledger::{self, Entry, Fold, Source};
+use tollgate::config::DATABASE;
+use tollgate::dialect::Dialect;
+use tollgate::ledger::{self, Entry, Outcome, Source};
 use tollgate::price::PicoUsd;
+use tollgate::sink::sqlite::{Row, Sqlite};
+use tollgate::sink::{Cursor, Tail};
 use tollgate::usage::Dimension;
 
 #[derive(Debug, Args)]
@@ -49,18 +53,18 @@ impl By {
         }
     }
 
-    fn of(self, entry: &Entry, model: &str) -> String {
+    fn of(self, row: &Row) -> String {
         match self {
-            Self::Model => model.to_owned(),
-            Self::Provider => entry.open.upstream.clone(),
-            Self::Key => match (&entry.open.key_name, &entry.open.key) {
+            Self::Model => row.line.as_ref().map_or(&row.model, |(_, line)| &line.model).clone(),
+            Self::Provider => row.upstream.clone(),
+            Self::Key => match (&row.key_name, &row.key) {
                 (Some(name), Some(id)) => format!("{name} ({id})"),
-                (_, id) => id.clone().or_else(|| entry.open.credential.clone()).unwrap_or_else(|| "-".to_owned()),
+                (_, id) => id.clone().or_else(|| row.credential.clone()).unwrap_or_else(|| "-".to_owned()),
             },
-            Self::Org => entry.open.org.clone().unwrap_or_else(|| "-".to_owned()),
-            Self::Hour => time(entry.open.start_ms, "%Y-%m-%d %H:00"),
-            Self::Day => time(entry.open.start_ms, "%Y-%m-%d"),
-            Self::Outcome => entry.outcome().name().to_owned(),
+            Self::Org => row.org.clone().unwrap_or_else(|| "-".to_owned()),
+            Self::Hour => time(row.start_ms, "%Y-%m-%d %H:00"),
+            Self::Day => time(row.start_ms, "%Y-%m-%d"),
+            Self::Outcome => row.outcome.clone(),
         }
     }
 }
@@ -108,64 +112,94 @@ impl Sum {
     }
 }
 
-pub fn run(options: &Options) -> Result<(), String> {
-    let (entries, orphans, damaged) = read(&options.data.join("ledger"))?;
-    let mut sums: BTreeMap<Vec<String>, Sum> = BTreeMap::new();
-    for entry in entries.iter().filter(|entry| options.since.is_none_or(|since| entry.open.start_ms >= since)) {
-        for (model, sum) in parts(entry) {
-            let group = options.by.iter().map(|by| by.of(entry, &model)).collect();
-            sums.entry(group).or_default().add(&sum);
+/// Sums by group.
+struct Sums<'o> {
+    options: &'o Options,
+    by_group: BTreeMap<Vec<String>, Sum>,
+}
+
+impl Sums<'_> {
+    fn add(&mut self, row: &Row) {
+        if self.options.since.is_none_or(|since| row.start_ms >= since) {
+            let group = self.options.by.iter().map(|by| by.of(row)).collect();
+            self.by_group.entry(group).or_default().add(&sum(row));
         }
     }
+}
+
+pub fn run(options: &Options) -> Result<(), String> {
+    let mut sums = Sums { options, by_group: BTreeMap::new() };
+    let database = options.data.join(DATABASE);
+    let mut sqlite = Sqlite::open_read_only(&database)?;
+    let cursor = match &mut sqlite {
+        Some(sqlite) => sqlite.read(options.since, |row| sums.add(&row)).map_err(|why| format!("{}: {why}", database.display()))?,
+        None => Cursor::new(),
+    };
+    let damaged = add_ledger(&options.data.join("ledger"), cursor, sqlite.as_ref(), &mut sums)?;
     if options.json {
-        print_json(options, &sums)
+        print_json(options, &sums.by_group)
     } else {
-        print_table(options, &sums)
+        print_table(options, &sums.by_group)
     }
-    if orphans + damaged > 0 {
-        eprintln!("note: {damaged} damaged lines and {orphans} records without a beginning were passed over");
+    if damaged > 0 {
+        eprintln!("note: {damaged} damaged lines were passed over");
     }
     Ok(())
 }
 
-fn read(folder: &Path) -> Result<(Vec<Entry>, usize, usize), String> {
+/// Adds what the database has not got yet: all of it, where there is none. Returns the number of damaged lines.
+fn add_ledger(folder: &Path, cursor: Cursor, sqlite: Option<&Sqlite>, sums: &mut Sums<'_>) -> Result<u64, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
-    let bytes: u64 = std::fs::read_dir(folder).map_err(failed)?.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
+    if sqlite.is_none() && !folder.is_dir() {
+        return Err(format!("{}: there is no ledger", folder.display()));
+    }
+    let read: u64 = cursor.values().sum();
+    let bytes: u64 = ledger::segments(folder).map_err(failed)?.iter().map(|(_, bytes)| bytes).sum();
     // Draws only on a terminal.
-    let bar = ProgressBar::new(bytes);
+    let bar = ProgressBar::new(bytes.saturating_sub(read));
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}") {
         bar.set_style(style);
     }
-    let mut fold = Fold::default();
-    let damaged = ledger::read_folder(folder, |record| fold.add(record), |bytes| bar.inc(bytes)).map_err(failed)?;
+    let mut tail = Tail::new(folder, cursor);
+    // Items of batches may have been written down more than once.
+    let mut again: HashSet<String> = HashSet::new();
+    let mut add = |entry: &Entry| -> Result<(), String> {
+        let known = sqlite.map_or(Ok(false), |sqlite| sqlite.has(&entry.id))?;
+        let is_item = entry.open.dialect == Dialect::Batch.name() || entry.open.dialect == Dialect::MessageBatch.name();
+        if !known && (!is_item || again.insert(entry.id.clone())) {
+            Row::of_entry(entry).iter().for_each(|row| sums.add(row));
+        }
+        Ok(())
+    };
+    loop {
+        tail.poll().map_err(failed)?.iter().try_for_each(&mut add)?;
+        bar.set_position(bytes.saturating_sub(read).saturating_sub(tail.lag_bytes));
+        if tail.lag_bytes == 0 {
+            break;
+        }
+    }
     bar.finish_and_clear();
-    let (entries, orphans) = fold.finish();
-    Ok((entries, orphans, damaged))
+    let damaged = tail.damaged;
+    tail.pending().try_for_each(|entry| add(&entry))?;
+    Ok(damaged)
 }
 
-/// An entry's lines; the request counts with the first.
-fn parts(entry: &Entry) -> Vec<(String, Sum)> {
-    let one = Sum { requests: 1, ..Sum::default() };
-    let lines = entry.used.as_ref().map(|used| used.lines.as_slice()).unwrap_or_default();
-    if lines.is_empty() {
-        let due = entry.open.billed
-            && entry.used.as_ref().is_none_or(|used| used.source == Source::None)
-            && entry.outcome() == ledger::Outcome::Ok;
-        return vec![(entry.open.model.clone(), Sum { unmetered: u64::from(due), ..one })];
-    }
-    let sum = |(at, line): (usize, &ledger::Line)| {
-        let sum = Sum {
-            requests: u64::from(at == 0),
-            input: line.usage.sum(Dimension::is_input).unwrap_or(0),
-            cached: line.usage.of(Dimension::CacheRead).unwrap_or(0),
-            output: line.usage.sum(Dimension::is_output).unwrap_or(0),
-            total: line.charge,
-            unpriced: u64::from(!line.unpriced.is_empty()),
-            unmetered: 0,
-        };
-        (line.model.clone(), sum)
+/// What a row adds; the request counts with its first line.
+fn sum(row: &Row) -> Sum {
+    let Some((at, line)) = &row.line else {
+        let due =
+            row.billed && row.source.as_deref().is_none_or(|source| source == Source::None.name()) && row.outcome == Outcome::Ok.name();
+        return Sum { requests: 1, unmetered: u64::from(due), ..Sum::default() };
     };
-    lines.iter().enumerate().map(sum).collect()
+    Sum {
+        requests: u64::from(*at == 0),
+        input: line.usage.sum(Dimension::is_input).unwrap_or(0),
+        cached: line.usage.of(Dimension::CacheRead).unwrap_or(0),
+        output: line.usage.sum(Dimension::is_output).unwrap_or(0),
+        total: line.charge,
+        unpriced: u64::from(!line.unpriced.is_empty()),
+        unmetered: 0,
+    }
 }
 
 fn print_json(options: &Options, sums: &BTreeMap<Vec<String>, Sum>) {

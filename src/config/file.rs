@@ -85,12 +85,7 @@ impl Reader<'_> {
         if from_environment {
             self.add_from_environment(&mut upstreams);
         }
-        if let Some(mock) = mock
-            && upstreams.iter().all(|upstream| upstream.name != "mock")
-            && let Some(provider) = provider::find("mock")
-        {
-            upstreams.push(Upstream { tls: false, host: mock.ip().to_string(), port: mock.port(), ..Upstream::of(provider, "mock") });
-        }
+        upstreams.extend(mock.filter(|_| upstreams.iter().all(|upstream| upstream.name != "mock")).and_then(built_in));
         let (key_file, keys) = self.keys(map.take("keys"), &data, &upstreams).unzip();
         let by_name: HashMap<String, usize> = upstreams.iter().enumerate().map(|(at, upstream)| (upstream.name.clone(), at)).collect();
         let aliases = self.aliases(map.take("aliases"), &by_name);
@@ -104,6 +99,7 @@ impl Reader<'_> {
         let cost_event = map.take_bool("cost_event", &mut self.problems).unwrap_or(false);
         let access_log = self.access_log(&mut map);
         let ledger = self.ledger(map.take("ledger"));
+        let sinks = self.sinks(map.take("sinks"), &data);
         let pid_file = self.path(&mut map, "pid_file").unwrap_or_else(|| data.join("tollgate.pid"));
         let upgrade_socket = self.path(&mut map, "upgrade_socket").unwrap_or_else(|| data.join("run/upgrade.sock"));
         for address in exposed(&listen, [admin, mock], keys.is_some(), anonymous) {
@@ -141,6 +137,7 @@ impl Reader<'_> {
             markups: prices.markups,
             access_log,
             ledger,
+            sinks,
         })
     }
 
@@ -284,6 +281,12 @@ impl Reader<'_> {
 pub(super) fn absolute(path: &Path) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| std::env::current_dir().unwrap_or_default()).join(path)
+}
+
+/// The mock provider that the gateway itself serves.
+fn built_in(at: SocketAddr) -> Option<Upstream> {
+    let provider = provider::find("mock")?;
+    Some(Upstream { tls: false, host: at.ip().to_string(), port: at.port(), ..Upstream::of(provider, "mock") })
 }
 
 /// `None` inside stands for as many as there are cores.

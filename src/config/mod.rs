@@ -11,6 +11,7 @@ mod listen;
 mod prices;
 mod providers;
 mod secret;
+mod sinks;
 mod units;
 mod upstream;
 mod watch;
@@ -22,6 +23,7 @@ pub use ledger::LedgerRules;
 pub use listen::certificates;
 pub use prices::Published;
 pub use secret::Secret;
+pub use sinks::{DATABASE, Sinks, WebhookRules};
 pub use upstream::{Credentials, Pass, PathStyle, PromptCache, Upstream};
 pub use watch::Watch;
 
@@ -77,6 +79,7 @@ pub struct Config {
     pub markups: Vec<Markup>,
     pub access_log: AccessLog,
     pub ledger: LedgerRules,
+    pub sinks: Sinks,
 }
 
 /// An address to listen on: HTTP/1.1 and h2c, or TLS with HTTP/1.1 and HTTP/2.
@@ -176,6 +179,7 @@ impl Config {
             ("pid_file", self.pid_file != old.pid_file),
             ("upgrade_socket", self.upgrade_socket != old.upgrade_socket),
             ("access_log", self.access_log != old.access_log),
+            ("sinks", self.sinks != old.sinks),
             ("ledger.segment_bytes", self.ledger.segment_bytes != old.ledger.segment_bytes),
             ("timeouts.drain", self.timeouts.drain != old.timeouts.drain),
         ];
@@ -190,6 +194,7 @@ impl Config {
         self.pid_file.clone_from(&old.pid_file);
         self.upgrade_socket.clone_from(&old.upgrade_socket);
         self.access_log.clone_from(&old.access_log);
+        self.sinks.clone_from(&old.sinks);
         changed
     }
 

@@ -6,9 +6,11 @@ mod read;
 mod record;
 mod render;
 mod segment;
+mod writer;
 
 pub use entry::{Entry, Fold};
-pub use read::{RECORD_BYTES_MAX, RecordReader, read_folder};
+pub use read::{RECORD_BYTES_MAX, RecordReader, read_folder, segments};
 pub use record::{Close, Event, Line, Open, Outcome, Record, Source, Used};
 pub use render::{Rendered, write_entry};
 pub use segment::{KEPT_BYTES_MAX, Ledger};
+pub use writer::Writers;

@@ -5,7 +5,7 @@ use super::render::checked;
 use super::segment::EXTENSION;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Longest record that is read back; a longer line is damage.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;
@@ -16,11 +16,13 @@ pub struct RecordReader<R> {
     line: Vec<u8>,
     pub damaged: usize,
     pub bytes: u64,
+    /// The last line that was read had its end.
+    pub ended: bool,
 }
 
 impl<R: BufRead> RecordReader<R> {
     pub fn new(from: R) -> Self {
-        Self { from, line: vec![], damaged: 0, bytes: 0 }
+        Self { from, line: vec![], damaged: 0, bytes: 0, ended: true }
     }
 
     /// Reads one line into `self.line`; false at the end. One that exceeds the bound is damage and left empty.
@@ -44,7 +46,8 @@ impl<R: BufRead> RecordReader<R> {
             }
             self.from.consume(used);
             self.bytes += used as u64;
-            if newline.is_some() {
+            self.ended = newline.is_some();
+            if self.ended {
                 return Ok(true);
             }
         }
@@ -69,23 +72,37 @@ impl<R: BufRead> Iterator for RecordReader<R> {
     }
 }
 
+/// Names and sizes of a folder's segments, oldest first; none if there is no folder.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn segments(folder: &Path) -> io::Result<Vec<(String, u64)>> {
+    let mut found = vec![];
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if Path::new(&name).extension().is_some_and(|extension| extension == EXTENSION) {
+            // One may be forgotten meanwhile.
+            found.extend(entry.metadata().ok().map(|metadata| (name, metadata.len())));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 /// Reads every segment of a folder, oldest first; `progress` hears how many bytes were read. Returns the number of
 /// damaged lines.
 ///
 /// # Errors
 /// If the folder or a segment cannot be read.
 pub fn read_folder(folder: &Path, mut on: impl FnMut(Record), mut progress: impl FnMut(u64)) -> io::Result<usize> {
-    let mut paths: Vec<PathBuf> = vec![];
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            paths.push(path);
-        }
-    }
-    paths.sort();
     let mut damaged = 0;
-    for path in paths {
-        let mut reader = RecordReader::new(BufReader::with_capacity(256 * 1024, File::open(path)?));
+    for (name, _) in segments(folder)? {
+        let mut reader = RecordReader::new(BufReader::with_capacity(256 * 1024, File::open(folder.join(name))?));
         let mut told = 0;
         while let Some(record) = reader.next() {
             on(record?);

@@ -155,6 +155,9 @@ pub struct Close {
     pub bytes_out: u64,
     /// A usage record of this entry was written; its loss would show.
     pub metered: bool,
+    /// The reading of the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<u32>,
 }
 
 /// What happened to an attempt.

@@ -82,6 +82,9 @@ impl Rendered {
         }
         to.number(",\"bytes_out\":", close.bytes_out);
         to.flag(",\"metered\":", close.metered);
+        if let Some(reading) = close.reading {
+            to.number(",\"reading\":", u64::from(reading));
+        }
         Self { kind: "close", fields: to.0 }
     }
 
@@ -255,6 +258,7 @@ mod tests {
             faults: vec![],
             bytes_out: 1,
             metered: true,
+            reading: Some(7),
         };
         vec![
             Event::Open(Open {

@@ -2,6 +2,7 @@
 //! loses nothing it has appended. What the disk did not take is kept and written when it does again.
 
 use super::render::Rendered;
+use super::writer::Writer;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub(super) const EXTENSION: &str = "jsonl";
 #[derive(Debug)]
 pub struct Ledger {
     folder: PathBuf,
+    writer: Writer,
     segments: Vec<Mutex<Segment>>,
     bytes_max: u64,
     failures: AtomicU64,
@@ -55,9 +57,10 @@ impl Ledger {
     /// If the folder or a segment cannot be created.
     pub fn open(folder: &Path, writers: usize, bytes_max: u64, now: u64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let segments = (0..writers.max(1)).map(|_| Segment::open(folder, now).map(Mutex::new)).collect::<io::Result<_>>()?;
+        let writer = Writer::open(folder)?;
+        let segments = (0..writers.max(1)).map(|_| Segment::open(folder, &writer, now).map(Mutex::new)).collect::<io::Result<_>>()?;
         let (failures, lost) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { folder: folder.to_owned(), segments, bytes_max, failures, failing: AtomicBool::new(false), lost })
+        Ok(Self { folder: folder.to_owned(), writer, segments, bytes_max, failures, failing: AtomicBool::new(false), lost })
     }
 
     /// Appends a record of work that was not begun: it is in the kernel's hands when this returns, and so is all that was
@@ -143,23 +146,29 @@ impl Ledger {
     pub fn rotate(&self, before: u64, now: u64) -> io::Result<()> {
         self.each(|mut segment| {
             let due = segment.bytes > self.bytes_max || (segment.bytes > 0 && segment.opened < before);
-            let old = if due { segment.renew(&self.folder, now) } else { Ok(None) };
+            let old = if due { segment.renew(&self.folder, &self.writer, now) } else { Ok(None) };
             drop(segment);
             // Nobody else will sync it, and nobody waits for that.
             self.counted(old.and_then(|old| old.map_or(Ok(()), |old| old.sync_data())))
         })
     }
 
-    /// Removes segments nobody has written to since `before`, but for those in use. Returns how many.
+    /// Removes segments nobody has written to since `before`, but for those in use, and those of which `may_go` says no
+    /// by name and size. Returns how many.
     ///
     /// # Errors
     /// If the folder cannot be read or a segment not removed.
-    pub fn forget(&self, before: std::time::SystemTime) -> io::Result<usize> {
+    pub fn forget(&self, before: std::time::SystemTime, may_go: impl Fn(&str, u64) -> bool) -> io::Result<usize> {
         let mut removed = 0;
         for entry in std::fs::read_dir(&self.folder)? {
-            let (path, modified) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?.modified()?)))?;
+            let (path, metadata) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let used = || self.segments.iter().any(|segment| locked(segment).path == path);
-            if path.extension().is_some_and(|extension| extension == EXTENSION) && modified < before && !used() {
+            if path.extension().is_some_and(|extension| extension == EXTENSION)
+                && metadata.modified()? < before
+                && !used()
+                && may_go(&name, metadata.len())
+            {
                 std::fs::remove_file(path)?;
                 removed += 1;
             }
@@ -230,15 +239,15 @@ impl Drop for Ledger {
 }
 
 impl Segment {
-    fn open(folder: &Path, now: u64) -> io::Result<Self> {
-        let path = folder.join(format!("{}.{EXTENSION}", uuid::Uuid::now_v7()));
+    fn open(folder: &Path, writer: &Writer, now: u64) -> io::Result<Self> {
+        let path = folder.join(format!("{}.{}.{EXTENSION}", uuid::Uuid::now_v7(), writer.name()));
         let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
         Ok(Self { path, file: Arc::new(file), bytes: 0, opened: now, lines: vec![], torn: false, dirty: false })
     }
 
     /// Goes on in another file. What was put off moves there; returns the old one if it is yet to be synced.
-    fn renew(&mut self, folder: &Path, now: u64) -> io::Result<Option<Arc<File>>> {
-        let fresh = Self::open(folder, now)?;
+    fn renew(&mut self, folder: &Path, writer: &Writer, now: u64) -> io::Result<Option<Arc<File>>> {
+        let fresh = Self::open(folder, writer, now)?;
         let old = std::mem::replace(self, fresh);
         self.lines = old.lines;
         Ok(old.dirty.then_some(old.file))

@@ -14,6 +14,7 @@ fn close(bytes_out: u64) -> Rendered {
         faults: vec![],
         bytes_out,
         metered: true,
+        reading: None,
     })
 }
 
@@ -24,7 +25,7 @@ fn ids(folder: &Path) -> (Vec<String>, usize) {
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
-    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    super::super::read::segments(folder).unwrap().into_iter().map(|(name, _)| folder.join(name)).collect()
 }
 
 /// A ledger of two records and the bytes of its only segment.
@@ -160,9 +161,9 @@ fn segments_are_followed_by_others_by_size_and_age_and_forgotten_when_asked() {
     ledger.rotate(0, 800).unwrap();
     ledger.sync().unwrap();
     assert_eq!((files(folder.path()).len(), ids(folder.path()).0.len()), (3, 22));
-    assert_eq!(ledger.forget(SystemTime::UNIX_EPOCH).unwrap(), 0);
+    assert_eq!(ledger.forget(SystemTime::UNIX_EPOCH, |_, _| true).unwrap(), 0);
     let later = SystemTime::now() + std::time::Duration::from_secs(60);
-    assert_eq!(ledger.forget(later).unwrap(), 2, "the one in use stays");
+    assert_eq!(ledger.forget(later, |_, _| true).unwrap(), 2, "the one in use stays");
     assert_eq!(files(folder.path()).len(), 1);
 }
 

@@ -88,7 +88,9 @@ fn told(what: &str, done: std::io::Result<()>) {
 
 fn forget_old(state: &State, rules: LedgerRules) {
     let before = rules.keep.and_then(|keep| SystemTime::now().checked_sub(keep));
-    match before.map(|before| state.ledger.forget(before)) {
+    match before
+        .map(|before| state.ledger.forget(before, |segment, bytes| state.sinks.iter().all(|sink| sink.progress.has_taken(segment, bytes))))
+    {
         Some(Ok(removed)) if removed > 0 => log::warn!("{removed} ledger segments older than `keep` were removed"),
         Some(Err(error)) => log::error!("old ledger segments could not be removed: {error}"),
         _ => {}

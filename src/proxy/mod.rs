@@ -19,6 +19,7 @@ mod reload;
 mod respond;
 mod retry;
 pub mod server;
+mod sinks;
 mod socket;
 mod state;
 

@@ -3,6 +3,7 @@
 use super::gateway::Gateway;
 use super::housekeeping::Housekeeping;
 use super::mock_app::MockApp;
+use super::sinks::Sinks;
 use super::state::{State, now_ms};
 use crate::access_log::Log;
 use crate::admin::Admin;
@@ -66,6 +67,11 @@ pub fn build(config: Config, start: Start) -> io::Result<(Server, Arc<State>)> {
     let mut server = Server::new_with_opt_and_conf(Some(opt), server_conf(&config, start));
     server.bootstrap();
     server.add_service(gateway(&server.configuration, &state, &config.listen)?);
+    if !state.sinks.is_empty() {
+        let mut sinks = background_service("sinks", Sinks(state.clone()));
+        sinks.threads = Some(1);
+        server.add_service(sinks);
+    }
     let mut housekeeping = background_service("housekeeping", Housekeeping(state.clone()));
     housekeeping.threads = Some(1);
     server.add_service(housekeeping);

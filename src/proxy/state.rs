@@ -4,6 +4,7 @@ use super::body::Budget;
 use super::certificates::Certificates;
 use super::recent::Recent;
 use super::reload::Live;
+use super::sinks::{Running, configured};
 use crate::access_log::Log;
 use crate::config::Config;
 use crate::exchange::{Closed, Ending, Exchange};
@@ -25,6 +26,7 @@ pub struct State {
     pub(super) budget: Arc<Budget>,
     /// Items of batches that were written down.
     items: Mutex<Recent>,
+    pub(super) sinks: Vec<Running>,
 }
 
 impl State {
@@ -33,6 +35,7 @@ impl State {
     /// # Errors
     /// If certificates cannot be read.
     pub fn new(config: Arc<Config>, ledger: Ledger, metrics: Arc<Metrics>, access_log: Log) -> io::Result<Arc<Self>> {
+        let sinks = configured(&config);
         let certificates = Certificates::new(&config).map_err(io::Error::other)?;
         let live = ArcSwap::from_pointee(Live::new(config, None)?);
         Ok(Arc::new(Self {
@@ -44,6 +47,7 @@ impl State {
             access_log,
             budget: Budget::new(),
             items: Mutex::default(),
+            sinks,
         }))
     }
 
@@ -89,6 +93,9 @@ impl State {
         let failures = self.ledger.failures();
         self.metrics.ledger_failures.inc_by(failures.saturating_sub(self.metrics.ledger_failures.get()));
         self.metrics.ledger_lost.inc_by(self.ledger.lost().saturating_sub(self.metrics.ledger_lost.get()));
+        for sink in &self.sinks {
+            self.metrics.sink(sink.name, &sink.progress);
+        }
         self.access_log.write_out();
     }
 

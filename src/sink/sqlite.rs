@@ -1,0 +1,383 @@
+//! SQLite: entries and their lines in a file beside the ledger, which `tollgate usage` and any SQL can ask. The cursor lies
+//! in the same database and moves with what it stands for, so that nothing is taken twice.
+
+use super::{Cursor, Sink};
+use crate::ledger::{Entry, Line};
+use crate::price::PicoUsd;
+use crate::usage::Usage;
+use rusqlite::{Connection, OpenFlags, Transaction, params};
+use std::path::Path;
+
+/// What the tables look like; a database that has fewer steps behind it takes the missing ones.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE entries (
+  id TEXT PRIMARY KEY, request_id TEXT NOT NULL, attempt INTEGER NOT NULL,
+  start_ms INTEGER NOT NULL, first_byte_ms INTEGER, end_ms INTEGER,
+  provider TEXT NOT NULL, upstream TEXT NOT NULL, dialect TEXT NOT NULL, endpoint TEXT NOT NULL,
+  model_requested TEXT NOT NULL, model TEXT NOT NULL, stream INTEGER NOT NULL, billed INTEGER NOT NULL,
+  status INTEGER, outcome TEXT NOT NULL, error TEXT, faults TEXT NOT NULL, source TEXT,
+  key TEXT, key_name TEXT, org TEXT, credential TEXT, bytes_in INTEGER NOT NULL, bytes_out INTEGER,
+  catalog TEXT, provider_cost TEXT, response_id TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX entries_start ON entries (start_ms);
+CREATE INDEX entries_request ON entries (request_id);
+CREATE TABLE lines (
+  entry TEXT NOT NULL, line INTEGER NOT NULL, model TEXT NOT NULL, service_tier TEXT NOT NULL, region TEXT NOT NULL,
+  usage TEXT NOT NULL, markup TEXT, micro_usd INTEGER NOT NULL, pico_usd INTEGER NOT NULL, unpriced TEXT NOT NULL,
+  PRIMARY KEY (entry, line)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE cursor (segment TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+"];
+
+/// A charge is kept in two columns, whole millionths of a dollar and what is left in pico-dollars, so that sums over
+/// either stay exact far beyond what one integer of 64 bits could hold.
+const MICRO: i128 = 1_000_000;
+
+/// The database.
+pub struct Sqlite(Connection);
+
+impl Sqlite {
+    /// Opens it to be fed, and makes it if need be.
+    ///
+    /// # Errors
+    /// Says why it cannot be used.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        let told = |error: rusqlite::Error| format!("{}: {error}", path.display());
+        let mut connection = Connection::open(path).map_err(told)?;
+        // Readers do not wait for the writer. What a loss of power takes comes again: the cursor is in there, too.
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(told)?;
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(told)?;
+        connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(told)?;
+        let done: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(told)?;
+        if done > MIGRATIONS.len() {
+            return Err(format!("{}: made by a newer tollgate", path.display()));
+        }
+        for (step, migration) in MIGRATIONS.iter().enumerate().skip(done) {
+            let transaction = connection.transaction().map_err(told)?;
+            transaction.execute_batch(migration).map_err(told)?;
+            transaction.pragma_update(None, "user_version", step + 1).map_err(told)?;
+            transaction.commit().map_err(told)?;
+        }
+        Ok(Self(connection))
+    }
+
+    /// Opens it to be asked alone; `None` if it is not there.
+    ///
+    /// # Errors
+    /// Says why it cannot be used.
+    pub fn open_read_only(path: &Path) -> Result<Option<Self>, String> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let told = |error: rusqlite::Error| format!("{}: {error}", path.display());
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(told)?;
+        let done: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(told)?;
+        match done {
+            0 => Ok(None),
+            done if done == MIGRATIONS.len() => Ok(Some(Self(connection))),
+            _ => Err(format!("{}: made by another version of tollgate", path.display())),
+        }
+    }
+
+    /// How far it has got, and each entry that began at `since` or later with its lines, in one view of the database.
+    ///
+    /// # Errors
+    /// Says why it cannot be read.
+    pub fn read(&mut self, since: Option<u64>, mut on: impl FnMut(Row)) -> Result<Cursor, String> {
+        let told = |error: rusqlite::Error| error.to_string();
+        let transaction = self.0.transaction().map_err(told)?;
+        let cursor = cursor(&transaction).map_err(told)?;
+        let mut statement = transaction.prepare(ROWS).map_err(told)?;
+        let mut rows = statement.query([since.and_then(|since| i64::try_from(since).ok()).unwrap_or(0)]).map_err(told)?;
+        while let Some(row) = rows.next().map_err(told)? {
+            on(Row::of(row).map_err(told)?);
+        }
+        Ok(cursor)
+    }
+
+    /// True if an entry of this id has been taken.
+    ///
+    /// # Errors
+    /// Says why it cannot be read.
+    pub fn has(&self, id: &str) -> Result<bool, String> {
+        let found = self.0.prepare_cached("SELECT 1 FROM entries WHERE id = ?").and_then(|mut found| found.exists([id]));
+        found.map_err(|error| error.to_string())
+    }
+}
+
+const ROWS: &str = "
+SELECT e.id, e.start_ms, e.upstream, e.key, e.key_name, e.org, e.credential, e.outcome, e.billed, e.source, e.model,
+  l.line, l.model, l.usage, l.micro_usd, l.pico_usd, l.unpriced
+FROM entries e LEFT JOIN lines l ON l.entry = e.id WHERE e.start_ms >= ? ORDER BY e.id, l.line";
+
+/// A line of an entry, or an entry without one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    pub id: String,
+    pub start_ms: u64,
+    pub upstream: String,
+    pub key: Option<String>,
+    pub key_name: Option<String>,
+    pub org: Option<String>,
+    pub credential: Option<String>,
+    pub outcome: String,
+    pub billed: bool,
+    pub source: Option<String>,
+    /// As it was asked for.
+    pub model: String,
+    pub line: Option<(u64, Line)>,
+}
+
+impl Row {
+    fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        let line = match row.get::<_, Option<u64>>(11)? {
+            None => None,
+            Some(at) => {
+                let (usage, micro, pico): (String, i64, i64) = (row.get(13)?, row.get(14)?, row.get(15)?);
+                let usage = serde_json::from_str::<Usage>(&usage).map_err(|error| not_json(13, error))?;
+                let unpriced = serde_json::from_str(&row.get::<_, String>(16)?).map_err(|error| not_json(16, error))?;
+                let charge = PicoUsd(i128::from(micro) * MICRO + i128::from(pico));
+                Some((at, Line { model: row.get(12)?, usage, charge, unpriced, ..Line::default() }))
+            }
+        };
+        Ok(Self {
+            id: row.get(0)?,
+            start_ms: row.get(1)?,
+            upstream: row.get(2)?,
+            key: row.get(3)?,
+            key_name: row.get(4)?,
+            org: row.get(5)?,
+            credential: row.get(6)?,
+            outcome: row.get(7)?,
+            billed: row.get(8)?,
+            source: row.get(9)?,
+            model: row.get(10)?,
+            line,
+        })
+    }
+
+    /// The rows of an entry that is not in a database.
+    pub fn of_entry(entry: &Entry) -> Vec<Self> {
+        let row = |line| Self {
+            id: entry.id.clone(),
+            start_ms: entry.open.start_ms,
+            upstream: entry.open.upstream.clone(),
+            key: entry.open.key.clone(),
+            key_name: entry.open.key_name.clone(),
+            org: entry.open.org.clone(),
+            credential: entry.open.credential.clone(),
+            outcome: entry.outcome().name().to_owned(),
+            billed: entry.open.billed,
+            source: entry.used.as_ref().map(|used| used.source.name().to_owned()),
+            model: entry.open.model.clone(),
+            line,
+        };
+        let lines = entry.used.as_ref().map(|used| used.lines.as_slice()).unwrap_or_default();
+        match lines {
+            [] => vec![row(None)],
+            lines => lines.iter().zip(0..).map(|(line, at)| row(Some((at, line.clone())))).collect(),
+        }
+    }
+}
+
+fn not_json(column: usize, error: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}
+
+fn cursor(connection: &Connection) -> rusqlite::Result<Cursor> {
+    let mut statement = connection.prepare("SELECT segment, bytes FROM cursor")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+impl Sink for Sqlite {
+    fn cursor(&mut self) -> Result<Cursor, String> {
+        cursor(&self.0).map_err(|error| error.to_string())
+    }
+
+    fn put(&mut self, entries: &[Entry], cursor: Option<&Cursor>) -> Result<(), String> {
+        let mut put = || -> rusqlite::Result<()> {
+            let transaction = self.0.transaction()?;
+            for entry in entries {
+                insert(&transaction, entry)?;
+            }
+            if let Some(cursor) = cursor {
+                transaction.execute("DELETE FROM cursor", [])?;
+                let mut place = transaction.prepare_cached("INSERT INTO cursor VALUES (?, ?)")?;
+                for (segment, bytes) in cursor {
+                    place.execute(params![segment, bytes])?;
+                }
+            }
+            transaction.commit()
+        };
+        put().map_err(|error| error.to_string())
+    }
+}
+
+fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
+    let (open, close, used) = (&entry.open, entry.close.as_ref(), entry.used.as_ref());
+    let json = |list: &[String]| serde_json::Value::from(list).to_string();
+    // What comes again is the same.
+    let mut statement = transaction
+        .prepare_cached("INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING")?;
+    let new = statement.execute(params![
+        entry.id,
+        open.request_id,
+        open.attempt,
+        open.start_ms,
+        close.and_then(|close| close.first_byte_ms),
+        close.map(|close| close.end_ms),
+        open.provider,
+        open.upstream,
+        open.dialect,
+        open.endpoint,
+        open.model_requested,
+        open.model,
+        open.stream,
+        open.billed,
+        close.map(|close| close.status),
+        entry.outcome().name(),
+        close.and_then(|close| close.error.as_deref()),
+        json(close.map(|close| close.faults.as_slice()).unwrap_or_default()),
+        used.map(|used| used.source.name()),
+        open.key,
+        open.key_name,
+        open.org,
+        open.credential,
+        open.bytes_in,
+        close.map(|close| close.bytes_out),
+        used.map(|used| used.catalog.as_str()),
+        used.and_then(|used| used.provider_cost.as_deref()),
+        used.map(|used| used.response_id.as_str()),
+    ])?;
+    if new == 0 {
+        return Ok(());
+    }
+    let mut statement = transaction.prepare_cached("INSERT INTO lines VALUES (?,?,?,?,?,?,?,?,?,?)")?;
+    for (at, line) in used.map(|used| used.lines.as_slice()).unwrap_or_default().iter().enumerate() {
+        let usage = serde_json::to_string(&line.usage).unwrap_or_default();
+        // Beyond nine trillion dollars a line is no line.
+        let (micro, pico) = (line.charge.0.div_euclid(MICRO), line.charge.0.rem_euclid(MICRO));
+        let micro = i64::try_from(micro).unwrap_or(i64::MAX);
+        let pico = i64::try_from(pico).unwrap_or(0);
+        statement.execute(params![
+            entry.id,
+            at,
+            line.model,
+            line.service_tier,
+            line.region,
+            usage,
+            line.markup,
+            micro,
+            pico,
+            json(&line.unpriced)
+        ])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Close, Open, Outcome, Source, Used};
+    use crate::usage::Dimension;
+
+    fn entry(id: &str, charges: &[i128]) -> Entry {
+        let line = |charge: &i128| Line {
+            model: "m".to_owned(),
+            usage: [(Dimension::Input, 7), (Dimension::Output, 2)].into_iter().collect(),
+            charge: PicoUsd(*charge),
+            unpriced: vec!["web_search".to_owned()],
+            ..Line::default()
+        };
+        let open = Open {
+            request_id: "r".to_owned(),
+            attempt: 1,
+            start_ms: 5,
+            provider: "p".to_owned(),
+            upstream: "u".to_owned(),
+            dialect: "chat".to_owned(),
+            endpoint: "/e".to_owned(),
+            model_requested: "m".to_owned(),
+            model: "m".to_owned(),
+            stream: false,
+            bytes_in: 1,
+            billed: true,
+            key: None,
+            key_name: None,
+            org: Some("acme".to_owned()),
+            credential: None,
+        };
+        let used = Used {
+            reading: 1,
+            source: Source::Reported,
+            lines: charges.iter().map(line).collect(),
+            total: charges.iter().map(|charge| PicoUsd(*charge)).sum(),
+            catalog: "c".to_owned(),
+            provider_cost: None,
+            response_id: String::new(),
+        };
+        let close = Close {
+            end_ms: 9,
+            first_byte_ms: Some(6),
+            status: 200,
+            outcome: Outcome::Ok,
+            error: None,
+            faults: vec![],
+            bytes_out: 1,
+            metered: true,
+            reading: Some(1),
+        };
+        Entry { id: id.to_owned(), open, used: Some(used), close: Some(close) }
+    }
+
+    fn rows(path: &Path) -> (Vec<Row>, Cursor) {
+        let mut rows = vec![];
+        let cursor = Sqlite::open_read_only(path).unwrap().unwrap().read(None, |row| rows.push(row)).unwrap();
+        (rows, cursor)
+    }
+
+    #[test]
+    fn takes_each_entry_once_and_every_charge_exactly() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage.db");
+        assert!(Sqlite::open_read_only(&path).unwrap().is_none());
+        // More than an integer of 64 bits holds, less than nothing, and nothing.
+        let entries = [entry("a", &[i128::from(i64::MAX) * 1000 + 7, 1]), entry("b", &[-1_000_001]), entry("c", &[])];
+        let cursor = Cursor::from([("1.jsonl".to_owned(), 12)]);
+        for _ in 0..2 {
+            let mut sqlite = Sqlite::open(&path).unwrap();
+            sqlite.put(&entries, Some(&cursor)).unwrap();
+            sqlite.put(&entries[..1], None).unwrap();
+            assert_eq!(sqlite.cursor().unwrap(), cursor);
+            assert!(sqlite.has("a").unwrap() && !sqlite.has("z").unwrap());
+        }
+        let (rows, read) = rows(&path);
+        let mut want: Vec<Row> = entries.iter().flat_map(Row::of_entry).collect();
+        want.iter_mut().flat_map(|row| &mut row.line).for_each(|(_, line)| line.service_tier = String::new());
+        assert_eq!((rows, read), (want, cursor));
+        let sum: i64 = Sqlite::open(&path).unwrap().0.query_row("SELECT sum(micro_usd) FROM lines", [], |row| row.get(0)).unwrap();
+        assert_eq!(sum, i64::MAX / 1000 - 2);
+    }
+
+    #[test]
+    fn asks_from_a_time_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage.db");
+        Sqlite::open(&path).unwrap().put(&[entry("a", &[1])], None).unwrap();
+        for (since, found) in [(None, 1), (Some(5), 1), (Some(6), 0)] {
+            let mut count = 0;
+            Sqlite::open_read_only(&path).unwrap().unwrap().read(since, |_| count += 1).unwrap();
+            assert_eq!(count, found, "{since:?}");
+        }
+    }
+
+    #[test]
+    fn leaves_a_newer_database_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage.db");
+        Sqlite::open(&path).unwrap().0.pragma_update(None, "user_version", MIGRATIONS.len() + 1).unwrap();
+        assert!(Sqlite::open(&path).is_err() && Sqlite::open_read_only(&path).is_err());
+    }
+}

@@ -1,0 +1,179 @@
+use super::*;
+use crate::ledger::{Ledger, Outcome, Rendered, Source};
+use crate::price::PicoUsd;
+
+fn open(id: &str) -> Rendered {
+    Rendered::open(&Open {
+        request_id: id.to_owned(),
+        attempt: 1,
+        start_ms: 1,
+        provider: "p".to_owned(),
+        upstream: "u".to_owned(),
+        dialect: "chat".to_owned(),
+        endpoint: "/e".to_owned(),
+        model_requested: "m".to_owned(),
+        model: "m".to_owned(),
+        stream: false,
+        bytes_in: 1,
+        billed: true,
+        key: None,
+        key_name: None,
+        org: None,
+        credential: None,
+    })
+}
+
+fn used(reading: u32) -> Rendered {
+    let (total, catalog) = (PicoUsd(i128::from(reading)), String::new());
+    Rendered::used(&Used {
+        reading,
+        source: Source::Reported,
+        lines: vec![],
+        total,
+        catalog,
+        provider_cost: None,
+        response_id: String::new(),
+    })
+}
+
+fn close(reading: Option<u32>) -> Rendered {
+    Rendered::close(&Close {
+        end_ms: 3,
+        first_byte_ms: None,
+        status: 200,
+        outcome: Outcome::Ok,
+        error: None,
+        faults: vec![],
+        bytes_out: 1,
+        metered: reading.is_some(),
+        reading,
+    })
+}
+
+/// Ids and totals of what a reader hands out.
+fn taken(tail: &mut Tail) -> Vec<(String, i128)> {
+    let entries = tail.poll().unwrap();
+    entries.into_iter().map(|entry| (entry.id, entry.used.map_or(0, |used| used.total.0))).collect()
+}
+
+/// A record's line, whole.
+fn line(id: &str, record: &Rendered) -> Vec<u8> {
+    let mut out = vec![];
+    record.write_record(id, &mut out);
+    out
+}
+
+#[test]
+fn entries_come_when_they_are_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
+    let mut tail = Tail::new(folder.path(), Cursor::new());
+    ledger.append("a", &open("a")).unwrap();
+    ledger.append("b", &open("b")).unwrap();
+    assert_eq!(taken(&mut tail), []);
+    // The close of `a` says that usage was read twice; the second record is yet to come.
+    ledger.append("a", &used(1)).unwrap();
+    ledger.append("a", &close(Some(2))).unwrap();
+    ledger.append("b", &close(None)).unwrap();
+    assert_eq!(taken(&mut tail), [("b".to_owned(), 0)]);
+    ledger.append("a", &used(2)).unwrap();
+    assert_eq!(taken(&mut tail), [("a".to_owned(), 2)]);
+    assert_eq!(taken(&mut tail), []);
+}
+
+#[test]
+fn an_entry_may_lie_in_several_segments_in_any_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["1.jsonl", "2.jsonl", "3.jsonl"];
+    let records = [line("a", &open("a")), line("a", &used(1)), line("a", &close(Some(1)))];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        for (name, at) in names.iter().zip(order) {
+            std::fs::write(folder.path().join(name), &records[at]).unwrap();
+        }
+        assert_eq!(taken(&mut Tail::new(folder.path(), Cursor::new())), [("a".to_owned(), 1)], "{order:?}");
+    }
+}
+
+/// Whatever is read when, and wherever the reader starts again, each entry is handed out, and none with other numbers.
+#[test]
+fn nothing_is_passed_over_wherever_it_stops() {
+    let records = [
+        line("a", &open("a")),
+        line("b", &open("b")),
+        line("a", &used(1)),
+        line("a", &close(Some(1))),
+        line("c", &open("c")),
+        line("c", &used(3)),
+        line("b", &used(2)),
+        line("c", &close(Some(3))),
+        line("b", &close(Some(2))),
+    ];
+    let text = records.concat();
+    let folder = tempfile::tempdir().unwrap();
+    let writer = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
+    let (name, _) = crate::ledger::segments(folder.path()).unwrap().remove(0);
+    let path = folder.path().join(&name);
+    for first in 0..=text.len() {
+        // A segment that grows, cut anywhere, and its reader begun anew from the cursor it had then.
+        std::fs::write(&path, &text[..first]).unwrap();
+        let mut tail = Tail::new(folder.path(), Cursor::new());
+        let mut got = taken(&mut tail);
+        let mut again = Tail::new(folder.path(), tail.cursor());
+        std::fs::write(&path, &text).unwrap();
+        got.extend(taken(&mut again));
+        got.sort();
+        got.dedup();
+        assert_eq!(got, [("a".to_owned(), 1), ("b".to_owned(), 2), ("c".to_owned(), 3)], "stopped at {first}");
+        // Records of entries that were handed out before do not hold the cursor back for good.
+        (0..ORPHAN_SWEEPS + 1).for_each(|_| drop(taken(&mut again)));
+        assert_eq!(again.cursor()[&name], text.len() as u64, "stopped at {first}");
+    }
+    drop(writer);
+}
+
+#[test]
+fn what_a_process_left_is_handed_out_once_it_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
+    ledger.append("a", &open("a")).unwrap();
+    ledger.append("a", &used(1)).unwrap();
+    let mut tail = Tail::new(folder.path(), Cursor::new());
+    (0..5).for_each(|_| assert_eq!(taken(&mut tail), []));
+    drop(ledger);
+    let entries = tail.poll().unwrap();
+    assert_eq!((entries[0].outcome(), entries.len()), (Outcome::Interrupted, 1));
+    assert_eq!(tail.cursor().values().sum::<u64>(), crate::ledger::segments(folder.path()).unwrap()[0].1);
+}
+
+#[test]
+fn a_torn_line_waits_for_its_end_or_its_writers() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
+    let (name, _) = crate::ledger::segments(folder.path()).unwrap().remove(0);
+    let whole = [line("a", &open("a")), line("a", &close(None))].concat();
+    // All but the newline: it could be a line that goes on.
+    std::fs::write(folder.path().join(&name), &whole[..whole.len() - 1]).unwrap();
+    let mut tail = Tail::new(folder.path(), Cursor::new());
+    assert_eq!(taken(&mut tail), []);
+    drop(ledger);
+    assert_eq!(taken(&mut tail), [("a".to_owned(), 0)]);
+    assert_eq!(tail.damaged, 0);
+}
+
+#[test]
+fn a_backlog_is_read_in_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = [line("a", &open("a")), line("a", &close(None))].concat();
+    let count = 3 * usize::try_from(PIECE_BYTES).unwrap() / one.len();
+    std::fs::write(folder.path().join("1.jsonl"), one.repeat(count)).unwrap();
+    let mut tail = Tail::new(folder.path(), Cursor::new());
+    let (mut entries, mut polls) = (0, 0);
+    loop {
+        entries += tail.poll().unwrap().len();
+        polls += 1;
+        if tail.lag_bytes == 0 {
+            break;
+        }
+    }
+    assert_eq!((entries, polls), (count, 3));
+}

@@ -1,0 +1,122 @@
+"""Where copies of the ledger go: a webhook that is sometimes out, and the database."""
+
+import hashlib
+import hmac
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx2
+import pytest
+
+
+class Receiver(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        fields = dict(part.split("=") for part in self.headers["x-tollgate-signature"].split(","))
+        want = hmac.new(b"shared", fields["t"].encode() + b"." + body, hashlib.sha256).hexdigest()
+        assert fields["v1"] == want and abs(int(fields["t"]) - time.time()) < 60
+        taken = self.server.taking
+        if taken:
+            self.server.entries += json.loads(body)["entries"]
+        self.server.asked += 1
+        self.send_response(204 if taken else 503)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+
+@pytest.fixture
+def receiver():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    server.entries, server.asked, server.taking = [], 0, True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+class Gateway:
+    def __init__(self, folder, receiver):
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two, socket.create_server(("127.0.0.1", 0)) as three:
+            port, mock, admin = (server.getsockname()[1] for server in (one, two, three))
+        self.folder, self.admin = folder, f"http://127.0.0.1:{admin}"
+        settings = {"listen": [f"127.0.0.1:{port}"], "admin": f"127.0.0.1:{admin}", "mock": f"127.0.0.1:{mock}", "data": str(folder), "environment_providers": False}
+        settings |= {"access_log": "off", "sinks": {"webhook": {"url": f"http://127.0.0.1:{receiver.server_port}/entries", "secret": "shared"}}}
+        (folder / "tollgate.yaml").write_text(json.dumps(settings))
+        self.process = subprocess.Popen([os.environ["TOLLGATE_BINARY"], "-c", folder / "tollgate.yaml"], stderr=subprocess.DEVNULL)
+        wait = Path(__file__).with_name("wait.py")
+        subprocess.run([sys.executable, wait, str(self.process.pid), str(port), str(mock)], check=True)
+        self.http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20)
+
+    def ask(self, times):
+        body = {"model": "mock-small?input=1000&cached=0&output=100&reasoning=0", "messages": []}
+        answers = [self.http.post("/v1/chat/completions", json=body) for _ in range(times)]
+        assert {answer.status_code for answer in answers} == {200}
+        return {answer.headers["x-gateway-request-id"] for answer in answers}
+
+    def metric(self, name):
+        lines = self.http.get(f"{self.admin}/metrics").text.splitlines()
+        return next((int(line.split()[-1]) for line in lines if line.startswith(name)), 0)
+
+    def database(self):
+        database = sqlite3.connect(f"file:{self.folder}/usage.db?mode=ro", uri=True)
+        try:
+            return database.execute("SELECT request_id, outcome, micro_usd, pico_usd FROM entries JOIN lines ON entry = id").fetchall()
+        finally:
+            database.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.http.close()
+        self.process.terminate()
+        assert self.process.wait(10) == 0
+
+
+def until(found):
+    deadline = time.monotonic() + 20
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_entries_reach_every_sink_once_it_takes_them(tmp_path, receiver):
+    receiver.taking = False
+    with Gateway(tmp_path, receiver) as gateway:
+        asked = gateway.ask(20)
+        until(lambda: receiver.asked >= 2)
+        # One that is out holds nobody up.
+        asked |= gateway.ask(5)
+        until(lambda: len(gateway.database()) == 25)
+        assert receiver.entries == [] and gateway.metric('tollgate_sink_failures_total{sink="webhook"}') >= 2
+        receiver.taking = True
+        until(lambda: len(receiver.entries) == 25)
+        assert {entry["request_id"] for entry in receiver.entries} == asked
+        assert {(entry["outcome"], entry["total"]) for entry in receiver.entries} == {("ok", "1500000000")}
+        until(lambda: gateway.metric('tollgate_sink_entries_total{sink="webhook"}') == 25)
+        receiver.taking = False
+        asked |= gateway.ask(3)
+    receiver.taking = True
+    # Another process goes on where that one stopped.
+    with Gateway(tmp_path, receiver) as gateway:
+        asked |= gateway.ask(1)
+        until(lambda: {entry["request_id"] for entry in receiver.entries} == asked and len(gateway.database()) == 29)
+        assert len({entry["id"] for entry in receiver.entries}) == len(receiver.entries) == 29
+        assert {row[0] for row in gateway.database()} == asked
+        assert {row[1:] for row in gateway.database()} == {("ok", 1500, 0)}
+        usage = subprocess.run(
+            [os.environ["TOLLGATE_BINARY"], "usage", "--data", tmp_path, "--json"], check=True, capture_output=True, text=True
+        )
+        [row] = json.loads(usage.stdout)
+        assert (row["requests"], row["input"], row["usd"]) == (29, 29_000, "0.0435")
