@@ -1,6 +1,7 @@
 //! What ends an exchange before or instead of an answer, and how the caller is told.
 
 use crate::dialect::Dialect;
+use crate::exchange::who::{TAG_BYTES_MAX, TAGS, TAGS_MAX};
 use std::fmt;
 
 /// Why a request gets no answer from a provider. Holds nothing secret: all of it may be shown to the caller.
@@ -14,6 +15,8 @@ pub enum Error {
     BadForm {
         why: &'static str,
     },
+    /// More tags than there may be, or longer ones.
+    BadTags,
     /// A field that decides over routing or billing stands there twice.
     DuplicateField {
         name: &'static str,
@@ -104,6 +107,7 @@ impl Error {
         match self {
             Self::BadJson { .. }
             | Self::BadForm { .. }
+            | Self::BadTags
             | Self::DuplicateField { .. }
             | Self::BodyBroken
             | Self::MissingModel
@@ -136,6 +140,7 @@ impl Error {
         match self {
             Self::BadJson { .. } => "invalid_json",
             Self::BadForm { .. } => "invalid_form",
+            Self::BadTags => "invalid_tags",
             Self::DuplicateField { .. } => "duplicate_field",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyTimeout => "body_timeout",
@@ -183,6 +188,7 @@ impl fmt::Display for Error {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadJson { why } => write!(to, "the request body is not usable JSON: {why}"),
+            Self::BadTags => write!(to, "`{TAGS}` holds at most {TAGS_MAX} tags of {TAG_BYTES_MAX} bytes, separated by commas"),
             Self::BadForm { why } => write!(to, "the request body is not a usable form: {why}"),
             Self::DuplicateField { name } => write!(to, "`{name}` appears more than once in the request; send it once"),
             Self::BodyTooLarge { bytes_max } => write!(to, "the request body exceeds the gateway's limit of {bytes_max} bytes"),

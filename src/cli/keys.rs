@@ -27,6 +27,9 @@ enum Action {
         /// Whom it is billed to
         #[arg(long)]
         org: Option<String>,
+        /// The project of it, for reports
+        #[arg(long)]
+        project: Option<String>,
         /// A model it may use, or a pattern (gpt-*); several may be given, none means all
         #[arg(long = "model", value_name = "MODEL")]
         models: Vec<String>,
@@ -81,12 +84,15 @@ pub fn run(options: &Options) -> Result<(), ExitCode> {
 }
 
 fn add(path: &Path, action: &Action, config: &Config, now: Timestamp) -> Result<(Record, String), String> {
-    let Action::Add { name, org, models, providers, expires, prompt_cache } = action else { return Err("nothing to add".to_owned()) };
+    let Action::Add { name, org, project, models, providers, expires, prompt_cache } = action else {
+        return Err("nothing to add".to_owned());
+    };
     if let Some(unknown) = providers.iter().find(|name| config.upstream(name).is_none()) {
         return Err(format!("no provider is called `{unknown}` in the configuration"));
     }
     let mut made = make(name, now).map_err(|error| error.to_string())?;
     let record = &mut made.record;
+    record.project.clone_from(project);
     (record.org, record.models, record.providers, record.prompt_cache) = (org.clone(), models.clone(), providers.clone(), *prompt_cache);
     record.expires = expires.map(|age| later(now, age)).transpose()?;
     key_file::update(path, |keys| {
@@ -138,7 +144,7 @@ fn hint(done: &str) {
 fn list(path: &Path, json: bool, now: Timestamp) -> Result<(), String> {
     let keys = key_file::read(path)?;
     if json {
-        let shown: Vec<_> = keys.iter().map(|key| serde_json::json!({"id": key.id, "name": key.name, "org": key.org, "models": key.models, "providers": key.providers, "prompt_cache": key.prompt_cache, "created": key.created, "expires": key.expires, "revoked": key.revoked})).collect();
+        let shown: Vec<_> = keys.iter().map(|key| serde_json::json!({"id": key.id, "name": key.name, "org": key.org, "project": key.project, "models": key.models, "providers": key.providers, "prompt_cache": key.prompt_cache, "created": key.created, "expires": key.expires, "revoked": key.revoked})).collect();
         println!("{}", serde_json::Value::from(shown));
         return Ok(());
     }

@@ -76,7 +76,7 @@ impl Attempt {
             faults: faults.iter().map(|fault| fault.name().to_owned()).collect(),
             bytes_out: self.bytes_out,
             metered: self.used.is_some(),
-            reading: self.used.as_ref().map(|(used, _)| used.reading),
+            last_reading: self.used.as_ref().map(|(used, _)| used.reading),
         }
     }
 }

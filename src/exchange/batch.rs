@@ -148,7 +148,7 @@ impl Exchange {
             faults: faults.iter().map(|fault| fault.name().to_owned()).collect(),
             bytes_out: 0,
             metered: true,
-            reading: Some(used.reading),
+            last_reading: Some(used.reading),
         };
         let records = Records { open: Rendered::open(&open), used: Some(Rendered::used(&used)), close: Rendered::close(&close) };
         let entry = Entry { id: self.item_id(&item.name), open, used: Some(used), close: Some(close) };

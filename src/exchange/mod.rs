@@ -11,6 +11,7 @@ mod heads;
 mod permit;
 pub mod settle;
 pub mod turns;
+pub mod who;
 
 use crate::config::{Config, Upstream};
 use crate::dialect::Dialect;
@@ -35,6 +36,7 @@ use http::{HeaderMap, Method, header};
 use permit::permit;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
+use who::Who;
 
 /// Milliseconds since 1970.
 pub type UnixMs = u64;
@@ -82,6 +84,7 @@ pub struct Exchange {
     /// A connection that passes unread.
     unmetered: bool,
     credential: Option<String>,
+    who: Who,
     /// What the request itself says will be used, for want of better.
     implied: Reported,
     attempts: u32,
@@ -114,11 +117,12 @@ impl Exchange {
             Target::Endpoint(endpoint) => endpoint.streams() || facts.stream.as_ref().is_some_and(|stream| stream.value),
             Target::Pass => false,
         };
-        let implied = implied(&route.target, body);
+        let (implied, who) = (implied(&route.target, body), Who::read(head, &facts)?);
         let exchange = Self::of(head, route, config.clone(), asked)?;
         let Rewritten { body: rewritten, usage_asked, headers } = rewritten;
         Ok(Self {
             implied,
+            who,
             bytes_in: body.len() as u64,
             stream: streams,
             usage_asked,
@@ -128,22 +132,6 @@ impl Exchange {
             candidates,
             ..exchange
         })
-    }
-
-    /// Plans a WebSocket, whose turns are yet to come.
-    ///
-    /// # Errors
-    /// If no upstream takes one.
-    pub fn plan_socket(head: &Head<'_>, config: Arc<Config>, asked: Asked) -> Result<Self, Error> {
-        let route = route::socket(head, &config)?;
-        if let (Some(key), Some(upstream)) = (&asked.key, config.upstreams.get(route.upstream)) {
-            key.allows_provider(&upstream.name)?;
-            if route.target == Target::Pass && !key.models.is_empty() {
-                return Err(Error::NotAllowed { path: head.path.to_owned() });
-            }
-        }
-        let unmetered = route.target == Target::Pass;
-        Ok(Self { unmetered, stream: true, ..Self::of(head, route, config, asked)? })
     }
 
     /// True for a WebSocket that passes unread.
@@ -168,6 +156,7 @@ impl Exchange {
             body: Bytes::new(),
             billed: true,
             credential,
+            who: Who::default(),
             implied: Reported::default(),
             attempts: 0,
             attempt: None,
@@ -207,6 +196,9 @@ impl Exchange {
             key: self.key.as_ref().map(|key| key.id.clone()),
             key_name: self.key.as_ref().map(|key| key.name.clone()),
             org: self.key.as_ref().and_then(|key| key.org.clone()),
+            project: self.key.as_ref().and_then(|key| key.project.clone()),
+            user: self.who.user.clone(),
+            tags: self.who.tags.clone(),
             credential: self.credential.clone(),
         };
         let rendered = Rendered::open(&open);

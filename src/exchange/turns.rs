@@ -2,15 +2,19 @@
 //! caller says is held message by message, since `response.create` may need another model; what the provider says
 //! passes, and is read on the way. <https://platform.openai.com/docs/guides/websocket-mode>
 
-use super::{Ending, Exchange, UnixMs};
+use super::who::Who;
+use super::{Asked as AskedBy, Ending, Exchange, UnixMs};
+use crate::config::Config;
 use crate::error::Error;
 use crate::json::Want::{self, Fields, Take};
 use crate::json::{Splices, text};
 use crate::meter::Meter;
 use crate::rewrite::spans::members;
+use crate::route::{self, Facts, Head as RequestHead, Target};
 use crate::stream::websocket::{Frames, Head, Piece, frame, mask};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Turns asked for while one is under way; more are left to the provider to refuse.
 pub const WAITING_MAX: usize = 16;
@@ -191,6 +195,23 @@ pub enum News {
 }
 
 impl Exchange {
+    /// Plans a WebSocket, whose turns are yet to come.
+    ///
+    /// # Errors
+    /// If no upstream takes one.
+    pub fn plan_socket(head: &RequestHead<'_>, config: Arc<Config>, asked: AskedBy) -> Result<Self, Error> {
+        let route = route::socket(head, &config)?;
+        if let (Some(key), Some(upstream)) = (&asked.key, config.upstreams.get(route.upstream)) {
+            key.allows_provider(&upstream.name)?;
+            if route.target == Target::Pass && !key.models.is_empty() {
+                return Err(Error::NotAllowed { path: head.path.to_owned() });
+            }
+        }
+        let unmetered = route.target == Target::Pass;
+        let who = Who::read(head, &Facts::default())?;
+        Ok(Self { unmetered, who, stream: true, ..Self::of(head, route, config, asked)? })
+    }
+
     /// Begins the turns that were asked for, one at a time. The records must be appended before the request goes up.
     pub fn ask(&mut self, turns: &mut Turns, asked: Vec<Asked>, now: UnixMs) -> Vec<News> {
         let mut news = vec![];

@@ -32,6 +32,7 @@ pub struct Key {
     pub name: String,
     /// Whom it is billed to.
     pub org: Option<String>,
+    pub project: Option<String>,
     /// Patterns of models it may use; empty: all.
     pub models: Vec<String>,
     /// Names of upstreams it may use; empty: all.
@@ -49,6 +50,7 @@ impl Key {
             id: record.id,
             name: record.name,
             org: record.org,
+            project: record.project,
             models: record.models,
             providers: record.providers,
             prompt_cache: record.prompt_cache,

@@ -18,6 +18,9 @@ pub struct Record {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub org: Option<String>,
+    /// The part of it that it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -70,6 +73,7 @@ pub fn make(name: &str, now: Timestamp) -> Result<Made, getrandom::Error> {
         id,
         name: name.to_owned(),
         org: None,
+        project: None,
         models: vec![],
         providers: vec![],
         prompt_cache: None,

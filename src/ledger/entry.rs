@@ -42,7 +42,7 @@ impl Fold {
     pub fn add(&mut self, record: Record) {
         let entry = self.entries.entry(record.id).or_default();
         match record.event {
-            Event::Open(open) => drop(entry.open.get_or_insert(open)),
+            Event::Open(open) => drop(entry.open.get_or_insert(*open)),
             Event::Usage(used) if entry.used.as_ref().is_some_and(|known| known.reading >= used.reading) => {}
             Event::Usage(used) => entry.used = Some(used),
             Event::Close(close) => drop(entry.close.get_or_insert(close)),
@@ -85,8 +85,9 @@ mod tests {
             key_name: None,
             org: None,
             credential: None,
+            ..Open::default()
         };
-        Record { id: id.to_owned(), event: Event::Open(open) }
+        Record { id: id.to_owned(), event: Event::Open(Box::new(open)) }
     }
 
     fn used(id: &str, reading: u32, pico: i128) -> Record {

@@ -87,7 +87,7 @@ pub struct Line {
 }
 
 /// An attempt starts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
     pub request_id: String,
     /// From 1.
@@ -113,9 +113,18 @@ pub struct Open {
     pub key_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub org: Option<String>,
+    /// Of the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// The end user that the request named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// A short hash of the caller's own credential, where callers bring theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
+    /// What the caller tagged it with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
 }
 
 /// Usage became known. Of several the one with the highest `reading` counts: records of one entry may lie in
@@ -155,16 +164,16 @@ pub struct Close {
     pub bytes_out: u64,
     /// A usage record of this entry was written; its loss would show.
     pub metered: bool,
-    /// The reading of the last one.
+    /// The `reading` of the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reading: Option<u32>,
+    pub last_reading: Option<u32>,
 }
 
 /// What happened to an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Event {
-    Open(Open),
+    Open(Box<Open>),
     Usage(Used),
     Close(Close),
 }

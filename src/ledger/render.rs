@@ -34,12 +34,17 @@ impl Rendered {
             (",\"key\":", &open.key),
             (",\"key_name\":", &open.key_name),
             (",\"org\":", &open.org),
+            (",\"project\":", &open.project),
+            (",\"user\":", &open.user),
             (",\"credential\":", &open.credential),
         ];
         for (key, value) in optional {
             if let Some(value) = value {
                 to.text(key, value);
             }
+        }
+        if !open.tags.is_empty() {
+            to.texts(",\"tags\":", &open.tags);
         }
         Self { kind: "open", fields: to.0 }
     }
@@ -82,8 +87,8 @@ impl Rendered {
         }
         to.number(",\"bytes_out\":", close.bytes_out);
         to.flag(",\"metered\":", close.metered);
-        if let Some(reading) = close.reading {
-            to.number(",\"reading\":", u64::from(reading));
+        if let Some(reading) = close.last_reading {
+            to.number(",\"last_reading\":", u64::from(reading));
         }
         Self { kind: "close", fields: to.0 }
     }
@@ -210,10 +215,13 @@ mod tests {
     use crate::price::PicoUsd;
     use crate::usage::{Dimension, Usage};
 
-    /// Records with everything in them, and with as little as there can be.
-    fn events() -> Vec<Event> {
-        let text = |text: &str| text.to_owned();
-        let full = Line {
+    fn text(text: &str) -> String {
+        text.to_owned()
+    }
+
+    /// A line with everything in it.
+    fn line() -> Line {
+        Line {
             model: text("m\"\\\n"),
             service_tier: text("flex"),
             region: text("us"),
@@ -221,7 +229,11 @@ mod tests {
             markup: Some(text("1.2")),
             charge: PicoUsd(i128::from(u64::MAX) * 7),
             unpriced: vec![text("web_search"), text("model")],
-        };
+        }
+    }
+
+    /// Records with everything in them, and with as little as there can be.
+    fn events() -> Vec<Event> {
         let open = Open {
             request_id: text("r"),
             attempt: 2,
@@ -239,6 +251,7 @@ mod tests {
             key_name: None,
             org: None,
             credential: None,
+            ..Open::default()
         };
         let used = Used {
             reading: 1,
@@ -258,19 +271,22 @@ mod tests {
             faults: vec![],
             bytes_out: 1,
             metered: true,
-            reading: Some(7),
+            last_reading: Some(7),
         };
         vec![
-            Event::Open(Open {
+            Event::Open(Box::new(Open {
                 key: Some(text("k")),
                 key_name: Some(text("n\"")),
                 org: Some(text("o")),
+                project: Some(text("j")),
+                user: Some(text("ü")),
+                tags: vec![text("a"), text("\"")],
                 credential: Some(text("h")),
                 ..open.clone()
-            }),
-            Event::Open(open),
+            })),
+            Event::Open(Box::new(open)),
             Event::Usage(Used {
-                lines: vec![full, Line::default()],
+                lines: vec![line(), Line::default()],
                 provider_cost: Some(text("0.1")),
                 response_id: text("i"),
                 ..used.clone()
@@ -304,7 +320,7 @@ mod tests {
         let parts = [Rendered::open(&open), Rendered::used(&used), Rendered::close(&close)];
         let mut line = vec![];
         write_entry("a", &parts, &mut line);
-        let entry = Entry { id: "a".to_owned(), open, used: Some(used), close: Some(close) };
+        let entry = Entry { id: "a".to_owned(), open: *open, used: Some(used), close: Some(close) };
         assert_eq!(std::str::from_utf8(&line).unwrap().trim_end(), serde_json::to_string(&entry).unwrap());
     }
 }

@@ -14,7 +14,7 @@ fn close(bytes_out: u64) -> Rendered {
         faults: vec![],
         bytes_out,
         metered: true,
-        reading: None,
+        last_reading: None,
     })
 }
 

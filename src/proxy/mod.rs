@@ -26,3 +26,4 @@ mod state;
 pub use gateway::Gateway;
 pub use head::check_origin;
 pub use state::State;
+pub(crate) use state::now_ms;

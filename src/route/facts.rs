@@ -27,6 +27,8 @@ pub struct Facts {
     pub prompt: bool,
     pub system: bool,
     pub contents: bool,
+    /// The end user it is for.
+    pub user: Option<String>,
     /// The body is a form and no JSON: values stand there as they are.
     pub form: bool,
 }
@@ -41,6 +43,8 @@ enum Key {
     Prompt,
     System,
     Contents,
+    User,
+    SafetyIdentifier,
 }
 
 static ROOT: Want<Key> = Fields(&[
@@ -52,6 +56,10 @@ static ROOT: Want<Key> = Fields(&[
     ("prompt", Take(Key::Prompt)),
     ("system", Take(Key::System)),
     ("contents", Take(Key::Contents)),
+    // OpenAI's, the old and the new; Anthropic's.
+    ("user", Take(Key::User)),
+    ("safety_identifier", Take(Key::SafetyIdentifier)),
+    ("metadata", Fields(&[("user_id", Take(Key::User))])),
 ]);
 
 /// A longer model name is refused.
@@ -89,6 +97,7 @@ impl Facts {
                     facts.stream = Some(Spanned { value, span: part.value });
                 }
                 "prompt" => facts.prompt = true,
+                "user" => facts.user = text().map(str::to_owned),
                 _ => {}
             }
         }
@@ -124,6 +133,8 @@ struct Found {
     null: bool,
     model: Option<Range<usize>>,
     stream: Option<Range<usize>>,
+    user: Option<Range<usize>>,
+    safety_identifier: Option<Range<usize>>,
     duplicate: Option<&'static str>,
 }
 
@@ -142,6 +153,8 @@ impl Found {
             let value = body.get(span.clone()) == Some(b"true");
             facts.stream = Some(Spanned { value, span });
         }
+        let text = |span: Range<usize>| body.get(span).and_then(text::decode).map(std::borrow::Cow::into_owned);
+        facts.user = self.safety_identifier.and_then(text).or_else(|| self.user.and_then(text));
         Ok(facts)
     }
 
@@ -181,6 +194,8 @@ impl Visit<Key> for Found {
             Key::Prompt => self.facts.prompt |= there,
             Key::System => self.facts.system |= there,
             Key::Contents => self.facts.contents |= there,
+            Key::User => self.user = Some(span),
+            Key::SafetyIdentifier => self.safety_identifier = Some(span),
         }
     }
 }

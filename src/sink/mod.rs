@@ -1,6 +1,7 @@
 //! Sinks: copies of the ledger where it can be asked. Each reads it behind a cursor of its own, on a thread of its own;
 //! however slow one is, no request meets it. An entry comes at least once, and is known by its id.
 
+pub mod report;
 pub mod sqlite;
 pub mod tail;
 pub mod webhook;

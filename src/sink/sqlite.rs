@@ -2,6 +2,9 @@
 //! in the same database and moves with what it stands for, so that nothing is taken twice.
 
 use super::{Cursor, Sink};
+
+mod entry;
+
 use crate::ledger::{Entry, Line};
 use crate::price::PicoUsd;
 use crate::usage::Usage;
@@ -16,7 +19,7 @@ CREATE TABLE entries (
   provider TEXT NOT NULL, upstream TEXT NOT NULL, dialect TEXT NOT NULL, endpoint TEXT NOT NULL,
   model_requested TEXT NOT NULL, model TEXT NOT NULL, stream INTEGER NOT NULL, billed INTEGER NOT NULL,
   status INTEGER, outcome TEXT NOT NULL, error TEXT, faults TEXT NOT NULL, source TEXT,
-  key TEXT, key_name TEXT, org TEXT, credential TEXT, bytes_in INTEGER NOT NULL, bytes_out INTEGER,
+  key TEXT, key_name TEXT, org TEXT, project TEXT, end_user TEXT, tags TEXT NOT NULL, credential TEXT, bytes_in INTEGER NOT NULL, bytes_out INTEGER,
   catalog TEXT, provider_cost TEXT, response_id TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX entries_start ON entries (start_ms);
@@ -96,6 +99,19 @@ impl Sqlite {
         Ok(cursor)
     }
 
+    /// The entries of a request, and how far the database has got.
+    ///
+    /// # Errors
+    /// Says why it cannot be read.
+    pub fn request(&mut self, id: &str) -> Result<(Vec<Entry>, Cursor), String> {
+        let told = |error: rusqlite::Error| error.to_string();
+        let transaction = self.0.transaction().map_err(told)?;
+        let cursor = cursor(&transaction).map_err(told)?;
+        let mut statement = transaction.prepare("SELECT * FROM entries WHERE request_id = ? ORDER BY attempt").map_err(told)?;
+        let entries = statement.query_map([id], |row| entry::read(row, &transaction)).map_err(told)?;
+        Ok((entries.collect::<rusqlite::Result<_>>().map_err(told)?, cursor))
+    }
+
     /// True if an entry of this id has been taken.
     ///
     /// # Errors
@@ -107,8 +123,8 @@ impl Sqlite {
 }
 
 const ROWS: &str = "
-SELECT e.id, e.start_ms, e.upstream, e.key, e.key_name, e.org, e.credential, e.outcome, e.billed, e.source, e.model,
-  l.line, l.model, l.usage, l.micro_usd, l.pico_usd, l.unpriced
+SELECT e.id, e.start_ms, e.upstream, e.key, e.key_name, e.org, e.project, e.end_user, e.tags, e.credential, e.outcome, e.billed,
+  e.source, e.model, l.line, l.model, l.usage, l.micro_usd, l.pico_usd, l.unpriced
 FROM entries e LEFT JOIN lines l ON l.entry = e.id WHERE e.start_ms >= ? ORDER BY e.id, l.line";
 
 /// A line of an entry, or an entry without one.
@@ -120,6 +136,9 @@ pub struct Row {
     pub key: Option<String>,
     pub key_name: Option<String>,
     pub org: Option<String>,
+    pub project: Option<String>,
+    pub user: Option<String>,
+    pub tags: Vec<String>,
     pub credential: Option<String>,
     pub outcome: String,
     pub billed: bool,
@@ -131,14 +150,14 @@ pub struct Row {
 
 impl Row {
     fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        let line = match row.get::<_, Option<u64>>(11)? {
+        let line = match row.get::<_, Option<u64>>(14)? {
             None => None,
             Some(at) => {
-                let (usage, micro, pico): (String, i64, i64) = (row.get(13)?, row.get(14)?, row.get(15)?);
-                let usage = serde_json::from_str::<Usage>(&usage).map_err(|error| not_json(13, error))?;
-                let unpriced = serde_json::from_str(&row.get::<_, String>(16)?).map_err(|error| not_json(16, error))?;
+                let (usage, micro, pico): (String, i64, i64) = (row.get(16)?, row.get(17)?, row.get(18)?);
+                let usage = serde_json::from_str::<Usage>(&usage).map_err(|error| not_json(16, error))?;
+                let unpriced = serde_json::from_str(&row.get::<_, String>(19)?).map_err(|error| not_json(19, error))?;
                 let charge = PicoUsd(i128::from(micro) * MICRO + i128::from(pico));
-                Some((at, Line { model: row.get(12)?, usage, charge, unpriced, ..Line::default() }))
+                Some((at, Line { model: row.get(15)?, usage, charge, unpriced, ..Line::default() }))
             }
         };
         Ok(Self {
@@ -148,11 +167,14 @@ impl Row {
             key: row.get(3)?,
             key_name: row.get(4)?,
             org: row.get(5)?,
-            credential: row.get(6)?,
-            outcome: row.get(7)?,
-            billed: row.get(8)?,
-            source: row.get(9)?,
-            model: row.get(10)?,
+            project: row.get(6)?,
+            user: row.get(7)?,
+            tags: serde_json::from_str(&row.get::<_, String>(8)?).map_err(|error| not_json(8, error))?,
+            credential: row.get(9)?,
+            outcome: row.get(10)?,
+            billed: row.get(11)?,
+            source: row.get(12)?,
+            model: row.get(13)?,
             line,
         })
     }
@@ -166,6 +188,9 @@ impl Row {
             key: entry.open.key.clone(),
             key_name: entry.open.key_name.clone(),
             org: entry.open.org.clone(),
+            project: entry.open.project.clone(),
+            user: entry.open.user.clone(),
+            tags: entry.open.tags.clone(),
             credential: entry.open.credential.clone(),
             outcome: entry.outcome().name().to_owned(),
             billed: entry.open.billed,
@@ -219,8 +244,9 @@ fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> 
     let (open, close, used) = (&entry.open, entry.close.as_ref(), entry.used.as_ref());
     let json = |list: &[String]| serde_json::Value::from(list).to_string();
     // What comes again is the same.
-    let mut statement = transaction
-        .prepare_cached("INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING")?;
+    let mut statement = transaction.prepare_cached(
+        "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+    )?;
     let new = statement.execute(params![
         entry.id,
         open.request_id,
@@ -244,6 +270,9 @@ fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> 
         open.key,
         open.key_name,
         open.org,
+        open.project,
+        open.user,
+        json(&open.tags),
         open.credential,
         open.bytes_in,
         close.map(|close| close.bytes_out),
@@ -307,7 +336,11 @@ mod tests {
             key: None,
             key_name: None,
             org: Some("acme".to_owned()),
+            project: Some("shop".to_owned()),
+            user: Some("u".to_owned()),
+            tags: vec!["a".to_owned(), "b\"".to_owned()],
             credential: None,
+            ..Open::default()
         };
         let used = Used {
             reading: 1,
@@ -327,7 +360,7 @@ mod tests {
             faults: vec![],
             bytes_out: 1,
             metered: true,
-            reading: Some(1),
+            last_reading: Some(1),
         };
         Entry { id: id.to_owned(), open, used: Some(used), close: Some(close) }
     }
@@ -359,6 +392,24 @@ mod tests {
         assert_eq!((rows, read), (want, cursor));
         let sum: i64 = Sqlite::open(&path).unwrap().0.query_row("SELECT sum(micro_usd) FROM lines", [], |row| row.get(0)).unwrap();
         assert_eq!(sum, i64::MAX / 1000 - 2);
+    }
+
+    #[test]
+    fn gives_back_the_entries_of_a_request_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sqlite = Sqlite::open(&folder.path().join("usage.db")).unwrap();
+        let mut interrupted = Entry { close: None, used: None, ..entry("b", &[]) };
+        interrupted.open.attempt = 2;
+        let entries = [entry("a", &[7, -1]), interrupted];
+        sqlite.put(&entries, None).unwrap();
+        let (mut found, _) = sqlite.request("r").unwrap();
+        // What only folding needs is not kept.
+        for entry in &mut found {
+            entry.used.iter_mut().for_each(|used| used.reading = 1);
+            entry.close.iter_mut().for_each(|close| close.last_reading = Some(1));
+        }
+        assert_eq!(found, entries);
+        assert_eq!(sqlite.request("other").unwrap().0, []);
     }
 
     #[test]

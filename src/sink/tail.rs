@@ -47,7 +47,7 @@ impl Pending {
     fn is_complete(&self) -> bool {
         let Some(close) = &self.close else { return false };
         let reading = self.used.as_ref().map(|used| used.reading);
-        let settled = match close.reading {
+        let settled = match close.last_reading {
             Some(last) => reading.is_some_and(|reading| reading >= last),
             None => !close.metered || reading.is_some(),
         };
@@ -125,7 +125,7 @@ impl Tail {
         match event {
             Event::Open(open) => {
                 segment.clone_into(&mut pending.begun);
-                pending.open.get_or_insert(open);
+                pending.open.get_or_insert(*open);
             }
             Event::Usage(used) if pending.used.as_ref().is_some_and(|known| known.reading >= used.reading) => {}
             Event::Usage(used) => pending.used = Some(used),

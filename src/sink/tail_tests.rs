@@ -20,6 +20,7 @@ fn open(id: &str) -> Rendered {
         key_name: None,
         org: None,
         credential: None,
+        ..Open::default()
     })
 }
 
@@ -46,7 +47,7 @@ fn close(reading: Option<u32>) -> Rendered {
         faults: vec![],
         bytes_out: 1,
         metered: reading.is_some(),
-        reading,
+        last_reading: reading,
     })
 }
 

@@ -14,7 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx2
+import jsonschema
 import pytest
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs/entry.schema.json").read_text())
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -28,7 +31,9 @@ class Receiver(BaseHTTPRequestHandler):
         assert fields["v1"] == want and abs(int(fields["t"]) - time.time()) < 60
         taken = self.server.taking
         if taken:
-            self.server.entries += json.loads(body)["entries"]
+            entries = json.loads(body)["entries"]
+            [jsonschema.validate(entry, SCHEMA) for entry in entries]
+            self.server.entries += entries
         self.server.asked += 1
         self.send_response(204 if taken else 503)
         self.send_header("content-length", "0")
@@ -115,8 +120,43 @@ def test_entries_reach_every_sink_once_it_takes_them(tmp_path, receiver):
         assert len({entry["id"] for entry in receiver.entries}) == len(receiver.entries) == 29
         assert {row[0] for row in gateway.database()} == asked
         assert {row[1:] for row in gateway.database()} == {("ok", 1500, 0)}
+        rows = gateway.http.get(f"{gateway.admin}/usage", params={"by": "model,outcome", "since": "1h", "provider": "mock"}).json()
+        assert [(row["model"], row["outcome"], row["requests"], row["pico_usd"]) for row in rows] == [("mock-small", "ok", 29, "43500000000")]
+        table = gateway.http.get(f"{gateway.admin}/usage?by=provider&format=csv")
+        assert table.text == "provider,requests,input,cached,output,unpriced,unmetered,usd\r\nmock,29,29000,0,2900,0,0,0.0435\r\n"
+        one = gateway.http.get(f"{gateway.admin}/usage/requests/{next(iter(asked))}").json()
+        assert [(entry["outcome"], entry["total"]) for entry in one["entries"]] == [("ok", "1500000000")]
+        assert gateway.http.get(f"{gateway.admin}/usage/requests/none").status_code == 404
+        assert gateway.http.get(f"{gateway.admin}/usage?by=colour").status_code == 400
+        # Before any sink could have it.
+        [new] = gateway.ask(1)
+        [entry] = gateway.http.get(f"{gateway.admin}/usage/requests/{new}").json()["entries"]
+        assert entry["total"] == "1500000000"
+        asked.add(new)
         usage = subprocess.run(
             [os.environ["TOLLGATE_BINARY"], "usage", "--data", tmp_path, "--json"], check=True, capture_output=True, text=True
         )
         [row] = json.loads(usage.stdout)
-        assert (row["requests"], row["input"], row["usd"]) == (29, 29_000, "0.0435")
+        assert (row["requests"], row["input"], row["usd"]) == (30, 30_000, "0.045")
+
+
+def test_entries_say_for_whom_they_are(tmp_path, receiver):
+    with Gateway(tmp_path, receiver) as gateway:
+        for user, tags in [("u-1", "team-a, batch"), ("u-2", "team-a"), (None, None)]:
+            headers = {} if tags is None else {"x-gateway-tags": tags}
+            body = {"model": "mock-small?input=1000&cached=0&output=100&reasoning=0", "messages": [], "user": user}
+            assert gateway.http.post("/v1/chat/completions", json=body, headers=headers).status_code == 200
+        refused = gateway.http.post("/v1/chat/completions", json={"model": "mock-small", "messages": []}, headers={"x-gateway-tags": "t" * 65})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_tags")
+        for by, want in {"user": {"u-1": 1, "u-2": 1, "-": 1}, "tag": {"team-a": 2, "batch": 1, "-": 1}}.items():
+            rows = gateway.http.get(f"{gateway.admin}/usage?by={by}").json()
+            assert {row[by]: row["requests"] for row in rows} == want
+        until(lambda: len(receiver.entries) == 3)
+        assert sorted((entry.get("user"), entry.get("tags")) for entry in receiver.entries if "user" in entry) == [
+            ("u-1", ["team-a", "batch"]),
+            ("u-2", ["team-a"]),
+        ]
+        # What the gateway is told stays here.
+        database = sqlite3.connect(f"file:{tmp_path}/usage.db?mode=ro", uri=True)
+        until(lambda: database.execute("SELECT count(*) FROM entries, json_each(tags) WHERE value = 'team-a'").fetchone() == (2,))
+        database.close()

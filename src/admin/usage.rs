@@ -1,0 +1,99 @@
+//! `GET /usage`: reports over the ledger; `GET /usage/requests/{id}`: the attempts of one request.
+
+use crate::sink::report::{By, Question, Report, moment, request};
+use percent_encoding::percent_decode_str;
+use std::path::Path;
+
+/// Status, content type, body.
+pub type Answer = (u16, &'static str, String);
+
+const JSON: &str = "application/json";
+const CSV: &str = "text/csv; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What a path below `/usage` is answered with. Reads files; `now_ms` is what ages count from.
+pub fn answer(data: &Path, path: &str, query: &str, now_ms: u64) -> Answer {
+    match path.strip_prefix("/usage/requests/") {
+        Some(id) => one(data, id),
+        None => report(data, query, now_ms),
+    }
+}
+
+fn one(data: &Path, id: &str) -> Answer {
+    match request(data, id) {
+        Ok(entries) if entries.is_empty() => (404, TEXT, "no request of this id is known\n".to_owned()),
+        Ok(entries) => (200, JSON, serde_json::json!({"request_id": id, "entries": entries}).to_string()),
+        Err(why) => failed(&why),
+    }
+}
+
+fn report(data: &Path, query: &str, now_ms: u64) -> Answer {
+    let (question, csv) = match question(query, now_ms) {
+        Ok(asked) => asked,
+        Err(why) => return (400, TEXT, format!("{why}\n")),
+    };
+    match Report::of(data, &question, |_, _| {}) {
+        Ok(report) if csv => (200, CSV, report.to_csv()),
+        Ok(report) => (200, JSON, report.to_json().to_string()),
+        Err(why) => failed(&why),
+    }
+}
+
+fn failed(why: &str) -> Answer {
+    log::error!("usage: {why}");
+    (500, TEXT, "the ledger cannot be read; the log says why\n".to_owned())
+}
+
+/// What a query asks, and whether as CSV.
+fn question(query: &str, now_ms: u64) -> Result<(Question, bool), String> {
+    let (mut question, mut csv) = (Question::default(), false);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = percent_decode_str(&value.replace('+', " ")).decode_utf8().map_err(|_| format!("`{name}` is not text"))?.into_owned();
+        let time = || moment(&value, now_ms).ok_or_else(|| format!("`{name}={value}` is not a date, a time or an age"));
+        match (name, value.as_str()) {
+            ("by", list) => {
+                for by in list.split(',') {
+                    question.by.push(By::from_name(by).ok_or_else(|| format!("`by={by}` is not one of {}", names()))?);
+                }
+            }
+            ("since", _) => question.since = Some(time()?),
+            ("until", _) => question.until = Some(time()?),
+            ("format", "csv") => csv = true,
+            ("format", "json") => csv = false,
+            _ => {
+                let by =
+                    By::from_name(name).ok_or_else(|| format!("`{name}` is none of by, since, until, format (json, csv), {}", names()))?;
+                question.only.push((by, value));
+            }
+        }
+    }
+    if question.by.is_empty() {
+        question.by.push(By::Model);
+    }
+    Ok((question, csv))
+}
+
+fn names() -> String {
+    By::ALL.iter().map(|by| by.name()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_questions() {
+        let now = 100_000_000;
+        let (asked, csv) = question("by=model,day&by=tag&since=1h&key=a%20b&org=x+y&format=csv", now).unwrap();
+        let only = vec![(By::Key, "a b".to_owned()), (By::Org, "x y".to_owned())];
+        assert_eq!(asked, Question { by: vec![By::Model, By::Day, By::Tag], since: Some(now - 3_600_000), until: None, only });
+        assert!(csv);
+        assert_eq!(question("", now).unwrap().0.by, [By::Model]);
+        for (bad, want) in
+            [("by=colour", "colour"), ("since=soon", "soon"), ("format=xml", "format"), ("x=1", "`x`"), ("key=%ff", "not text")]
+        {
+            assert!(question(bad, now).unwrap_err().contains(want), "{bad}");
+        }
+    }
+}

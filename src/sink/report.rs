@@ -1,0 +1,361 @@
+//! Reports: what was used and what it costs, summed by whatever is asked, over the database and what the ledger has beyond
+//! it. The command line and the admin listener ask the same.
+
+use super::sqlite::{Row, Sqlite};
+use super::{Cursor, Tail};
+use crate::config::DATABASE;
+use crate::dialect::Dialect;
+use crate::ledger::{self, Entry, Outcome, Source};
+use crate::price::PicoUsd;
+use crate::usage::{Dimension, indexed};
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+indexed! {
+    /// What to sum by.
+    By {
+        Model = "model",
+        Provider = "provider",
+        /// The caller's key: the gateway's by name and id, else a hash of the caller's own.
+        Key = "key",
+        Org = "org",
+        Project = "project",
+        User = "user",
+        /// An entry counts under each of its tags.
+        Tag = "tag",
+        Hour = "hour",
+        Day = "day",
+        Outcome = "outcome",
+    }
+}
+
+impl By {
+    /// The groups a row belongs to: one, but for tags.
+    fn of(self, row: &Row) -> Vec<String> {
+        let or_dash = |text: &Option<String>| vec![text.clone().unwrap_or_else(|| "-".to_owned())];
+        match self {
+            Self::Model => vec![row.line.as_ref().map_or(&row.model, |(_, line)| &line.model).clone()],
+            Self::Provider => vec![row.upstream.clone()],
+            Self::Key => match (&row.key_name, &row.key) {
+                (Some(name), Some(id)) => vec![format!("{name} ({id})")],
+                (_, id) => or_dash(&id.clone().or_else(|| row.credential.clone())),
+            },
+            Self::Org => or_dash(&row.org),
+            Self::Project => or_dash(&row.project),
+            Self::User => or_dash(&row.user),
+            Self::Tag if row.tags.is_empty() => or_dash(&None),
+            Self::Tag => row.tags.clone(),
+            Self::Hour => vec![time(row.start_ms, "%Y-%m-%d %H:00")],
+            Self::Day => vec![time(row.start_ms, "%Y-%m-%d")],
+            Self::Outcome => vec![row.outcome.clone()],
+        }
+    }
+
+    /// True if a row is of this group. A key goes by its name or id alone, too.
+    fn is(self, row: &Row, group: &str) -> bool {
+        let part = |text: &Option<String>| self == Self::Key && text.as_deref() == Some(group);
+        part(&row.key) || part(&row.key_name) || self.of(row).iter().any(|other| other == group)
+    }
+}
+
+fn time(ms: u64, format: &str) -> String {
+    let time = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(|| "-".to_owned(), |time| time.strftime(format).to_string())
+}
+
+/// What is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// Sums by all of them together.
+    pub by: Vec<By>,
+    /// Began at or after, and before; milliseconds since 1970.
+    pub since: Option<u64>,
+    pub until: Option<u64>,
+    /// Only these groups.
+    pub only: Vec<(By, String)>,
+}
+
+/// Counts of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    pub requests: u64,
+    pub input: u64,
+    pub cached: u64,
+    pub output: u64,
+    pub total: PicoUsd,
+    /// Entries whose charge is not complete, or that have no usage though some was due.
+    pub unpriced: u64,
+    pub unmetered: u64,
+}
+
+impl Sum {
+    /// What a row adds; the request counts with its first line.
+    fn of(row: &Row) -> Self {
+        let Some((at, line)) = &row.line else {
+            let silent = row.source.as_deref().is_none_or(|source| source == Source::None.name());
+            let due = row.billed && silent && row.outcome == Outcome::Ok.name();
+            return Self { requests: 1, unmetered: u64::from(due), ..Self::default() };
+        };
+        Self {
+            requests: u64::from(*at == 0),
+            input: line.usage.sum(Dimension::is_input).unwrap_or(0),
+            cached: line.usage.of(Dimension::CacheRead).unwrap_or(0),
+            output: line.usage.sum(Dimension::is_output).unwrap_or(0),
+            total: line.charge,
+            unpriced: u64::from(!line.unpriced.is_empty()),
+            unmetered: 0,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (to, count) in [
+            (&mut self.requests, other.requests),
+            (&mut self.input, other.input),
+            (&mut self.cached, other.cached),
+            (&mut self.output, other.output),
+            (&mut self.unpriced, other.unpriced),
+            (&mut self.unmetered, other.unmetered),
+        ] {
+            *to = to.saturating_add(count);
+        }
+        self.total = [self.total, other.total].into_iter().sum();
+    }
+
+    /// Counts by their names, in the order of columns.
+    fn counts(&self) -> [(&'static str, u64); 6] {
+        [
+            ("requests", self.requests),
+            ("input", self.input),
+            ("cached", self.cached),
+            ("output", self.output),
+            ("unpriced", self.unpriced),
+            ("unmetered", self.unmetered),
+        ]
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub by: Vec<By>,
+    pub groups: BTreeMap<Vec<String>, Sum>,
+    /// Of everything once, though an entry may stand in several groups.
+    pub total: Sum,
+    /// Lines of the ledger that are no records.
+    pub damaged: u64,
+}
+
+impl Report {
+    /// Reads what a data folder holds. `progress` hears of bytes read and of bytes there are.
+    ///
+    /// # Errors
+    /// Says what cannot be read.
+    pub fn of(data: &Path, question: &Question, mut progress: impl FnMut(u64, u64)) -> Result<Self, String> {
+        let mut report = Self { by: question.by.clone(), ..Self::default() };
+        let (database, folder) = (data.join(DATABASE), data.join("ledger"));
+        let mut sqlite = Sqlite::open_read_only(&database)?;
+        let cursor = match &mut sqlite {
+            Some(sqlite) => {
+                let read = sqlite.read(question.since, |row| report.add(&row, question));
+                read.map_err(|why| format!("{}: {why}", database.display()))?
+            }
+            None if !folder.is_dir() => return Err(format!("{}: there is no ledger", folder.display())),
+            None => Cursor::new(),
+        };
+        // Items of batches may have been written down more than once.
+        let mut again: HashSet<String> = HashSet::new();
+        report.damaged = beyond(&folder, cursor, &mut progress, |entry| {
+            let known = sqlite.as_ref().map_or(Ok(false), |sqlite| sqlite.has(&entry.id))?;
+            let is_item = [Dialect::Batch, Dialect::MessageBatch].iter().any(|dialect| entry.open.dialect == dialect.name());
+            if !known && (!is_item || again.insert(entry.id.clone())) {
+                Row::of_entry(entry).iter().for_each(|row| report.add(row, question));
+            }
+            Ok(())
+        })?;
+        Ok(report)
+    }
+
+    fn add(&mut self, row: &Row, question: &Question) {
+        let in_time = question.since.is_none_or(|since| row.start_ms >= since) && question.until.is_none_or(|until| row.start_ms < until);
+        if !in_time || !question.only.iter().all(|(by, group)| by.is(row, group)) {
+            return;
+        }
+        let sum = Sum::of(row);
+        self.total.add(&sum);
+        let mut groups: Vec<Vec<String>> = vec![vec![]];
+        for by in &self.by {
+            let values = by.of(row);
+            groups = groups
+                .iter()
+                .flat_map(|group| values.iter().map(|value| [group.as_slice(), std::slice::from_ref(value)].concat()))
+                .collect();
+        }
+        groups.into_iter().for_each(|group| self.groups.entry(group).or_default().add(&sum));
+    }
+
+    /// An array of objects, one a group.
+    pub fn to_json(&self) -> serde_json::Value {
+        let row = |(group, sum): (&Vec<String>, &Sum)| {
+            let mut row = serde_json::Map::new();
+            self.by.iter().zip(group).for_each(|(by, value)| drop(row.insert(by.name().to_owned(), value.as_str().into())));
+            sum.counts().into_iter().for_each(|(name, count)| drop(row.insert(name.to_owned(), count.into())));
+            row.insert("usd".to_owned(), sum.total.to_string().into());
+            row.insert("pico_usd".to_owned(), sum.total.0.to_string().into());
+            serde_json::Value::Object(row)
+        };
+        self.groups.iter().map(row).collect()
+    }
+
+    /// The same as a table: <https://www.rfc-editor.org/rfc/rfc4180>.
+    pub fn to_csv(&self) -> String {
+        // A spreadsheet takes what begins like a formula for one.
+        let cell = |text: &str| match text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text != "-" {
+            true => format!("\"'{}\"", text.replace('"', "\"\"")),
+            false if text.contains([',', '"', '\n', '\r']) => format!("\"{}\"", text.replace('"', "\"\"")),
+            false => text.to_owned(),
+        };
+        let names = self.by.iter().map(|by| by.name()).chain(Sum::default().counts().map(|(name, _)| name)).chain(["usd"]);
+        let mut out = names.collect::<Vec<_>>().join(",") + "\r\n";
+        for (group, sum) in &self.groups {
+            let counts = sum.counts().map(|(_, count)| count.to_string());
+            let cells = group.iter().map(|text| cell(text)).chain(counts).chain([sum.total.to_string()]);
+            out += &(cells.collect::<Vec<_>>().join(",") + "\r\n");
+        }
+        out
+    }
+}
+
+/// Entries that the ledger has beyond a cursor, complete or not; how many of its lines are damaged.
+fn beyond(
+    folder: &Path,
+    cursor: Cursor,
+    progress: &mut impl FnMut(u64, u64),
+    mut on: impl FnMut(&Entry) -> Result<(), String>,
+) -> Result<u64, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let read: u64 = cursor.values().sum();
+    let bytes: u64 = ledger::segments(folder).map_err(failed)?.iter().map(|(_, bytes)| bytes).sum();
+    let bytes = bytes.saturating_sub(read);
+    let mut tail = Tail::new(folder, cursor);
+    loop {
+        tail.poll().map_err(failed)?.iter().try_for_each(&mut on)?;
+        progress(bytes.saturating_sub(tail.lag_bytes), bytes);
+        if tail.lag_bytes == 0 {
+            break;
+        }
+    }
+    let damaged = tail.damaged;
+    tail.pending().try_for_each(|entry| on(&entry))?;
+    Ok(damaged)
+}
+
+/// The attempts and turns of one request, as far as they are known.
+///
+/// # Errors
+/// Says what cannot be read.
+pub fn request(data: &Path, id: &str) -> Result<Vec<Entry>, String> {
+    let sqlite = Sqlite::open_read_only(&data.join(DATABASE))?;
+    let (mut found, cursor) = match sqlite {
+        Some(mut sqlite) => sqlite.request(id)?,
+        None => (vec![], Cursor::new()),
+    };
+    beyond(&data.join("ledger"), cursor, &mut |_, _| {}, |entry| {
+        if entry.open.request_id == id && found.iter().all(|known| known.id != entry.id) {
+            found.push(entry.clone());
+        }
+        Ok(())
+    })?;
+    found.sort_by_key(|entry| (entry.open.attempt, entry.open.start_ms));
+    Ok(found)
+}
+
+/// A moment as people write it: a date, a time, or an age before `now_ms`.
+pub fn moment(text: &str, now_ms: u64) -> Option<u64> {
+    if let Ok(age) = humantime::parse_duration(text) {
+        return u64::try_from(age.as_millis()).ok().map(|age| now_ms.saturating_sub(age));
+    }
+    let date = || text.parse::<jiff::civil::Date>().ok().and_then(|date| jiff::tz::Offset::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok());
+    let at = text.parse::<jiff::Timestamp>().ok().or_else(date)?;
+    u64::try_from(at.as_millisecond()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Line;
+
+    fn row(id: &str, tags: &[&str], at: u64, charge: i128) -> Row {
+        let usage = [(Dimension::Input, 5), (Dimension::CacheRead, 2), (Dimension::Output, 3)].into_iter().collect();
+        let line = Line { model: "m,\"".to_owned(), usage, charge: PicoUsd(charge), ..Line::default() };
+        Row {
+            id: id.to_owned(),
+            start_ms: 86_400_000 + 3_600_000,
+            upstream: "=u".to_owned(),
+            key: Some("1f".to_owned()),
+            key_name: Some("ci".to_owned()),
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            outcome: "ok".to_owned(),
+            billed: true,
+            line: Some((at, line)),
+            ..Row::default()
+        }
+    }
+
+    fn report(question: &Question, rows: &[Row]) -> Report {
+        let mut report = Report { by: question.by.clone(), ..Report::default() };
+        rows.iter().for_each(|row| report.add(row, question));
+        report
+    }
+
+    #[test]
+    fn an_entry_counts_under_each_tag_and_once_in_all() {
+        let rows = [row("1", &["a", "b"], 0, 10), row("1", &["a", "b"], 1, 5), row("2", &[], 0, 1)];
+        let report = report(&Question { by: vec![By::Tag, By::Day], ..Question::default() }, &rows);
+        let groups: Vec<_> = report.groups.iter().map(|(group, sum)| (group.join(" "), sum.requests, sum.total.0)).collect();
+        assert_eq!(groups, [("- 1970-01-02".to_owned(), 1, 1), ("a 1970-01-02".to_owned(), 1, 15), ("b 1970-01-02".to_owned(), 1, 15)]);
+        assert_eq!((report.total.requests, report.total.input, report.total.total.0), (2, 21, 16));
+    }
+
+    #[test]
+    fn filters_by_time_and_group() {
+        let rows = [row("1", &["a"], 0, 1)];
+        let at = rows[0].start_ms;
+        let asked = |only: Vec<(By, &str)>, since, until| Question {
+            by: vec![By::Model],
+            since,
+            until,
+            only: only.into_iter().map(|(by, group)| (by, group.to_owned())).collect(),
+        };
+        for (question, found) in [
+            (asked(vec![], Some(at), Some(at + 1)), 1),
+            (asked(vec![], Some(at + 1), None), 0),
+            (asked(vec![], None, Some(at)), 0),
+            (asked(vec![(By::Key, "ci")], None, None), 1),
+            (asked(vec![(By::Key, "1f")], None, None), 1),
+            (asked(vec![(By::Key, "ci (1f)"), (By::Tag, "a")], None, None), 1),
+            (asked(vec![(By::Key, "ci"), (By::Tag, "b")], None, None), 0),
+        ] {
+            assert_eq!(report(&question, &rows).total.requests, found, "{question:?}");
+        }
+    }
+
+    #[test]
+    fn writes_tables_that_no_spreadsheet_takes_for_formulas() {
+        let report = report(&Question { by: vec![By::Provider, By::Model], ..Question::default() }, &[row("1", &[], 0, 1_500_000_000_000)]);
+        assert_eq!(
+            report.to_csv(),
+            "provider,model,requests,input,cached,output,unpriced,unmetered,usd\r\n\"'=u\",\"m,\"\"\",1,7,2,3,0,0,1.50\r\n"
+        );
+        assert_eq!(report.to_json()[0]["pico_usd"], "1500000000000");
+    }
+
+    #[test]
+    fn reads_moments() {
+        let now = 1_795_564_800_000;
+        for (text, want) in
+            [("24h", Some(now - 86_400_000)), ("2026-11-25", Some(now)), ("2026-11-25T00:00:01Z", Some(now + 1000)), ("soon", None)]
+        {
+            assert_eq!(moment(text, now), want, "{text}");
+        }
+    }
+}
