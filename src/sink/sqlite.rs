@@ -340,7 +340,6 @@ mod tests {
             user: Some("u".to_owned()),
             tags: vec!["a".to_owned(), "b\"".to_owned()],
             credential: None,
-            ..Open::default()
         };
         let used = Used {
             reading: 1,
