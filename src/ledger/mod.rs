@@ -9,7 +9,7 @@ mod segment;
 mod writer;
 
 pub use entry::{Entry, Fold};
-pub use read::{RECORD_BYTES_MAX, RecordReader, read_folder, segments};
+pub use read::{RECORD_BYTES_MAX, RecordReader, read_folder, segment_names, segments};
 pub use record::{Close, Event, Line, Open, Outcome, Record, Source, Used};
 pub use render::{Rendered, write_entry};
 pub use segment::{KEPT_BYTES_MAX, Ledger};

@@ -77,17 +77,25 @@ impl<R: BufRead> Iterator for RecordReader<R> {
 /// # Errors
 /// If the folder cannot be read.
 pub fn segments(folder: &Path) -> io::Result<Vec<(String, u64)>> {
+    // One may be forgotten meanwhile.
+    let sized = |name: String| Some((folder.join(&name).metadata().ok()?.len(), name));
+    Ok(segment_names(folder)?.into_iter().filter_map(sized).map(|(bytes, name)| (name, bytes)).collect())
+}
+
+/// The names alone, which is cheaper.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn segment_names(folder: &Path) -> io::Result<Vec<String>> {
     let mut found = vec![];
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
         entries => entries?,
     };
     for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
+        let name = entry?.file_name().to_string_lossy().into_owned();
         if Path::new(&name).extension().is_some_and(|extension| extension == EXTENSION) {
-            // One may be forgotten meanwhile.
-            found.extend(entry.metadata().ok().map(|metadata| (name, metadata.len())));
+            found.push(name);
         }
     }
     found.sort_unstable();

@@ -6,7 +6,7 @@ use super::writer::Writer;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Records put off that are written without waiting further.
@@ -16,7 +16,8 @@ pub const KEPT_BYTES_MAX: usize = 16 << 20;
 /// How the names of segments end.
 pub(super) const EXTENSION: &str = "jsonl";
 
-/// Appends records. Each thread has a segment of its own, so that none waits for another.
+/// Appends records. There are as many segments as threads, and all records of an entry go to one lane of them, in their
+/// order: threads seldom wait for one another, and readers need not look for what came first elsewhere.
 #[derive(Debug)]
 pub struct Ledger {
     folder: PathBuf,
@@ -32,6 +33,7 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Segment {
     path: PathBuf,
+    lane: usize,
     file: Arc<File>,
     bytes: u64,
     /// Milliseconds since 1970.
@@ -44,11 +46,6 @@ struct Segment {
     dirty: bool,
 }
 
-static THREADS: AtomicUsize = AtomicUsize::new(0);
-thread_local! {
-    static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed);
-}
-
 impl Ledger {
     /// Opens `writers` fresh segments in a folder, which is created if need be; each is followed by another when it
     /// exceeds `bytes_max`. `now` is in milliseconds since 1970.
@@ -58,7 +55,8 @@ impl Ledger {
     pub fn open(folder: &Path, writers: usize, bytes_max: u64, now: u64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let writer = Writer::open(folder)?;
-        let segments = (0..writers.max(1)).map(|_| Segment::open(folder, &writer, now).map(Mutex::new)).collect::<io::Result<_>>()?;
+        let segments =
+            (0..writers.max(1)).map(|lane| Segment::open(folder, &writer, lane, now).map(Mutex::new)).collect::<io::Result<_>>()?;
         let (failures, lost) = (AtomicU64::new(0), AtomicU64::new(0));
         Ok(Self { folder: folder.to_owned(), writer, segments, bytes_max, failures, failing: AtomicBool::new(false), lost })
     }
@@ -69,7 +67,7 @@ impl Ledger {
     /// # Errors
     /// If it could not be written; it then never will be. The failure is also counted.
     pub fn append(&self, id: &str, record: &Rendered) -> io::Result<()> {
-        self.with_segment(|segment| {
+        self.with_segment(id, |segment| {
             let before = segment.lines.len();
             record.write_record(id, &mut segment.lines);
             let own = segment.lines.len() - before;
@@ -87,7 +85,7 @@ impl Ledger {
     /// # Errors
     /// If it is not in the kernel's hands yet. The failure is also counted.
     pub fn append_or_keep(&self, id: &str, record: &Rendered) -> io::Result<()> {
-        self.with_segment(|segment| {
+        self.with_segment(id, |segment| {
             self.keep(segment, id, record);
             Some(segment.flush())
         })
@@ -96,7 +94,7 @@ impl Ledger {
     /// Puts a record off until the next one is appended or [`Ledger::flush`] is called: for records that tell no more
     /// than that nothing was left open, and whose loss costs no money.
     pub fn append_later(&self, id: &str, record: &Rendered) {
-        let kept = self.with_segment(|segment| {
+        let kept = self.with_segment(id, |segment| {
             self.keep(segment, id, record);
             (segment.lines.len() > LATER_BYTES_MAX).then(|| segment.flush())
         });
@@ -183,8 +181,9 @@ impl Ledger {
     }
 
     /// `act` says what came of writing, if it wrote.
-    fn with_segment(&self, act: impl FnOnce(&mut Segment) -> Option<io::Result<()>>) -> io::Result<()> {
-        let at = THREAD.with(|thread| *thread) % self.segments.len();
+    fn with_segment(&self, id: &str, act: impl FnOnce(&mut Segment) -> Option<io::Result<()>>) -> io::Result<()> {
+        // Ids end in what is random.
+        let at = id.bytes().rev().take(4).fold(0, |at, byte| at * 31 + usize::from(byte)) % self.segments.len();
         let Some(segment) = self.segments.get(at) else {
             return Err(io::ErrorKind::NotFound.into());
         };
@@ -239,15 +238,15 @@ impl Drop for Ledger {
 }
 
 impl Segment {
-    fn open(folder: &Path, writer: &Writer, now: u64) -> io::Result<Self> {
-        let path = folder.join(format!("{}.{}.{EXTENSION}", uuid::Uuid::now_v7(), writer.name()));
+    fn open(folder: &Path, writer: &Writer, lane: usize, now: u64) -> io::Result<Self> {
+        let path = folder.join(format!("{}.{}.{lane}.{EXTENSION}", uuid::Uuid::now_v7(), writer.name()));
         let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
-        Ok(Self { path, file: Arc::new(file), bytes: 0, opened: now, lines: vec![], torn: false, dirty: false })
+        Ok(Self { path, lane, file: Arc::new(file), bytes: 0, opened: now, lines: vec![], torn: false, dirty: false })
     }
 
     /// Goes on in another file. What was put off moves there; returns the old one if it is yet to be synced.
     fn renew(&mut self, folder: &Path, writer: &Writer, now: u64) -> io::Result<Option<Arc<File>>> {
-        let fresh = Self::open(folder, writer, now)?;
+        let fresh = Self::open(folder, writer, self.lane, now)?;
         let old = std::mem::replace(self, fresh);
         self.lines = old.lines;
         Ok(old.dirty.then_some(old.file))

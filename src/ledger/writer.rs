@@ -59,7 +59,12 @@ fn locks(folder: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
     for entry in entries {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            let alive = File::open(&path).is_ok_and(|file| file.try_lock_shared().is_err());
+            // Whoever cannot be asked may live: nothing of what it has under way is given up.
+            let alive = match File::open(&path) {
+                Ok(file) => !matches!(file.try_lock_shared(), Ok(())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(_) => true,
+            };
             found.push((path, alive));
         }
     }

@@ -9,7 +9,7 @@ pub mod webhook;
 use crate::ledger::Entry;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -108,6 +108,8 @@ impl Run {
         loop {
             let entries = tail.poll().map_err(|error| format!("the ledger cannot be read: {error}"))?;
             let mut batches = entries.chunks(BATCH_ENTRIES).peekable();
+            // Read and not yet taken is behind, too, as long as a sink takes nothing.
+            self.progress.lag_bytes.store(tail.lag_bytes + tail.read_bytes, Ordering::Relaxed);
             let cursor = tail.cursor();
             if batches.peek().is_none() && cursor != safe {
                 sink.put(&[], Some(&cursor))?;
@@ -182,7 +184,11 @@ impl CursorFile {
     pub fn write(&self, cursor: &Cursor) -> Result<(), String> {
         let fresh = self.0.with_extension("new");
         let text = serde_json::to_vec(cursor).map_err(|error| error.to_string())?;
-        let written = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &self.0));
+        let written = File::create(&fresh).and_then(|mut file| {
+            file.write_all(&text)?;
+            file.sync_all()?;
+            std::fs::rename(&fresh, &self.0)
+        });
         written.map_err(|error| format!("{}: {error}", self.0.display()))
     }
 }

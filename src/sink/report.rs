@@ -143,6 +143,8 @@ pub struct Report {
     pub total: Sum,
     /// Lines of the ledger that are no records.
     pub damaged: u64,
+    /// The last entry that was counted as unpriced: its other lines are not counted again.
+    unpriced: String,
 }
 
 impl Report {
@@ -153,8 +155,8 @@ impl Report {
     pub fn of(data: &Path, question: &Question, mut progress: impl FnMut(u64, u64)) -> Result<Self, String> {
         let mut report = Self { by: question.by.clone(), ..Self::default() };
         let (database, folder) = (data.join(DATABASE), data.join("ledger"));
-        let mut sqlite = Sqlite::open_read_only(&database)?;
-        let cursor = match &mut sqlite {
+        let sqlite = Sqlite::open_read_only(&database)?;
+        let cursor = match &sqlite {
             Some(sqlite) => {
                 let read = sqlite.read(question.since, |row| report.add(&row, question));
                 read.map_err(|why| format!("{}: {why}", database.display()))?
@@ -180,7 +182,12 @@ impl Report {
         if !in_time || !question.only.iter().all(|(by, group)| by.is(row, group)) {
             return;
         }
-        let sum = Sum::of(row);
+        let mut sum = Sum::of(row);
+        if sum.unpriced > 0 && self.unpriced == row.id {
+            sum.unpriced = 0;
+        } else if sum.unpriced > 0 {
+            self.unpriced.clone_from(&row.id);
+        }
         self.total.add(&sum);
         let mut groups: Vec<Vec<String>> = vec![vec![]];
         for by in &self.by {
@@ -256,7 +263,7 @@ fn beyond(
 pub fn request(data: &Path, id: &str) -> Result<Vec<Entry>, String> {
     let sqlite = Sqlite::open_read_only(&data.join(DATABASE))?;
     let (mut found, cursor) = match sqlite {
-        Some(mut sqlite) => sqlite.request(id)?,
+        Some(sqlite) => sqlite.request(id)?,
         None => (vec![], Cursor::new()),
     };
     beyond(&data.join("ledger"), cursor, &mut |_, _| {}, |entry| {

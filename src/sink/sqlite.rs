@@ -37,7 +37,7 @@ CREATE TABLE cursor (segment TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, W
 const MICRO: i128 = 1_000_000;
 
 /// The database.
-pub struct Sqlite(Connection);
+pub struct Sqlite(Connection, Cursor);
 
 impl Sqlite {
     /// Opens it to be fed, and makes it if need be.
@@ -61,10 +61,11 @@ impl Sqlite {
             transaction.pragma_update(None, "user_version", step + 1).map_err(told)?;
             transaction.commit().map_err(told)?;
         }
-        Ok(Self(connection))
+        let known = cursor(&connection).map_err(told)?;
+        Ok(Self(connection, known))
     }
 
-    /// Opens it to be asked alone; `None` if it is not there.
+    /// Opens it to be asked alone, as it is at the first question; `None` if it is not there.
     ///
     /// # Errors
     /// Says why it cannot be used.
@@ -78,20 +79,23 @@ impl Sqlite {
         let done: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(told)?;
         match done {
             0 => Ok(None),
-            done if done == MIGRATIONS.len() => Ok(Some(Self(connection))),
+            done if done == MIGRATIONS.len() => {
+                // One view of it all: what is taken meanwhile is not there yet, and is found in the ledger.
+                connection.execute_batch("BEGIN").map_err(told)?;
+                Ok(Some(Self(connection, Cursor::new())))
+            }
             _ => Err(format!("{}: made by another version of tollgate", path.display())),
         }
     }
 
-    /// How far it has got, and each entry that began at `since` or later with its lines, in one view of the database.
+    /// How far it has got, and each entry that began at `since` or later with its lines.
     ///
     /// # Errors
     /// Says why it cannot be read.
-    pub fn read(&mut self, since: Option<u64>, mut on: impl FnMut(Row)) -> Result<Cursor, String> {
+    pub fn read(&self, since: Option<u64>, mut on: impl FnMut(Row)) -> Result<Cursor, String> {
         let told = |error: rusqlite::Error| error.to_string();
-        let transaction = self.0.transaction().map_err(told)?;
-        let cursor = cursor(&transaction).map_err(told)?;
-        let mut statement = transaction.prepare(ROWS).map_err(told)?;
+        let cursor = cursor(&self.0).map_err(told)?;
+        let mut statement = self.0.prepare(ROWS).map_err(told)?;
         let mut rows = statement.query([since.and_then(|since| i64::try_from(since).ok()).unwrap_or(0)]).map_err(told)?;
         while let Some(row) = rows.next().map_err(told)? {
             on(Row::of(row).map_err(told)?);
@@ -103,12 +107,11 @@ impl Sqlite {
     ///
     /// # Errors
     /// Says why it cannot be read.
-    pub fn request(&mut self, id: &str) -> Result<(Vec<Entry>, Cursor), String> {
+    pub fn request(&self, id: &str) -> Result<(Vec<Entry>, Cursor), String> {
         let told = |error: rusqlite::Error| error.to_string();
-        let transaction = self.0.transaction().map_err(told)?;
-        let cursor = cursor(&transaction).map_err(told)?;
-        let mut statement = transaction.prepare("SELECT * FROM entries WHERE request_id = ? ORDER BY attempt").map_err(told)?;
-        let entries = statement.query_map([id], |row| entry::read(row, &transaction)).map_err(told)?;
+        let cursor = cursor(&self.0).map_err(told)?;
+        let mut statement = self.0.prepare("SELECT * FROM entries WHERE request_id = ? ORDER BY attempt").map_err(told)?;
+        let entries = statement.query_map([id], |row| entry::read(row, &self.0)).map_err(told)?;
         Ok((entries.collect::<rusqlite::Result<_>>().map_err(told)?, cursor))
     }
 
@@ -228,15 +231,22 @@ impl Sink for Sqlite {
                 insert(&transaction, entry)?;
             }
             if let Some(cursor) = cursor {
-                transaction.execute("DELETE FROM cursor", [])?;
-                let mut place = transaction.prepare_cached("INSERT INTO cursor VALUES (?, ?)")?;
-                for (segment, bytes) in cursor {
+                let mut gone = transaction.prepare_cached("DELETE FROM cursor WHERE segment = ?")?;
+                for segment in self.1.keys().filter(|segment| !cursor.contains_key(*segment)) {
+                    gone.execute([segment])?;
+                }
+                let mut place = transaction.prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?, ?)")?;
+                for (segment, bytes) in cursor.iter().filter(|(segment, bytes)| self.1.get(*segment) != Some(bytes)) {
                     place.execute(params![segment, bytes])?;
                 }
             }
             transaction.commit()
         };
-        put().map_err(|error| error.to_string())
+        put().map_err(|error| error.to_string())?;
+        if let Some(cursor) = cursor {
+            self.1.clone_from(cursor);
+        }
+        Ok(())
     }
 }
 

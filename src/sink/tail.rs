@@ -1,8 +1,8 @@
 //! Reads the ledger as it grows and puts entries together. What it hands out may come again after a restart, under the
 //! same id, but nothing is passed over: the cursor never moves past the first record of an entry that was not handed out.
 
-use crate::ledger::{Close, Entry, Event, Open, Record, RecordReader, Used, Writers};
-use std::collections::{BTreeMap, HashMap};
+use crate::ledger::{Close, Entry, Event, Open, Record, RecordReader, Used, Writers, segment_names};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// How far each segment has been read, by its name. Segments that are gone are left out.
 pub type Cursor = BTreeMap<String, u64>;
 
-/// Read from a segment at once: a backlog is worked off in pieces, so that memory stays small.
+/// Read at once, over all segments: a backlog is worked off in pieces, so that memory stays small.
 const PIECE_BYTES: u64 = 4 << 20;
 /// Times that all there was has been read, after which records without a beginning are given up: theirs lies before
 /// the cursor, so it was handed out.
@@ -23,8 +23,12 @@ pub struct Tail {
     read: Cursor,
     pending: HashMap<String, Pending>,
     sweeps: u32,
+    /// Segments of processes that are gone, read to their end: they will not grow.
+    over: HashSet<String>,
     /// Bytes that were there and have not been read.
     pub lag_bytes: u64,
+    /// Bytes that the last poll read.
+    pub read_bytes: u64,
     /// Lines that are no records.
     pub damaged: u64,
 }
@@ -35,10 +39,8 @@ struct Pending {
     open: Option<Open>,
     used: Option<Used>,
     close: Option<Close>,
-    /// Where they stand.
-    places: Vec<(String, u64)>,
-    /// The segment of the beginning.
-    begun: String,
+    /// Where the first of them stands: the others follow it in its lane.
+    first: (String, u64),
     since: u32,
 }
 
@@ -58,7 +60,16 @@ impl Pending {
 impl Tail {
     /// Goes on from a cursor.
     pub fn new(folder: &Path, cursor: Cursor) -> Self {
-        Self { folder: folder.to_owned(), read: cursor, pending: HashMap::new(), sweeps: 0, lag_bytes: 0, damaged: 0 }
+        Self {
+            folder: folder.to_owned(),
+            read: cursor,
+            pending: HashMap::new(),
+            sweeps: 0,
+            over: HashSet::new(),
+            lag_bytes: 0,
+            read_bytes: 0,
+            damaged: 0,
+        }
     }
 
     /// Entries that have become complete, and those whose process is gone. Nothing if there is nothing new.
@@ -66,16 +77,23 @@ impl Tail {
     /// # Errors
     /// If the folder or a segment cannot be read; what was read before stays.
     pub fn poll(&mut self) -> io::Result<Vec<Entry>> {
-        // Before anything is read: what a process wrote before it died is then found.
+        // In this order: who began to write later is not taken for gone, and what a process wrote before it died is found.
+        let names = segment_names(&self.folder)?;
         let writers = Writers::of(&self.folder)?;
-        let segments = crate::ledger::segments(&self.folder)?;
-        self.read.retain(|name, _| segments.iter().any(|(known, _)| known == name));
+        self.read.retain(|name, _| names.binary_search(name).is_ok());
+        self.over.retain(|name| names.binary_search(name).is_ok());
         let (mut out, mut all) = (vec![], true);
-        self.lag_bytes = 0;
-        for (name, bytes) in segments {
-            let left = self.piece(&name, bytes, writers.is_alive(&name), &mut out)?;
+        (self.lag_bytes, self.read_bytes) = (0, 0);
+        for name in names.iter().filter(|name| !self.over.contains(*name)).cloned().collect::<Vec<_>>() {
+            let alive = writers.is_alive(&name);
+            // One may be forgotten meanwhile.
+            let Ok(bytes) = self.folder.join(&name).metadata().map(|metadata| metadata.len()) else { continue };
+            let left = self.piece(&name, bytes, alive, &mut out)?;
             self.lag_bytes += left;
             all &= left == 0;
+            if left == 0 && !alive {
+                self.over.insert(name);
+            }
         }
         if all {
             self.sweeps = self.sweeps.wrapping_add(1);
@@ -87,9 +105,10 @@ impl Tail {
     /// Reads a piece of a segment; how many bytes of it are left.
     fn piece(&mut self, name: &str, bytes: u64, alive: bool, out: &mut Vec<Entry>) -> io::Result<u64> {
         let start = self.read.get(name).copied().unwrap_or(0);
-        if start >= bytes {
-            self.read.insert(name.to_owned(), start);
-            return Ok(0);
+        let room = PIECE_BYTES.saturating_sub(self.read_bytes);
+        if start >= bytes || room == 0 {
+            self.read.entry(name.to_owned()).or_insert(start);
+            return Ok(bytes.saturating_sub(start));
         }
         let mut file = File::open(self.folder.join(name))?;
         file.seek(SeekFrom::Start(start))?;
@@ -103,30 +122,28 @@ impl Tail {
             let at = done;
             done = start + reader.bytes;
             self.take(record?, name, at, out);
-            if done - start >= PIECE_BYTES {
+            if done - start >= room {
                 break;
             }
         }
         if reader.ended || !alive {
             self.damaged += reader.damaged as u64;
-            if done - start < PIECE_BYTES {
+            if done - start < room {
                 done = start + reader.bytes;
             }
         }
         self.read.insert(name.to_owned(), done);
-        Ok(if done - start >= PIECE_BYTES { bytes.saturating_sub(done) } else { 0 })
+        self.read_bytes += done - start;
+        Ok(if done - start >= room { bytes.saturating_sub(done) } else { 0 })
     }
 
     fn take(&mut self, record: Record, segment: &str, at: u64, out: &mut Vec<Entry>) {
         let Record { id, event } = record;
         let sweeps = self.sweeps;
-        let pending = self.pending.entry(id.clone()).or_insert_with(|| Pending { since: sweeps, ..Pending::default() });
-        pending.places.push((segment.to_owned(), at));
+        let first = || Pending { since: sweeps, first: (segment.to_owned(), at), ..Pending::default() };
+        let pending = self.pending.entry(id.clone()).or_insert_with(first);
         match event {
-            Event::Open(open) => {
-                segment.clone_into(&mut pending.begun);
-                pending.open.get_or_insert(*open);
-            }
+            Event::Open(open) => drop(pending.open.get_or_insert(*open)),
             Event::Usage(used) if pending.used.as_ref().is_some_and(|known| known.reading >= used.reading) => {}
             Event::Usage(used) => pending.used = Some(used),
             Event::Close(close) => drop(pending.close.get_or_insert(close)),
@@ -142,7 +159,7 @@ impl Tail {
     fn give_up(&mut self, writers: &Writers, out: &mut Vec<Entry>) {
         let sweeps = self.sweeps;
         let over = |pending: &Pending| match &pending.open {
-            Some(_) => !writers.is_alive(&pending.begun),
+            Some(_) => !writers.is_alive(&pending.first.0),
             None => sweeps.wrapping_sub(pending.since) >= ORPHAN_SWEEPS,
         };
         let ids: Vec<String> = self.pending.iter().filter(|(_, pending)| over(pending)).map(|(id, _)| id.clone()).collect();
@@ -151,12 +168,21 @@ impl Tail {
         }
     }
 
-    /// From where to go on once all that was handed out is safe.
+    /// From where to go on once all that was handed out is safe: before the first record of each entry that was not, and
+    /// with it all that follows in its lane. So an entry is read again whole, or not at all.
     pub fn cursor(&self) -> Cursor {
         let mut cursor = self.read.clone();
-        for (segment, at) in self.pending.values().flat_map(|pending| &pending.places) {
-            if let Some(safe) = cursor.get_mut(segment) {
-                *safe = (*safe).min(*at);
+        let mut firsts: HashMap<&str, (&str, u64)> = HashMap::new();
+        for pending in self.pending.values() {
+            let (segment, at) = (pending.first.0.as_str(), pending.first.1);
+            let first = firsts.entry(lane(segment)).or_insert((segment, at));
+            *first = (*first).min((segment, at));
+        }
+        for (segment, safe) in &mut cursor {
+            match firsts.get(lane(segment)) {
+                Some((first, at)) if segment.as_str() == *first => *safe = (*safe).min(*at),
+                Some((first, _)) if segment.as_str() > *first => *safe = 0,
+                _ => {}
             }
         }
         cursor
@@ -166,6 +192,11 @@ impl Tail {
     pub fn pending(self) -> impl Iterator<Item = Entry> {
         self.pending.into_iter().filter_map(|(id, pending)| entry(id, pending))
     }
+}
+
+/// What the segments of one lane share in their names, which are in the order of time.
+fn lane(segment: &str) -> &str {
+    segment.split_once('.').map_or("", |(_, lane)| lane)
 }
 
 fn entry(id: String, pending: Pending) -> Option<Entry> {

@@ -178,3 +178,30 @@ fn a_backlog_is_read_in_pieces() {
     }
     assert_eq!((entries, polls), (count, 3));
 }
+
+/// An entry is read again whole or not at all, also where its lane went on in another segment.
+#[test]
+fn entries_that_span_segments_come_again_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, records: &[Vec<u8>]| std::fs::write(folder.path().join(name), records.concat()).unwrap();
+    let long = line("long", &open("long"));
+    write("1.w.0.jsonl", &[line("before", &open("before")), long.clone(), line("x", &open("x"))]);
+    write("2.w.0.jsonl", &[line("before", &close(None)), line("x", &used(1)), line("x", &close(Some(1)))]);
+    write("3.w.1.jsonl", &[line("other", &open("other")), line("other", &close(None))]);
+    // Its writer lives: the long one is not given up.
+    let lock = File::create(folder.path().join("w.lock")).unwrap();
+    lock.lock().unwrap();
+    let mut tail = Tail::new(folder.path(), Cursor::new());
+    let mut got = taken(&mut tail);
+    got.sort();
+    assert_eq!(got, [("before".to_owned(), 0), ("other".to_owned(), 0), ("x".to_owned(), 1)]);
+    let held = line("before", &open("before")).len() as u64;
+    let other = std::fs::metadata(folder.path().join("3.w.1.jsonl")).unwrap().len();
+    let want = [("1.w.0.jsonl".to_owned(), held), ("2.w.0.jsonl".to_owned(), 0), ("3.w.1.jsonl".to_owned(), other)];
+    assert_eq!(tail.cursor(), Cursor::from(want));
+    let mut again = Tail::new(folder.path(), tail.cursor());
+    assert_eq!(taken(&mut again), [("x".to_owned(), 1)]);
+    (0..ORPHAN_SWEEPS + 1).for_each(|_| assert_eq!(taken(&mut again), []));
+    assert_eq!(again.pending().map(|entry| entry.id).collect::<Vec<_>>(), ["long"]);
+    drop(lock);
+}
