@@ -80,6 +80,11 @@ impl Dimension {
         (self as u8) <= Self::CacheReadAudio as u8
     }
 
+    /// True for what is paid for by the piece.
+    pub fn is_fee(self) -> bool {
+        matches!(self, Self::WebSearch | Self::ToolCall | Self::Request | Self::SearchUnit | Self::Picture)
+    }
+
     /// True for tokens the model produced.
     pub fn is_output(self) -> bool {
         matches!(self, Self::Output | Self::Reasoning | Self::AudioOut | Self::ImageOut)

@@ -71,12 +71,9 @@ impl Reader<'_> {
         match (file, url) {
             (Some(_), Some(_)) => self.problems.add(line, "give a `file` or a `url`, not both"),
             (Some(path), None) => self.import_file(format, &path, trusted, prices),
-            (None, Some((line, url))) if !url.starts_with("https://") && !url.starts_with("http://127.0.0.1") => {
-                self.problems.add(line, "prices decide over money: `url` must start with https://");
-            }
             (None, url) => {
-                let url = url.map_or_else(|| format.url().to_owned(), |(_, url)| url);
-                self.import_published(published(format, url, every, trusted, data), prices);
+                let (line, url) = url.unwrap_or_else(|| (line, format.url().to_owned()));
+                self.import_url(line, published(format, url, every, trusted, data), prices);
             }
         }
     }
@@ -86,7 +83,7 @@ impl Reader<'_> {
         if let Some(path) = self.variable(&["MODELS_DEV_JSON"]) {
             self.import_file(Format::ModelsDev, &absolute(Path::new(&path)), false, prices);
         } else if let Some(url) = self.variable(&["MODELS_DEV_URL"]) {
-            self.import_published(published(Format::ModelsDev, url, EVERY, false, data), prices);
+            self.import_url(0, published(Format::ModelsDev, url, EVERY, false, data), prices);
         }
     }
 
@@ -99,6 +96,15 @@ impl Reader<'_> {
         }
     }
 
+    fn import_url(&mut self, line: usize, published: Published, prices: &mut Prices) {
+        let uri: Option<http::Uri> = published.url.parse().ok();
+        let near = |uri: &http::Uri| matches!(uri.host(), Some("127.0.0.1" | "localhost" | "[::1]"));
+        match uri.filter(|uri| uri.scheme_str() == Some("https") || uri.scheme_str() == Some("http") && near(uri)) {
+            Some(_) => self.import_published(published, prices),
+            None => self.problems.add(line, "prices decide over money: their url must start with https://"),
+        }
+    }
+
     /// What was fetched lately. It was looked at when it came; without it the embedded prices hold until it does.
     fn import_published(&mut self, published: Published, prices: &mut Prices) {
         self.files.push(published.cache.path().to_owned());
@@ -106,6 +112,7 @@ impl Reader<'_> {
         let imported = read.and_then(|text| text.map_or(Ok(()), |text| take_over(published.format, &text, true, prices)));
         if let Err(why) = imported {
             log::error!("{}: {why}; it is fetched again", published.cache.path().display());
+            published.cache.forget();
         }
         prices.published.push(published);
     }

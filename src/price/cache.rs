@@ -1,6 +1,6 @@
 //! What was fetched of a published catalog, beside the ledger: the next start need not wait for it.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -57,9 +57,19 @@ impl Cache {
             std::fs::create_dir_all(folder)?;
         }
         let fresh = self.path.with_extension("new");
-        std::fs::write(&fresh, text)?;
+        let mut file = std::fs::File::create(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
         std::fs::rename(&fresh, &self.path)?;
         self.asked(tag)
+    }
+
+    /// What is there is of no use: it is asked for as if there were nothing.
+    pub fn forget(&self) {
+        for path in [self.tag_path(), self.path.clone()] {
+            // Gone is gone.
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     /// There was nothing newer.

@@ -38,7 +38,7 @@ impl BackgroundService for Housekeeping {
         let mut watch = Watch::new(&self.0.config().files);
         let [mut look, mut fetch, mut sync, mut rotate, mut forget] = [(); 5].map(|()| Every(Instant::now()));
         let [mut syncing, mut rotating, mut forgetting] = [(); 3].map(|()| Aside::default());
-        let mut fetching = Fetching::default();
+        let fetching = Fetching::default();
         loop {
             self.0.write_out();
             self.0.start_identities();

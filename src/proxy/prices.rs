@@ -3,18 +3,18 @@
 
 use super::state::State;
 use crate::config::Published;
-use crate::price::import::{check_change, import, lost_many};
-use crate::price::{CATALOG_BYTES_MAX, Catalog};
+use crate::price::import::{check_change, import, lay_over, lost_many};
+use crate::price::{CATALOG_BYTES_MAX, embedded};
 use reqwest::header::{ETAG, IF_NONE_MATCH};
 use reqwest::{Client, StatusCode, redirect};
 use std::collections::HashMap;
 use std::error::Error as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// For a whole catalog.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
-/// After a failure; a catalog that was refused is not asked for more often either.
+/// After a publisher did not answer.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// What came.
@@ -25,26 +25,36 @@ enum Fetched {
 }
 
 /// When each catalog is asked for again.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Fetching {
-    next: HashMap<String, Instant>,
+    next: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 impl Fetching {
     /// Starts to fetch what has aged. Called every now and then, from a runtime that stays.
-    pub fn run(&mut self, state: &Arc<State>) {
+    pub fn run(&self, state: &Arc<State>) {
         let config = state.config();
         for published in &config.published {
-            let next = self.next.get(&published.url).copied();
-            if next.is_some_and(|next| Instant::now() < next) || (next.is_none() && is_fresh(published)) {
+            let due = self.next(&published.url, None).is_none_or(|next| Instant::now() >= next);
+            if !due || is_fresh(published) {
                 continue;
             }
-            // A fetch that fails is tried again sooner; one that goes well makes the file young.
-            self.next.insert(published.url.clone(), Instant::now() + published.every.min(RETRY));
-            if !is_fresh(published) {
-                let (state, published) = (state.clone(), published.clone());
-                tokio::spawn(async move { refresh(&state, &published).await });
-            }
+            self.next(&published.url, Some(FETCH_TIMEOUT * 2));
+            let (fetching, state, published) = (self.clone(), state.clone(), published.clone());
+            tokio::spawn(async move {
+                // What was refused will be the same in a minute; who was out may be back.
+                let pause = if refresh(&state, &published).await { published.every } else { published.every.min(RETRY) };
+                fetching.next(&published.url, Some(pause));
+            });
+        }
+    }
+
+    /// When it is asked for again; told anew by `after`.
+    fn next(&self, url: &str, after: Option<Duration>) -> Option<Instant> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        match after {
+            Some(after) => next.insert(url.to_owned(), Instant::now() + after),
+            None => next.get(url).copied(),
         }
     }
 }
@@ -54,25 +64,26 @@ fn is_fresh(published: &Published) -> bool {
     age.is_some_and(|age| age < published.every)
 }
 
-async fn refresh(state: &Arc<State>, published: &Published) {
+/// True if the publisher answered, whatever was thought of it.
+async fn refresh(state: &Arc<State>, published: &Published) -> bool {
     let fetched = fetch(&published.url, published.cache.tag().as_deref()).await;
-    let (prices, source) = (state.config().prices.clone(), published.clone());
+    let (source, answered) = (published.clone(), fetched.is_ok());
     let done = match fetched {
-        Ok(fetched) => {
-            tokio::task::spawn_blocking(move || keep(&source, fetched, &prices)).await.unwrap_or_else(|_| Err("failed".to_owned()))
-        }
+        Ok(fetched) => tokio::task::spawn_blocking(move || keep(&source, fetched)).await.unwrap_or_else(|_| Err("failed".to_owned())),
         Err(why) => Err(why),
     };
-    state.metrics.prices(published.format.name(), done.is_ok());
+    let name = published.format.name();
+    state.metrics.prices(name, done.is_ok());
     match done {
-        Ok(true) => log::warn!("prices of {} were fetched", published.format.name()),
+        Ok(true) => log::warn!("prices of {name} were fetched"),
         Ok(false) => {}
-        Err(why) => log::error!("prices of {}: {why}; those in use stay", published.url),
+        Err(why) => log::error!("prices of {name}: {why}; those in use stay"),
     }
+    answered
 }
 
 /// Puts what came where it is looked for. True if it is new.
-fn keep(published: &Published, fetched: Fetched, prices: &Catalog) -> Result<bool, String> {
+fn keep(published: &Published, fetched: Fetched) -> Result<bool, String> {
     let told = |error: std::io::Error| format!("{}: {error}", published.cache.path().display());
     let (text, tag) = match fetched {
         Fetched::Same => return published.cache.asked(&published.cache.tag().unwrap_or_default()).map(|()| false).map_err(told),
@@ -80,11 +91,15 @@ fn keep(published: &Published, fetched: Fetched, prices: &Catalog) -> Result<boo
     };
     let imported = import(published.format, &text)?;
     if !published.trusted {
-        check_change(prices, &imported)?;
-        let before = published.cache.read().ok().flatten().and_then(|text| import(published.format, &text).ok());
-        if before.is_some_and(|before| lost_many(&before, &imported)) {
-            return Err("more than a fifth of the models that were there are gone".to_owned());
+        // Against what was there before the operator's own files, which may well differ.
+        let mut known = embedded().map_err(|_| "the embedded prices cannot be read".to_owned())?;
+        if let Some(before) = published.cache.read().ok().flatten().and_then(|text| import(published.format, &text).ok()) {
+            if lost_many(&before, &imported) {
+                return Err("more than a fifth of the models that were there are gone".to_owned());
+            }
+            lay_over(&mut known, before);
         }
+        check_change(&known, &imported)?;
     }
     if published.cache.read().ok().flatten().as_ref() == Some(&text) {
         return published.cache.asked(&tag).map(|()| false).map_err(told);
@@ -93,7 +108,11 @@ fn keep(published: &Published, fetched: Fetched, prices: &Catalog) -> Result<boo
 }
 
 async fn fetch(url: &str, tag: Option<&str>) -> Result<Fetched, String> {
-    let told = |error: reqwest::Error| error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+    // An address may hold a key.
+    let told = |error: reqwest::Error| {
+        let error = error.without_url();
+        error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+    };
     let client = Client::builder().timeout(FETCH_TIMEOUT).redirect(redirect::Policy::none()).build().map_err(told)?;
     let mut request = client.get(url);
     if let Some(tag) = tag.filter(|tag| !tag.is_empty()) {

@@ -62,7 +62,7 @@ fn reads_models_dev() {
 fn reads_litellm() {
     let found = import(Format::LiteLlm, LITELLM).unwrap();
     let names: Vec<_> = found.iter().map(|found| format!("{}/{}", found.provider, found.model.id)).collect();
-    assert_eq!(names, ["openai/gpt-x", "groq/whisper-x", "cohere/rerank-x", "azure/gpt-x"]);
+    assert_eq!(names, ["openai/gpt-x", "azure/gpt-x", "groq/whisper-x", "cohere/rerank-x"]);
     for (provider, model, tier, usage, want) in [
         ("openai", "gpt-x", "", [(Dimension::Input, 1000), (Dimension::CacheRead, 1000)], "0.001375"),
         ("openai", "gpt-x", "batch", [(Dimension::Input, 1000), (Dimension::Output, 1000)], "0.010625"),
@@ -145,4 +145,39 @@ fn suspicious_changes_are_refused() {
             .collect::<Vec<_>>()
     };
     assert!(!lost_many(&many(10), &many(8)) && lost_many(&many(10), &many(7)));
+}
+
+/// What a publisher leaves out is not lost as long as the price is the same; with another price only fees stay.
+#[test]
+fn batches_tiers_and_fees_outlive_an_import_that_agrees() {
+    for (input, batch, fee) in [("1.25", Some("0.625"), "0.01"), ("1.5", None, "0.01")] {
+        let mut catalog = embedded().unwrap();
+        let text = format!(r#"{{"openai": {{"models": {{"gpt-5": {{"cost": {{"input": {input}, "output": 10}}}}}}}}}}"#);
+        lay_over(&mut catalog, import(Format::ModelsDev, &text).unwrap());
+        let cost = |tier, usage: &[(Dimension, u64)]| {
+            let query = Query { provider: "openai", model: "gpt-5-2025-08-07", tier, region: "", at: Moment { unix_s: 1_795_564_800 } };
+            let charge = charge(&catalog, &query, &usage.iter().copied().collect::<Usage>(), 1);
+            (!charge.unknown_tier && charge.unpriced.is_empty()).then(|| charge.amount.to_string())
+        };
+        assert_eq!(cost("batch", &[(Dimension::Input, 1_000_000)]).as_deref(), batch, "{input}");
+        assert_eq!(cost("", &[(Dimension::WebSearch, 1)]).as_deref(), Some(fee));
+        assert!(cost("", &[(Dimension::Input, 1_000_000)]).is_some_and(|usd| usd.trim_end_matches('0') == input));
+    }
+}
+
+#[test]
+fn newer_ways_to_say_tiers_are_read() {
+    let text = r#"{"openai": {"models": {"m": {"cost": {"input": 2.5, "output": 15, "context_over_200k": {"input": 5},
+        "tiers": [{"tier": {"type": "context", "size": 272000}, "input": 5, "output": 22.5}]}}}}}"#;
+    let found = import(Format::ModelsDev, text).unwrap();
+    assert_eq!(found[0].model.prices[0].tiers.iter().map(|tier| tier.over).collect::<Vec<_>>(), [272_000]);
+    let text = r#"{"a": {"litellm_provider": "vertex_ai-language-models", "input_cost_per_token": 9e-06},
+        "vertex_ai/g": {"litellm_provider": "vertex_ai-language-models", "input_cost_per_token": 9e-06},
+        "gemini/g": {"litellm_provider": "gemini", "input_cost_per_token": 1e-06, "input_cost_per_token_batches": 5e-07,
+          "input_cost_per_token_above_200k_tokens": 2e-06, "input_cost_per_token_above_200k_tokens_batches": 1e-06}}"#;
+    let found = import(Format::LiteLlm, text).unwrap();
+    let long = [(Dimension::Input, 1_000_000)];
+    assert_eq!(cost(&found, "google", "g", "", &long).as_deref(), Some("2.00"));
+    assert_eq!(cost(&found, "google", "g", "batch", &long).as_deref(), Some("1.00"));
+    assert_eq!(cost(&found, "google", "a", "", &long).as_deref(), Some("9.00"));
 }

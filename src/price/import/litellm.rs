@@ -5,6 +5,7 @@ use super::{Imported, take_rates};
 use crate::price::catalog::{BATCH, Model, Price, Rates, Tier};
 use crate::usage::Dimension;
 use serde_json::Value;
+use std::collections::HashSet;
 
 /// Its names of providers, ours, and what stands before the names of their models.
 const PROVIDERS: &[(&str, &str, &str)] = &[
@@ -54,17 +55,20 @@ const ABOVE: &[(&str, u64)] = &[("_above_128k_tokens", 128_000), ("_above_200k_t
 
 pub(super) fn read(document: &Value) -> Option<Vec<Imported>> {
     let mut found: Vec<Imported> = vec![];
-    for (name, item) in document.as_object()? {
-        let theirs = item.get("litellm_provider").and_then(Value::as_str);
-        let Some((_, ours, prefix)) = PROVIDERS.iter().find(|(name, ..)| theirs == Some(name)) else { continue };
-        let id = name.strip_prefix(prefix).unwrap_or(name);
-        // Regional and sized variants (`us-east-1/…`, `1024-x-1024/…`) are other things than the model.
-        let regional = *ours == "bedrock" && id.contains('/') || id.contains("-x-");
-        let known = found.iter().any(|other| other.provider == *ours && other.model.id == id);
-        let prices = prices(item);
-        if !known && !regional && !prices.is_empty() {
-            let model = Model { id: id.to_owned(), prices };
-            found.push(Imported { provider: (*ours).to_owned(), model, names: vec![id.to_owned()] });
+    let mut known: HashSet<(&str, String)> = HashSet::new();
+    let items = document.as_object()?;
+    // Where two of theirs are one of ours, the one that stands first in the table counts.
+    for (theirs, ours, prefix) in PROVIDERS {
+        let own = |item: &&Value| item.get("litellm_provider").and_then(Value::as_str) == Some(theirs);
+        for (name, item) in items.iter().filter(|(_, item)| own(item)) {
+            let id = name.strip_prefix(prefix).unwrap_or(name);
+            // Regional and sized variants (`us-east-1/…`, `1024-x-1024/…`) are other things than the model.
+            let regional = *ours == "bedrock" && id.contains('/') || id.contains("-x-");
+            let prices = prices(item);
+            if !regional && !prices.is_empty() && known.insert((ours, id.to_owned())) {
+                let model = Model { id: id.to_owned(), prices };
+                found.push(Imported { provider: (*ours).to_owned(), model, names: vec![id.to_owned()] });
+            }
         }
     }
     Some(found)
@@ -76,21 +80,25 @@ fn prices(item: &Value) -> Vec<Price> {
     if standard.rates == Rates::default() {
         return vec![];
     }
-    for (ending, over) in ABOVE {
-        let rates = with_ending(item, ending);
-        if rates != Rates::default() {
-            standard.tiers.push(Tier { over: *over, inclusive: false, rates });
-        }
-    }
+    standard.tiers = tiers(item, "");
     let mut prices = vec![standard.clone()];
     for (ending, tier) in TIERS {
         let rates = with_ending(item, ending);
         if rates != Rates::default() {
             let (batch, service_tier) = (*tier == BATCH, Some((*tier).to_owned()).filter(|tier| tier != BATCH));
-            prices.push(Price { batch, service_tier, rates: standard.rates.overlaid(&rates), ..Price::default() });
+            // Long requests cost more there, too; where nobody says how much, as much more as usual.
+            let own = tiers(item, ending);
+            let tiers = if own.is_empty() { standard.tiers.clone() } else { own };
+            prices.push(Price { batch, service_tier, rates: standard.rates.overlaid(&rates), tiers, ..Price::default() });
         }
     }
     prices
+}
+
+/// Rates for long requests, of keys that end so.
+fn tiers(item: &Value, ending: &str) -> Vec<Tier> {
+    let above = ABOVE.iter().map(|(above, over)| (*over, with_ending(item, &format!("{above}{ending}"))));
+    above.filter(|(_, rates)| *rates != Rates::default()).map(|(over, rates)| Tier { over, inclusive: false, rates }).collect()
 }
 
 /// Rates whose keys have this ending.

@@ -61,13 +61,41 @@ pub fn import(format: Format, text: &str) -> Result<Vec<Imported>, String> {
     }
 }
 
-/// Lays what was imported over a catalog. Free models and models without input price are as they say.
+/// Lays what was imported over a catalog.
 pub fn lay_over(catalog: &mut Catalog, imported: Vec<Imported>) {
     for Imported { provider, model, names } in imported {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let known = catalog.models(&provider).find(|known| known.id == model.id);
+        let model = match known {
+            Some(known) => merged(known, model),
+            None => model,
+        };
         catalog.add(&provider, model, &names);
     }
     catalog.seal();
+}
+
+/// A model that was known, with what someone else says of it. Publishers leave out a good part (batches, tiers of service,
+/// fees, times of day): as long as they agree on what both know, nothing of it is lost. If they do not, the price has
+/// changed, and what hung on the old one is dropped, so that it is told as missing and not charged as it was; fees stay.
+fn merged(known: &Model, new: Model) -> Model {
+    let standard = |model: &Model| model.prices.iter().rfind(|price| price.is_standard() && price.utc_minutes.is_none()).cloned();
+    let (Some(before), Some(after)) = (standard(known), standard(&new)) else { return new };
+    let agree =
+        |dimension: &Dimension| before.rates.of(*dimension).zip(after.rates.of(*dimension)).is_none_or(|(before, after)| before == after);
+    let same = Dimension::ALL.iter().all(agree);
+    let mut prices = if same { known.prices.clone() } else { new.prices };
+    for price in prices.iter_mut().filter(|price| price.is_standard()) {
+        for dimension in Dimension::ALL {
+            let lacking = match price.rates.of(*dimension) {
+                Some(_) => None,
+                None if same => after.rates.of(*dimension),
+                None => before.rates.of(*dimension).filter(|_| dimension.is_fee()),
+            };
+            lacking.into_iter().for_each(|rate| price.rates.set(*dimension, rate));
+        }
+    }
+    Model { id: new.id, prices }
 }
 
 /// Most that a rate may change from one catalog to the next before someone should look at it, as a factor.

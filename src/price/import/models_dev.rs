@@ -54,10 +54,17 @@ pub(super) fn read(document: &Value) -> Option<Vec<Imported>> {
 fn price(cost: &Value) -> Price {
     let mut price = Price::default();
     take_rates(cost, RATES, &mut price.rates);
-    let mut above = Rates::default();
-    if let Some(cost) = cost.get("context_over_200k") {
-        take_rates(cost, RATES, &mut above);
-        price.tiers.push(Tier { over: 200_000, inclusive: false, rates: above });
+    let tier = |cost: &Value, over: u64| {
+        let mut rates = Rates::default();
+        take_rates(cost, RATES, &mut rates);
+        Tier { over, inclusive: false, rates }
+    };
+    // The list is the newer way, and says where each begins.
+    let size = |tier: &Value| tier.pointer("/tier/size").and_then(Value::as_u64);
+    let listed = cost.get("tiers").and_then(Value::as_array).into_iter().flatten();
+    price.tiers.extend(listed.filter_map(|cost| Some(tier(cost, size(cost)?))));
+    if price.tiers.is_empty() {
+        price.tiers.extend(cost.get("context_over_200k").map(|cost| tier(cost, 200_000)));
     }
     price
 }

@@ -55,17 +55,11 @@ fn rates(rates: &Rates) -> Vec<String> {
         (!listed.is_empty()).then(|| format!("{name}: {{{}}}", listed.join(", ")))
     };
     let all = [
-        table("rates", |dimension| dimension != Dimension::Seconds && !is_fee(dimension), 1, RATE_PARTS),
-        table("fees", is_fee, 1, RATE_PARTS * 1_000),
+        table("rates", |dimension| dimension != Dimension::Seconds && !dimension.is_fee(), 1, RATE_PARTS),
+        table("fees", Dimension::is_fee, 1, RATE_PARTS * 1_000),
         table("hours", |dimension| dimension == Dimension::Seconds, 3_600, RATE_PARTS * 1_000_000),
     ];
     all.into_iter().flatten().collect()
-}
-
-/// What is paid for by the piece.
-fn is_fee(dimension: Dimension) -> bool {
-    use Dimension::{Picture, Request, SearchUnit, ToolCall, WebSearch};
-    matches!(dimension, WebSearch | ToolCall | Request | SearchUnit | Picture)
 }
 
 /// A rate in dollars per million.
