@@ -258,6 +258,7 @@ mod tests {
             ("providers: {azure: {resource: r, identity: {tenant_id: t}}}", "`managed`, `workload`"),
             ("providers: {azure: {resource: r}}", "identity"),
             ("providers: {openai: {api_key: k, identity: default}}", "identity"),
+            ("providers: {vertex: {location: l, project: p, base_url: \"http://far.example\", identity: default}}", "https"),
         ] {
             let told = read(yaml, &[]).unwrap_err();
             assert!(told.contains(want), "{yaml}: {told}");

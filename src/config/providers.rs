@@ -82,8 +82,12 @@ impl Reader<'_> {
             upstream.aws = self.aws_keys(map);
         }
         upstream.identity = self.identity(map, upstream);
+        let far = !upstream.tls && !matches!(upstream.host.as_str(), "127.0.0.1" | "::1" | "localhost");
+        if upstream.identity.is_some() && far {
+            self.problems.add(map.line(), "an `identity` goes over https alone: what a cloud hands out opens more than this");
+        }
         if upstream.is_anonymous() && upstream.credentials == Credentials::Gateway {
-            self.credentials_from_environment(upstream);
+            self.credentials_from_environment(upstream, has_url);
             if upstream.is_anonymous() && !has_url {
                 upstream.identity = identity::usual(upstream.provider, upstream);
             }
@@ -97,11 +101,12 @@ impl Reader<'_> {
         }
     }
 
-    /// A key comes before an identity: it was made for this alone.
-    fn credentials_from_environment(&self, upstream: &mut Upstream) {
+    /// A key comes before an identity: it was made for this alone. What a cloud hands out goes to an address of the
+    /// operator's own only if that is written out.
+    fn credentials_from_environment(&self, upstream: &mut Upstream, has_url: bool) {
         upstream.key = self.key_from_environment(upstream.provider);
         upstream.aws = self.aws_from_environment(upstream.provider);
-        if upstream.is_anonymous() {
+        if upstream.is_anonymous() && !has_url {
             upstream.identity = self.identity_from_environment(upstream);
         }
     }
@@ -248,7 +253,7 @@ impl Reader<'_> {
                 let value = self.variable(place.variables).filter(|value| is_place(value));
                 value.map(|value| upstream.set_place(place.name, value)).is_some()
             });
-            self.credentials_from_environment(&mut upstream);
+            self.credentials_from_environment(&mut upstream, false);
             if found && !upstream.is_anonymous() {
                 if provider.id == "azure" {
                     upstream.deployment = self.variable(&["AZURE_OPENAI_DEPLOYMENT"]);

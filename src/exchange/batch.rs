@@ -6,14 +6,11 @@ use super::settle::{Markups, Terms, settle};
 use super::{Closed, Exchange, Records, UnixMs};
 use crate::dialect::{Dialect, Grammar};
 use crate::json::Want::{self, Fields, Take};
-use crate::json::{Scanner, Visit, text};
+use crate::json::{Scanner, Visit};
 use crate::ledger::{Close, Entry, Open, Outcome, Rendered};
 use crate::meter::{Found, Framing, Meter};
 use crate::price::{BATCH, Moment};
 use sha2::{Digest, Sha256};
-
-/// A longer name of an item is cut.
-const NAME_BYTES_MAX: usize = 1024;
 
 /// Cuts results into items and meters each.
 #[derive(Debug)]
@@ -22,6 +19,7 @@ pub(super) struct Items {
     meter: Meter,
     scanner: Scanner<Which>,
     names: Names,
+    line: u64,
     finished: Vec<Item>,
 }
 
@@ -41,22 +39,21 @@ enum Which {
 
 static NAMES: Want<Which> = Fields(&[("id", Take(Which::Id)), ("custom_id", Take(Which::CustomId))]);
 
-#[derive(Debug, Default)]
+/// Names are of any length, so only their digest is kept.
+#[derive(Clone, Debug, Default)]
 struct Names {
-    id: Vec<u8>,
-    custom_id: Vec<u8>,
+    digest: Sha256,
+    any: bool,
 }
 
 impl Visit<Which> for Names {
-    fn begin(&mut self, _: Which, _: u64, _: u8) {}
+    fn begin(&mut self, which: Which, _: u64, first: u8) {
+        self.any |= first != b'n';
+        self.digest.update([which as u8]);
+    }
 
-    fn bytes(&mut self, which: Which, piece: &[u8]) {
-        let to = match which {
-            Which::Id => &mut self.id,
-            Which::CustomId => &mut self.custom_id,
-        };
-        let room = NAME_BYTES_MAX.saturating_sub(to.len());
-        to.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
+    fn bytes(&mut self, _: Which, piece: &[u8]) {
+        self.digest.update(piece);
     }
 
     fn end(&mut self, _: Which, _: u64) {}
@@ -65,7 +62,7 @@ impl Visit<Which> for Names {
 impl Items {
     pub(super) fn new(grammar: &'static Grammar) -> Self {
         let (meter, scanner) = (Meter::new(grammar, Framing::Whole), Scanner::new(&NAMES));
-        Self { grammar, meter, scanner, names: Names::default(), finished: vec![] }
+        Self { grammar, meter, scanner, names: Names::default(), line: 0, finished: vec![] }
     }
 
     pub(super) fn push(&mut self, mut chunk: &[u8]) {
@@ -91,19 +88,22 @@ impl Items {
         self.scanner.reset();
         let names = std::mem::take(&mut self.names);
         let found = meter.found();
-        // Whatever else lies in files has neither.
-        if found.has_usage() && text::decode(&names.custom_id).is_some_and(|name| !name.is_empty()) {
-            let name = [names.id.as_slice(), b"\0", names.custom_id.as_slice()].concat();
+        self.line += 1;
+        // Whatever else lies in files has no answers. One that cannot be read is told; one that was cut off will come again.
+        let unread = found.ended && names.any && !found.faults.is_empty();
+        if found.has_usage() || unread {
+            let name = if names.any { names.digest.finalize().to_vec() } else { self.line.to_string().into_bytes() };
             self.finished.push(Item { name, found: found.clone() });
         }
     }
 }
 
 impl Exchange {
-    /// Where results of a batch lie, and how to read them; `None` for any other path.
-    pub(super) fn batch_results(&self) -> Option<Dialect> {
+    /// How to read results of a batch, and whose they are; `None` where none lie.
+    pub(super) fn batch_results(&self) -> Option<(Dialect, &str)> {
         let upstream = self.upstream()?;
-        upstream.provider.batch?.results(self.route.path.strip_prefix(upstream.base_path.as_str())?)
+        let batch = upstream.provider.batch?;
+        Some((batch.dialect, batch.results(self.route.path.strip_prefix(upstream.base_path.as_str())?)?))
     }
 
     /// Items that have become known: entries of their own, whole, to be written before the chunk leaves.
@@ -114,7 +114,7 @@ impl Exchange {
     }
 
     fn item(&self, item: Item, now: UnixMs) -> Option<Closed> {
-        let (upstream, dialect) = (self.upstream()?, self.batch_results()?);
+        let (upstream, (dialect, of)) = (self.upstream()?, self.batch_results()?);
         let mut found = item.found;
         found.tier = BATCH.to_owned();
         let terms = Terms {
@@ -151,18 +151,17 @@ impl Exchange {
             last_reading: Some(used.reading),
         };
         let records = Records { open: Rendered::open(&open), used: Some(Rendered::used(&used)), close: Rendered::close(&close) };
-        let entry = Entry { id: self.item_id(&item.name), open, used: Some(used), close: Some(close) };
+        let entry = Entry { id: item_id(&upstream.name, of, &item.name), open, used: Some(used), close: Some(close) };
         Some(Closed { entry, records, usage_news: true })
     }
+}
 
-    /// The same for the same item of the same results, whenever they are fetched.
-    fn item_id(&self, name: &[u8]) -> String {
-        let upstream = self.upstream().map_or("", |upstream| &upstream.name);
-        let digest = Sha256::new_with_prefix("batch\0").chain_update(upstream).chain_update("\0").chain_update(&self.route.path);
-        let digest = digest.chain_update("\0").chain_update(name).finalize();
-        let bytes = digest.first_chunk().copied().unwrap_or_default();
-        uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
-    }
+/// The same for the same item of the same results, whenever they are fetched.
+fn item_id(upstream: &str, results: &str, name: &[u8]) -> String {
+    let digest = Sha256::new_with_prefix("batch\0").chain_update(upstream).chain_update("\0").chain_update(results);
+    let digest = digest.chain_update("\0").chain_update(name).finalize();
+    let bytes = digest.first_chunk().copied().unwrap_or_default();
+    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
 }
 
 #[cfg(test)]
@@ -180,30 +179,42 @@ mod tests {
         r#"{"id":"batch_req_3","custom_id":"c\"","response":{"body":{"id":"r1","model":"gpt-5","usage":{"input_tokens":5,"output_tokens":1}}}}"#,
     );
 
-    fn items(parts: &[&[u8]]) -> Vec<(Vec<u8>, Option<u64>, String)> {
+    fn items(parts: &[&[u8]]) -> Vec<(String, Option<u64>, String)> {
         let mut items = Items::new(Dialect::Batch.grammar());
         parts.iter().for_each(|part| items.push(part));
         items.end();
-        items.finished.into_iter().map(|item| (item.name, item.found.reported.of(Field::Input), item.found.id)).collect()
+        let told = |item: Item| (item_id("u", "file-1", &item.name), item.found.reported.of(Field::Input), item.found.id);
+        items.finished.into_iter().map(told).collect()
     }
 
     #[test]
     fn finds_the_items_that_used_something_wherever_they_are_cut() {
-        let want = vec![
-            (b"\"batch_req_1\"\0\"a\"".to_vec(), Some(7), "c1".to_owned()),
-            (b"\"batch_req_3\"\0\"c\\\"\"".to_vec(), Some(5), "r1".to_owned()),
-        ];
+        let want = items(&[RESULTS.as_bytes()]);
+        let told: Vec<_> = want.iter().map(|(_, input, id)| (*input, id.as_str())).collect();
+        assert_eq!(told, [(Some(7), "c1"), (Some(5), "r1")]);
+        assert_ne!(want[0].0, want[1].0);
         for (head, tail) in (0..=RESULTS.len()).map(|at| RESULTS.as_bytes().split_at(at)) {
             assert_eq!(items(&[head, tail]), want, "cut at {}", head.len());
         }
     }
 
+    /// However an item is called, it is paid for, and by its own name.
     #[test]
-    fn long_names_are_cut() {
-        let line =
-            |name: usize| format!(r#"{{"custom_id":"{}","response":{{"body":{{"usage":{{"prompt_tokens":1}}}}}}}}"#, "n".repeat(name));
-        assert_eq!(items(&[line(NAME_BYTES_MAX - 2).as_bytes()])[0].0.len(), NAME_BYTES_MAX + 1);
-        // Without its closing quote it is none.
-        assert!(items(&[line(NAME_BYTES_MAX - 1).as_bytes()]).is_empty());
+    fn no_name_makes_an_item_free() {
+        let line = |name: &str| format!(r#"{{"custom_id":{name},"response":{{"body":{{"usage":{{"prompt_tokens":1}}}}}}}}"#);
+        let long = format!("\"{}\"", "n".repeat(100_000));
+        let names = ["1", "\"\"", "\"\\ud800\"", "\"a\"", "\"b\"", "null", &long];
+        let all: Vec<_> = names.iter().flat_map(|name| items(&[line(name).as_bytes()])).collect();
+        assert_eq!(all.iter().filter(|(_, input, _)| *input == Some(1)).count(), names.len());
+        let ids: std::collections::HashSet<_> = all.iter().map(|(id, ..)| id).collect();
+        assert_eq!(ids.len(), names.len());
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_told() {
+        let bad = r#"{"custom_id":"a","response":{"body":{"usage":{"prompt_tokens":-1}}}}"#;
+        assert_eq!(items(&[bad.as_bytes()]).len(), 1);
+        // Half a line will come again, whole.
+        assert_eq!(items(&[&bad.as_bytes()[..bad.len() - 2]]), []);
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::dialect::{Dialect, Endpoint, INVOKE_HEADERS};
 use crate::json::Want::{self, Fields, Take};
-use crate::json::text;
 use crate::meter::Framing;
 use crate::rewrite::spans::members;
 use crate::route::Target;
@@ -79,12 +78,29 @@ pub(super) fn implied(target: &Target, body: &[u8]) -> Reported {
     let mut implied = Reported::default();
     if *target == Target::Endpoint(Endpoint::Speech) {
         let [input] = members(body, 0..body.len(), &ROOT);
-        let spoken = input.and_then(|span| body.get(span)).and_then(text::decode);
-        if let Some(spoken) = spoken {
-            implied.set(Field::Characters, spoken.chars().count() as u64);
+        if let Some(spoken) = input.and_then(|span| body.get(span)).and_then(|raw| raw.strip_prefix(b"\"")?.strip_suffix(b"\"")) {
+            implied.set(Field::Characters, characters(spoken));
         }
     }
     implied
+}
+
+/// Unicode characters of a JSON string between its quotes. What is no character counts as one: some read it as such.
+fn characters(mut raw: &[u8]) -> u64 {
+    let mut count = 0;
+    while let Some((&byte, rest)) = raw.split_first() {
+        let unit =
+            |raw: &[u8]| std::str::from_utf8(raw.get(..6)?.strip_prefix(b"\\u")?).ok().and_then(|hex| u16::from_str_radix(hex, 16).ok());
+        let bytes = match (byte, unit(raw)) {
+            (_, Some(0xd800..=0xdbff)) if matches!(raw.get(6..).and_then(unit), Some(0xdc00..=0xdfff)) => 12,
+            (_, Some(_)) => 6,
+            (b'\\', None) => 2,
+            _ => 1 + rest.iter().take_while(|byte| **byte & 0xc0 == 0x80).count(),
+        };
+        raw = raw.get(bytes..).unwrap_or_default();
+        count += 1;
+    }
+    count
 }
 
 /// The kind of error in the headers of an answer; AWS appends where it is described.
@@ -92,4 +108,18 @@ pub(super) fn stated_error(headers: &HeaderMap) -> Option<&str> {
     const KIND_BYTES_MAX: usize = 128;
     let kind = headers.get("x-amzn-errortype")?.to_str().ok()?.split([':', ',']).next()?;
     Some(kind).filter(|kind| !kind.is_empty() && kind.len() <= KIND_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::characters;
+
+    #[test]
+    fn counts_characters_as_they_are_spoken() {
+        for (raw, want) in
+            [("", 0), ("abc", 3), ("Zwölf 🦊…", 8), (r#"\n\"\\"#, 3), (r"\u00fc\ud83e\udd8a", 2), (r"a\ud800b", 3), (r"\udd8a\ud83e", 2)]
+        {
+            assert_eq!(characters(raw.as_bytes()), want, "{raw}");
+        }
+    }
 }

@@ -286,12 +286,12 @@ impl Exchange {
     pub fn respond(&mut self, status: u16, headers: &HeaderMap) {
         let hides = self.usage_asked && status < 300;
         let grammar = self.route.dialect.grammar();
-        let batch = if self.route.target == Target::Pass { self.batch_results() } else { None };
+        let batch = if self.route.target == Target::Pass { self.batch_results().map(|(dialect, _)| dialect) } else { None };
         let Some(attempt) = &mut self.attempt else { return };
         attempt.status = status;
         let encoded = headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
         let framing = if encoded { Framing::Whole } else { framing(self.route.dialect, headers) };
-        if let Some(dialect) = batch.filter(|_| status == 200 && !encoded) {
+        if let Some(dialect) = batch.filter(|_| status < 300 && !encoded) {
             attempt.items = Some(Box::new(Items::new(dialect.grammar())));
             return;
         }

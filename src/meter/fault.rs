@@ -39,6 +39,10 @@ impl Faults {
     pub fn add(&mut self, fault: Fault) {
         self.0 |= 1 << fault as u16;
     }
+    /// True if none occurred.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
     /// True if `fault` occurred.
     pub fn has(self, fault: Fault) -> bool {
         self.0 & (1 << fault as u16) != 0

@@ -120,10 +120,13 @@ impl Batch {
     /// OpenAI's, as others have it, too.
     pub const FILES: Self = Self { paths: &["/batches*", "/files*"], before: "/files/", after: "/content", dialect: Dialect::Batch };
 
-    /// How to read what lies at a path, if that is results.
-    pub fn results(&self, path: &str) -> Option<Dialect> {
-        let id = path.strip_prefix(self.before)?.strip_suffix(self.after)?;
-        (!id.is_empty() && !id.contains('/')).then_some(self.dialect)
+    /// The job or file whose results lie at a path, if any do. Some servers do not care for case, nor for a slash at the end.
+    pub fn results<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let (before, id) = path.split_at_checked(self.before.len())?;
+        let (id, after) = id.split_at_checked(id.len().checked_sub(self.after.len())?)?;
+        let fits = before.eq_ignore_ascii_case(self.before) && after.eq_ignore_ascii_case(self.after);
+        (fits && !id.is_empty() && !id.contains('/')).then_some(id)
     }
 
     /// True if asking there generates nothing.

@@ -43,6 +43,11 @@ const NEVER_UP: &[&str] = &[
     "x-provider",
     "x-org-id",
     "x-cache-key",
+    // Part of an answer, or none since it is known, is no answer to meter.
+    "range",
+    "if-range",
+    "if-none-match",
+    "if-modified-since",
     "te",
     "trailer",
     "expect",

@@ -4,7 +4,7 @@
 use super::identity::Holder;
 use super::peer::Peer;
 use super::state::{State, now_s};
-use crate::config::{self, Config, Upstream};
+use crate::config::{self, Config, Credentials, Upstream};
 use crate::route::Health;
 use std::io;
 use std::sync::{Arc, PoisonError};
@@ -29,7 +29,9 @@ impl Live {
         let peers = config.upstreams.iter().map(|upstream| Peer::new(upstream, &config.timeouts)).collect::<io::Result<_>>()?;
         let kept = |upstream: &Upstream| old?.identities.iter().flatten().find(|holder| holder.is(upstream)).cloned();
         let holder = |upstream: &Upstream| {
-            let identity = upstream.identity.as_ref()?;
+            // Whoever has a key needs no identity.
+            let needed = upstream.key.is_none() && upstream.aws.is_none() && upstream.credentials == Credentials::Gateway;
+            let identity = upstream.identity.as_ref().filter(|_| needed)?;
             Some(kept(upstream).unwrap_or_else(|| Arc::new(Holder::new(upstream, identity))))
         };
         let identities = config.upstreams.iter().map(holder).collect();

@@ -70,8 +70,9 @@ impl Ctx {
     fn doubt_credential(&self, status: u16) {
         let at = self.exchange.as_ref().map(|exchange| exchange.upstream_index());
         let holder = self.live.as_ref().zip(at).and_then(|(live, at)| live.identities.get(at)?.as_ref());
-        if let Some(holder) = holder.filter(|_| self.held.is_some() && matches!(status, 401 | 403)) {
-            holder.renew();
+        if let Some((holder, held)) = holder.zip(self.held.as_ref()).filter(|_| matches!(status, 401 | 403)) {
+            // A 403 is also what AWS says of keys that have ended, and everybody of what an account may not do.
+            holder.renew(held, status == 401);
         }
     }
 

@@ -72,10 +72,14 @@ impl Facts {
     /// If it is of no use, or says twice what may be said once.
     pub fn of(body: &[u8], head: &Head<'_>, destination: &Destination) -> Result<Self, Error> {
         let Destination::Endpoint { endpoint, .. } = destination else { return Ok(Self::default()) };
-        let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        match form::boundary(content_type) {
-            Some(boundary) if endpoint.is_some_and(Endpoint::takes_form) => Self::read_form(body, boundary),
-            _ => Self::read(body),
+        let types = || head.headers.get_all(CONTENT_TYPE).iter().map(http::HeaderValue::as_bytes);
+        let is_form = |kind: &[u8]| kind.trim_ascii_start().get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
+        let Some(kind) = types().find(|kind| is_form(kind)) else { return Self::read(body) };
+        // What is called a form is never read as anything else.
+        let boundary = std::str::from_utf8(kind).ok().and_then(form::boundary).filter(|_| types().count() == 1);
+        match boundary.filter(|_| endpoint.is_some_and(Endpoint::takes_form)) {
+            Some(boundary) => Self::read_form(body, boundary),
+            None => Err(Error::BadForm { why: "no form is taken here, or its boundary is not said plainly and once" }),
         }
     }
 
@@ -85,6 +89,7 @@ impl Facts {
         for part in form::parts(body, boundary).map_err(|why| Error::BadForm { why })? {
             let text = || std::str::from_utf8(body.get(part.value.clone()).unwrap_or_default()).ok();
             match part.name {
+                "model" | "stream" if part.file => return Err(Error::BadForm { why: "`model` and `stream` are no files" }),
                 "model" if facts.model.is_some() => return Err(Error::DuplicateField { name: "model" }),
                 "model" => {
                     let value = text().filter(|model| model.len() <= MODEL_BYTES_MAX);

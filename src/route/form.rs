@@ -17,21 +17,23 @@ pub struct Part<'a> {
     pub name: &'a str,
     /// Its value's bytes in the body.
     pub value: Range<usize>,
+    /// Sent as a file, which is no text to servers.
+    pub file: bool,
 }
 
-/// The boundary that a content type names, if it is that of a form.
+/// The boundary that the content type of a form names; `None` if it names none, or not plainly and once.
 pub fn boundary(content_type: &str) -> Option<&str> {
     let (kind, parameters) = content_type.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
     }
-    let mut values = parameters.split(';').filter_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        name.eq_ignore_ascii_case("boundary").then(|| value.trim_matches('"'))
-    });
-    let boundary = values.next()?;
-    let fit = !boundary.is_empty() && boundary.len() <= BOUNDARY_BYTES_MAX && values.next().is_none();
-    fit.then_some(boundary)
+    let (name, value) = parameters.trim().split_once('=')?;
+    let quoted = value.strip_prefix('"').map(|value| value.strip_suffix('"'));
+    let boundary = quoted.unwrap_or(Some(value))?;
+    // Other parameters would come after a semicolon.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&byte) || (byte == b' ' && quoted.is_some());
+    let fit = !boundary.is_empty() && boundary.len() <= BOUNDARY_BYTES_MAX && boundary.bytes().all(plain);
+    (name.eq_ignore_ascii_case("boundary") && fit).then_some(boundary)
 }
 
 /// The fields in their order.
@@ -57,44 +59,48 @@ pub fn parts<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<Part<'a>>, &'stat
         let part = rest.get(2..length.max(2)).unwrap_or_default();
         let head =
             memmem::find(part, b"\r\n\r\n").filter(|head| *head <= HEAD_BYTES_MAX).ok_or("a field has no head, or too long a one")?;
-        let name = part.get(..head).and_then(name).ok_or("a field's head does not say its name as `name=\"…\"`")?;
+        let (name, file) = part.get(..head).and_then(disposition).ok_or("a field's head does not say its name as `name=\"…\"`")?;
         if found.len() == FIELDS_MAX {
             return Err("it has too many fields");
         }
-        found.push(Part { name, value: at + 2 + head + 4..at + length });
+        found.push(Part { name, value: at + 2 + head + 4..at + length, file });
         at += length + delimiter.len();
     }
 }
 
-/// What `Content-Disposition: form-data; name="…"` says, if it says so plainly and once.
-fn name(head: &[u8]) -> Option<&str> {
+/// The name that `Content-Disposition: form-data; name="…"` says, if it says so plainly and once, and whether a file's.
+fn disposition(head: &[u8]) -> Option<(&str, bool)> {
     let head = std::str::from_utf8(head).ok()?;
-    let mut values = head.split("\r\n").filter_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.trim().eq_ignore_ascii_case("content-disposition").then_some(value.trim())
-    });
-    let disposition = values.next().filter(|_| values.next().is_none())?;
-    let mut rest = disposition.strip_prefix("form-data")?;
     let mut found = None;
+    for line in head.split("\r\n") {
+        let (name, value) = line.split_once(':')?;
+        // Folded lines and bare line ends are read in more than one way.
+        if line.starts_with([' ', '\t']) || line.contains(['\r', '\n']) || name.trim() != name {
+            return None;
+        }
+        match name.to_ascii_lowercase().as_str() {
+            "content-disposition" if found.is_some() => return None,
+            "content-disposition" => found = Some(value.trim()),
+            "content-transfer-encoding" => return None,
+            _ => {}
+        }
+    }
+    let mut rest = found?.strip_prefix("form-data")?;
+    let (mut name, mut file) = (None, false);
     while !rest.trim().is_empty() {
         let parameter = rest.trim_start().strip_prefix(';')?.trim_start();
         let (key, value) = parameter.split_once('=')?;
         // What browsers and SDKs write; a backslash would need to be read as each server does.
         let (value, after) = value.strip_prefix('"')?.split_once('"')?;
-        if value.contains('\\') {
-            return None;
-        }
-        match key.trim().to_ascii_lowercase().as_str() {
-            "name" if found.is_some() => return None,
-            "name" => found = Some(value),
-            "filename" => {}
+        match key {
+            "name" if name.is_none() && !value.contains('\\') => name = Some(value),
+            "filename" if !file && !value.contains('\\') => file = true,
             // An extended form of either would be preferred by some.
-            _ if key.contains("name") => return None,
-            _ => {}
+            _ => return None,
         }
         rest = after;
     }
-    found
+    Some((name?, file))
 }
 
 #[cfg(test)]
@@ -128,6 +134,11 @@ mod tests {
             "Content-Disposition: attachment; name=\"model\"",
             "Content-Disposition: form-data; name=\"a\"\r\nContent-Disposition: form-data; name=\"model\"",
             "X: y",
+            "Content-Disposition: form-data; name=\"x\"; NAME*=\"utf-8''model\"",
+            "Content-Disposition: form-data; name=\"x\"\r\n ; name*=utf-8''model",
+            "X: y\nContent-Disposition: form-data; name=\"model\"\r\nContent-Disposition: form-data; name=\"x\"",
+            "Content-Disposition: form-data; name=\"model\"\r\nContent-Transfer-Encoding: base64",
+            "Content-Disposition : form-data; name=\"model\"",
         ] {
             assert!(parts(form(&[(head, "v")]).as_bytes(), "x").is_err(), "{head}");
         }
@@ -159,7 +170,12 @@ mod tests {
     fn reads_boundaries() {
         for (content_type, want) in [
             ("multipart/form-data; boundary=abc", Some("abc")),
-            ("Multipart/Form-Data; charset=utf-8; boundary=\"a b\"", Some("a b")),
+            ("Multipart/Form-Data; Boundary=\"a b\"", Some("a b")),
+            ("multipart/form-data; boundary=a; boundary*=utf-8''b", None),
+            ("multipart/form-data; boundary=\"a\\b\"", None),
+            ("multipart/form-data; boundary=\"a", None),
+            ("multipart/form-data; boundary= a", None),
+            ("multipart/form-data; charset=utf-8; boundary=a", None),
             ("multipart/form-data; boundary=a; boundary=b", None),
             ("multipart/form-data", None),
             ("multipart/mixed; boundary=a", None),

@@ -154,6 +154,12 @@ fn pass(head: &Head<'_>, config: &Config, mount: usize, rest: &str) -> Result<De
     if !upstream.passes(head.method, below) {
         return Err(Error::NotAllowed { path: head.path.to_owned() });
     }
+    // What a job made is billed by where it lies, so there is one way to say where.
+    let plain = percent_encoding::percent_decode_str(below).decode_utf8_lossy();
+    let unclear = below.contains('%') || below.contains("//");
+    if unclear && upstream.provider.batch.is_some_and(|batch| batch.manages(&plain.replace("//", "/"))) {
+        return Err(Error::BadPath);
+    }
     Ok(Destination::Pass { mount, path: format!("{}{below}", upstream.base_path) })
 }
 

@@ -26,6 +26,6 @@ impl Chain {
     pub(super) async fn fetch(&self) -> Result<Held, String> {
         let credentials = self.0.provide_credentials().await.map_err(|error| told(&error))?;
         let until = credentials.expiry();
-        Ok(Held { proof: Proof::Aws(AwsKeys::from(credentials)), until })
+        Ok(Held::new(Proof::Aws(AwsKeys::from(credentials)), until))
     }
 }

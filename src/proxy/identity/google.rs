@@ -1,10 +1,11 @@
 //! Google: service accounts and other credential files, application default credentials, the metadata server, by Google's
 //! own crate. <https://cloud.google.com/docs/authentication/application-default-credentials>
 
-use super::{Held, told};
+use super::{Held, LOOK, told};
 use crate::config::Identity;
 use google_cloud_auth::credentials::{AccessTokenCredentials, Builder, external_account, impersonated, mds, service_account, user_account};
 use serde_json::Value;
+use std::time::SystemTime;
 
 /// <https://cloud.google.com/vertex-ai/docs/authentication>
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
@@ -36,6 +37,8 @@ impl Tokens {
 
     pub(super) async fn fetch(&self) -> Result<Held, String> {
         let token = self.0.access_token().await.map_err(|error| told(&error))?;
-        Held::bearer(&token.token, None)
+        // When it ends is not said, but what is handed out is good; what is not handed out again has ended.
+        let held = Held::bearer(&token.token, Some(SystemTime::now() + 3 * LOOK))?;
+        Ok(Held { look: Some(LOOK), ..held })
     }
 }

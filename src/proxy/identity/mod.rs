@@ -41,6 +41,9 @@ pub enum Proof {
 pub struct Held {
     pub proof: Proof,
     until: Option<SystemTime>,
+    /// Asked for again after this, where its source keeps it in store and says no more.
+    look: Option<Duration>,
+    since: Instant,
 }
 
 impl Held {
@@ -49,7 +52,11 @@ impl Held {
     fn bearer(token: &str, until: Option<SystemTime>) -> Result<Self, String> {
         let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| "the token is no text".to_owned())?;
         value.set_sensitive(true);
-        Ok(Self { proof: Proof::Bearer(value), until })
+        Ok(Self::new(Proof::Bearer(value), until))
+    }
+
+    fn new(proof: Proof, until: Option<SystemTime>) -> Self {
+        Self { proof, until, look: None, since: Instant::now() }
     }
 
     fn holds(&self, now: SystemTime) -> bool {
@@ -58,6 +65,9 @@ impl Held {
 
     /// After what time to ask for the next one.
     fn refresh_after(&self, now: SystemTime) -> Duration {
+        if let Some(look) = self.look {
+            return look;
+        }
         let left = self.until.map(|until| until.duration_since(now).unwrap_or_default());
         // Of short-lived ones the last fifth.
         left.map_or(LOOK, |left| left.saturating_sub(AHEAD.min(left / 5))).max(RENEW)
@@ -124,12 +134,28 @@ impl Holder {
             return Some(held);
         }
         let mut known = self.known.subscribe();
-        let settled = tokio::time::timeout(patience, known.wait_for(|known| !matches!(known, Known::Awaited))).await;
+        // One that ended before its time (a machine that slept, a clock that was set) is replaced at once.
+        if matches!(&*known.borrow(), Known::Held(_)) {
+            self.renew.notify_one();
+        }
+        let settled = |known: &Known| usable(known).is_some() || matches!(known, Known::Failed(_));
+        let settled = tokio::time::timeout(patience, known.wait_for(settled)).await;
         settled.ok()?.ok().and_then(|known| usable(&known))
     }
 
-    /// The provider does not take it: another is fetched.
-    pub fn renew(&self) {
+    /// The provider does not take it: another is fetched, unless there is one already. Where the status may also mean
+    /// something else, only if it is not new.
+    pub fn renew(&self, refused: &Arc<Held>, surely: bool) {
+        let current = self.known.borrow().held().is_some_and(|held| Arc::ptr_eq(held, refused));
+        if current && (surely || refused.since.elapsed() > LOOK) {
+            self.renew.notify_one();
+        }
+    }
+}
+
+impl Drop for Holder {
+    /// Whoever keeps it fresh finds that nobody needs that.
+    fn drop(&mut self) {
         self.renew.notify_one();
     }
 }
@@ -161,12 +187,17 @@ async fn keep_fresh(holder: Weak<Holder>, metrics: Arc<Metrics>) {
         };
         let renew = held.renew.clone();
         drop(held);
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = renew.notified() => {
-                // What its source keeps in store is what the provider does not take.
-                source = None;
-                tokio::time::sleep_until((asked + RENEW).into()).await;
+        // By the clock on the wall, which credentials go by; the other stands still while a machine sleeps.
+        let due = SystemTime::now() + wait;
+        while let Ok(left) = due.duration_since(SystemTime::now()) {
+            tokio::select! {
+                () = tokio::time::sleep(left.min(LOOK)) => {}
+                () = renew.notified() => {
+                    // What its source keeps in store is what the provider does not take.
+                    source = None;
+                    tokio::time::sleep_until((asked + RENEW).into()).await;
+                    break;
+                }
             }
         }
     }
