@@ -4,20 +4,17 @@ import base64
 import datetime
 import json
 import os
-import socket
 import ssl
-import subprocess
-import sys
 import threading
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-import httpx2
 import pytest
 import trustme
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from own import OwnGateway
 
 CHAT = {"id": "c", "object": "chat.completion", "model": "mock-small", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}
 GENERATED = {"candidates": [], "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}, "modelVersion": "m"}
@@ -140,39 +137,13 @@ def cloud():
         server.server_close()
 
 
-class Gateway:
+class Gateway(OwnGateway):
     """A gateway for which a cloud stands beside."""
 
-    def __init__(self, folder, provider, environment):
-        with socket.create_server(("127.0.0.1", 0)) as one:
-            port = one.getsockname()[1]
-        self.folder = folder
-        config = folder / "tollgate.yaml"
-        config.write_text(
-            f"listen: [127.0.0.1:{port}]\nadmin: off\nmock: off\ndata: {folder}/data\nenvironment_providers: false\n"
-            f"access_log: {folder}/access.jsonl\nproviders: {json.dumps(provider)}\n"
-        )
+    def __init__(self, folder, providers, environment):
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        self.errors = (folder / "stderr").open("w")
-        command = [os.environ["TOLLGATE_BINARY"], "-c", config]
-        self.process = subprocess.Popen(command, env={**kept, "AWS_EC2_METADATA_DISABLED": "true", **environment}, stderr=self.errors)
-        subprocess.run([sys.executable, Path(__file__).with_name("wait.py"), str(self.process.pid), str(port)], check=True)
-        self.http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.http.close()
-        self.process.terminate()
-        assert self.process.wait(10) == 0
-
-    def said(self):
-        return (self.folder / "stderr").read_text()
-
-    def entries(self):
-        lines = (self.folder / "access.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        environment = {**kept, "AWS_EC2_METADATA_DISABLED": "true", **environment}
+        super().__init__(folder, {"providers": providers}, environment=environment)
 
 
 def converse(gateway):
@@ -343,7 +314,8 @@ def test_without_a_credential_nothing_is_sent_and_the_next_candidate_is_asked(cl
         assert answer.status_code == 503 and answer.headers["x-amzn-errortype"] == "ServiceUnavailableException"
         assert cloud.seen == []
         config = tmp_path / "tollgate.yaml"
-        config.write_text(config.read_text() + "aliases: {either: [bedrock/mock-small, spare/mock-small]}\n")
+        aliases = {"either": ["bedrock/mock-small", "spare/mock-small"]}
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"aliases": aliases}))
         for _ in range(400):
             answer = gateway.http.post("/v1/chat/completions", json={"model": "either", "messages": []})
             if answer.status_code != 404:

@@ -1,12 +1,7 @@
 """Gateway keys, as SDKs carry them: a gateway of its own that asks for them."""
 
-import json
-import os
-import socket
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import anthropic
 import boto3
@@ -18,55 +13,34 @@ from botocore.exceptions import ClientError
 from google import genai
 from google.genai.errors import ClientError as GoogleError
 
+from own import OwnGateway, free_ports
+
 ASK = [{"role": "user", "content": "Hello"}]
 CONVERSE = {"messages": [{"role": "user", "content": [{"text": "Hello"}]}]}
 
 
-class Guarded:
+class Guarded(OwnGateway):
     def __init__(self, folder):
-        self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-            port, mock = one.getsockname()[1], two.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self.config = folder / "tollgate.yaml"
-        self.config.write_text(
-            f"""
-listen: [127.0.0.1:{port}]
-admin: off
-mock: 127.0.0.1:{mock}
-data: {folder}
-environment_providers: false
-keys: {{signing_secret: 0123456789abcdef0123456789abcdef}}
-providers:
-  signed: {{kind: bedrock, base_url: "http://127.0.0.1:{mock}/openai/v1", region: eu-west-1, access_key_id: a, secret_access_key: b, prices: mock}}
-access_log: {folder}/access.jsonl
-"""
-        )
-        self.binary = os.environ["TOLLGATE_BINARY"]
+        [mock] = free_ports(1)
+        signed = {"kind": "bedrock", "base_url": f"http://127.0.0.1:{mock}/openai/v1", "region": "eu-west-1", "prices": "mock"}
+        signed |= {"access_key_id": "a", "secret_access_key": "b"}
+        keys = {"signing_secret": "0123456789abcdef0123456789abcdef"}
+        super().__init__(folder, {"keys": keys, "providers": {"signed": signed}}, mock=mock)
+
+    def prepare(self):
         self.key, self.pair = self.add("one", "--org", "acme")
         self.narrow, _ = self.add("narrow", "--model", "mock-small")
-        self.process = subprocess.Popen([self.binary, "-c", self.config], stderr=subprocess.DEVNULL)
-        wait = Path(__file__).with_name("wait.py")
-        subprocess.run([sys.executable, wait, str(self.process.pid), str(port), str(mock)], check=True)
 
     def add(self, *options):
         made = subprocess.run([self.binary, "keys", "-c", self.config, "add", *options], check=True, capture_output=True, text=True)
         text, *pair = made.stdout.splitlines()
         return text, dict(line.split("=", 1) for line in pair)
 
-    def stop(self):
-        self.process.terminate()
-        assert self.process.wait(10) == 0
-
-    def entries(self):
-        return [json.loads(line) for line in (self.folder / "access.jsonl").read_text().splitlines()]
-
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    guarded = Guarded(tmp_path_factory.mktemp("guarded"))
-    yield guarded
-    guarded.stop()
+    with Guarded(tmp_path_factory.mktemp("guarded")) as guarded:
+        yield guarded
     keys = {entry.get("key_name") for entry in guarded.entries() if "key" in entry}
     assert keys == {"one", "narrow"}
     assert all(entry["org"] == "acme" for entry in guarded.entries() if entry.get("key_name") == "one")

@@ -2,16 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
-import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-import httpx2
 import pytest
+
+from own import OwnGateway, free_ports, until
 
 ASK = {"model": "mock-small?input=1000&cached=0&output=100&reasoning=0", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -47,20 +44,11 @@ def publisher():
     server.server_close()
 
 
-class Gateway:
+class Gateway(OwnGateway):
     def __init__(self, folder, prices):
-        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-            port, mock = one.getsockname()[1], two.getsockname()[1]
-        self.log, config, self.stderr = folder / "access.jsonl", folder / "tollgate.yaml", folder / "stderr"
+        [mock] = free_ports(1)
         provider = {"kind": "openai", "base_url": f"http://127.0.0.1:{mock}/v1", "api_key": "k", "prices": "openai"}
-        settings = {"listen": [f"127.0.0.1:{port}"], "admin": "off", "mock": f"127.0.0.1:{mock}", "data": str(folder), "environment_providers": False}
-        settings |= {"access_log": str(self.log), "providers": {"sold": provider, "resold": provider}, "prices": prices}
-        config.write_text(json.dumps(settings))
-        with self.stderr.open("a") as stderr:
-            self.process = subprocess.Popen([os.environ["TOLLGATE_BINARY"], "-c", config], stderr=stderr)
-        wait = Path(__file__).with_name("wait.py")
-        subprocess.run([sys.executable, wait, str(self.process.pid), str(port), str(mock)], check=True)
-        self.http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False)
+        super().__init__(folder, {"providers": {"sold": provider, "resold": provider}, "prices": prices}, mock=mock)
 
     def charge(self, provider="sold"):
         """What one more request costs, if it has a price."""
@@ -69,21 +57,10 @@ class Gateway:
         return answer.headers.get("x-gateway-cost")
 
     def until(self, found):
-        until = time.monotonic() + 15
-        while not found():
-            assert time.monotonic() < until, self.stderr.read_text()
-            time.sleep(0.05)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.http.close()
-        self.process.terminate()
-        assert self.process.wait(10) == 0
+        until(found, self.said)
 
     def lines(self):
-        return [json.loads(line)["lines"][0] for line in self.log.read_text().splitlines()]
+        return [entry["lines"][0] for entry in self.entries()]
 
 
 def test_prices_are_fetched_and_held_by_what_they_were(tmp_path, publisher):
@@ -98,9 +75,9 @@ def test_prices_are_fetched_and_held_by_what_they_were(tmp_path, publisher):
         gateway.until(lambda: publisher.asked[asked:].count(True) >= 2)
         # Eleven times as much is not believed.
         publisher.prices = published(44)
-        gateway.until(lambda: "would cost $44 per million of input instead of $4" in gateway.stderr.read_text())
+        gateway.until(lambda: "would cost $44 per million of input instead of $4" in gateway.said())
         publisher.prices = {"error": "maintenance"}
-        gateway.until(lambda: "no price in it can be read" in gateway.stderr.read_text())
+        gateway.until(lambda: "no price in it can be read" in gateway.said())
         assert gateway.charge() == "0.005"
     publisher.shutdown()
     # What was fetched holds from the start.
@@ -115,7 +92,7 @@ def test_most_models_gone_is_not_believed(tmp_path, publisher):
     with Gateway(tmp_path, prices) as gateway:
         gateway.until(lambda: gateway.charge() == "0.003")
         publisher.prices = published(3, names[:2])
-        gateway.until(lambda: "models that were there are gone" in gateway.stderr.read_text())
+        gateway.until(lambda: "models that were there are gone" in gateway.said())
         assert gateway.charge() == "0.003"
 
 

@@ -4,18 +4,17 @@ import hashlib
 import hmac
 import json
 import os
-import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx2
 import jsonschema
 import pytest
+
+from own import OwnGateway, free_ports, until
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/entry.schema.json").read_text())
 
@@ -50,18 +49,13 @@ def receiver():
     server.server_close()
 
 
-class Gateway:
+class Gateway(OwnGateway):
     def __init__(self, folder, receiver):
-        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two, socket.create_server(("127.0.0.1", 0)) as three:
-            port, mock, admin = (server.getsockname()[1] for server in (one, two, three))
-        self.folder, self.admin = folder, f"http://127.0.0.1:{admin}"
-        settings = {"listen": [f"127.0.0.1:{port}"], "admin": f"127.0.0.1:{admin}", "mock": f"127.0.0.1:{mock}", "data": str(folder), "environment_providers": False}
-        settings |= {"access_log": "off", "sinks": {"webhook": {"url": f"http://127.0.0.1:{receiver.server_port}/entries", "secret": "shared"}}}
-        (folder / "tollgate.yaml").write_text(json.dumps(settings))
-        self.process = subprocess.Popen([os.environ["TOLLGATE_BINARY"], "-c", folder / "tollgate.yaml"], stderr=subprocess.DEVNULL)
-        wait = Path(__file__).with_name("wait.py")
-        subprocess.run([sys.executable, wait, str(self.process.pid), str(port), str(mock)], check=True)
-        self.http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20)
+        mock, admin = free_ports(2)
+        self.admin = f"http://127.0.0.1:{admin}"
+        webhook = {"url": f"http://127.0.0.1:{receiver.server_port}/entries", "secret": "shared"}
+        settings = {"admin": f"127.0.0.1:{admin}", "access_log": "off", "sinks": {"webhook": webhook}}
+        super().__init__(folder, settings, mock=mock)
 
     def ask(self, times):
         body = {"model": "mock-small?input=1000&cached=0&output=100&reasoning=0", "messages": []}
@@ -79,21 +73,6 @@ class Gateway:
             return database.execute("SELECT request_id, outcome, micro_usd, pico_usd FROM entries JOIN lines ON entry = id").fetchall()
         finally:
             database.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.http.close()
-        self.process.terminate()
-        assert self.process.wait(10) == 0
-
-
-def until(found):
-    deadline = time.monotonic() + 20
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_entries_reach_every_sink_once_it_takes_them(tmp_path, receiver):
