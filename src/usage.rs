@@ -23,6 +23,10 @@ macro_rules! indexed {
             pub fn from_name(name: &str) -> Option<Self> {
                 match name { $($text => Some(Self::$variant),)+ _ => None }
             }
+            /// All names, to be shown to people.
+            pub fn names() -> String {
+                [$($text),+].join(", ")
+            }
         }
     };
 }

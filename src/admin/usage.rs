@@ -54,7 +54,7 @@ fn question(query: &str, now_ms: u64) -> Result<(Question, bool), String> {
         match (name, value.as_str()) {
             ("by", list) => {
                 for by in list.split(',') {
-                    question.by.push(By::from_name(by).ok_or_else(|| format!("`by={by}` is not one of {}", names()))?);
+                    question.by.push(By::from_name(by).ok_or_else(|| format!("`by={by}` is not one of {}", By::names()))?);
                 }
             }
             ("since", _) => question.since = Some(time()?),
@@ -62,8 +62,8 @@ fn question(query: &str, now_ms: u64) -> Result<(Question, bool), String> {
             ("format", "csv") => csv = true,
             ("format", "json") => csv = false,
             _ => {
-                let by =
-                    By::from_name(name).ok_or_else(|| format!("`{name}` is none of by, since, until, format (json, csv), {}", names()))?;
+                let by = By::from_name(name)
+                    .ok_or_else(|| format!("`{name}` is none of by, since, until, format (json, csv), {}", By::names()))?;
                 question.only.push((by, value));
             }
         }
@@ -72,10 +72,6 @@ fn question(query: &str, now_ms: u64) -> Result<(Question, bool), String> {
         question.by.push(By::Model);
     }
     Ok((question, csv))
-}
-
-fn names() -> String {
-    By::ALL.iter().map(|by| by.name()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

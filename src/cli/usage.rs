@@ -33,7 +33,7 @@ pub struct Options {
 }
 
 fn by(text: &str) -> Result<By, String> {
-    By::from_name(text).ok_or_else(|| format!("expected one of {}", By::ALL.iter().map(|by| by.name()).collect::<Vec<_>>().join(", ")))
+    By::from_name(text).ok_or_else(|| format!("expected one of {}", By::names()))
 }
 
 fn only(text: &str) -> Result<(By, String), String> {

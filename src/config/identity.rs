@@ -77,15 +77,15 @@ impl Reader<'_> {
 
     fn identity_of(&mut self, cloud: Cloud, node: Node<'_>, upstream: &Upstream) -> Option<Identity> {
         let mut map = Map::new(node, &mut self.problems);
+        let line = map.line();
         let identity = match cloud {
             Cloud::Aws => self.text(&mut map, "profile").map(|(_, profile)| aws(Some(profile), upstream)),
-            Cloud::Google => self.path(&mut map, "file").and_then(|path| self.google_file(map.line(), path)),
+            Cloud::Google => self.path(&mut map, "file").and_then(|path| self.google_file(line, path)),
             Cloud::Entra => self.entra(&mut map),
         };
-        let before = map.line();
         map.finish(&mut self.problems);
         if identity.is_none() && cloud != Cloud::Google {
-            self.problems.add(before, format!("`identity` is not {}", expected(cloud)));
+            self.problems.add(line, format!("`identity` is not {}", expected(cloud)));
         }
         identity
     }

@@ -59,7 +59,7 @@ impl Reader<'_> {
 
     fn import(&mut self, node: Node<'_>, data: &Path, prices: &mut Prices) {
         let mut map = Map::new(node, &mut self.problems);
-        let names = Format::ALL.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ");
+        let names = Format::names();
         let format = map.take_as("from", &mut self.problems, &names, Format::from_name);
         let file = self.path(&mut map, "file");
         let url = self.text(&mut map, "url");

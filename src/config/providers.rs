@@ -210,13 +210,7 @@ impl Reader<'_> {
         for path in paths {
             match Endpoint::from_name(path) {
                 Some(endpoint) => found.push(endpoint),
-                None => self.problems.add(
-                    line,
-                    format!(
-                        "`{path}` is not an endpoint; known: {}",
-                        Endpoint::ALL.iter().map(|endpoint| endpoint.name()).collect::<Vec<_>>().join(", ")
-                    ),
-                ),
+                None => self.problems.add(line, format!("`{path}` is not an endpoint; known: {}", Endpoint::names())),
             }
         }
         found

@@ -124,7 +124,7 @@ impl Exchange {
             model: "",
             asked_first: false,
             opening_only: false,
-            at: Moment { unix_s: i64::try_from(now / 1000).unwrap_or(i64::MAX) },
+            at: Moment::of_ms(now),
             markups: Markups { rules: &self.config.markups, key: self.key.as_deref() },
         };
         let (used, mut faults) = settle(&found, &terms);

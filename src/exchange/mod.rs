@@ -346,7 +346,7 @@ impl Exchange {
             model: upstream.deployments.get(&self.route.model).unwrap_or(&self.route.model),
             opening_only: found.opening && !found.finished,
             asked_first: self.route.dialect == Dialect::Invoke,
-            at: Moment { unix_s: i64::try_from(now / 1000).unwrap_or(i64::MAX) },
+            at: Moment::of_ms(now),
             markups: settle::Markups { rules: &self.config.markups, key: self.key.as_deref() },
         };
         let (used, faults) = settle::settle(found, &terms);

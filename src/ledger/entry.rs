@@ -29,32 +29,53 @@ pub struct Fold {
     entries: HashMap<String, Parts>,
 }
 
+/// The records of one entry, in whatever order they come.
 #[derive(Debug, Default)]
-struct Parts {
-    open: Option<Open>,
+pub struct Parts {
+    pub open: Option<Open>,
     used: Option<Used>,
     close: Option<Close>,
 }
 
-impl Fold {
+impl Parts {
     /// Takes the next record. Of several usage records the latest reading counts, and of those that say the same thing
     /// twice (results of a batch that were fetched again) the first.
-    pub fn add(&mut self, record: Record) {
-        let entry = self.entries.entry(record.id).or_default();
-        match record.event {
-            Event::Open(open) => drop(entry.open.get_or_insert(*open)),
-            Event::Usage(used) if entry.used.as_ref().is_some_and(|known| known.reading >= used.reading) => {}
-            Event::Usage(used) => entry.used = Some(used),
-            Event::Close(close) => drop(entry.close.get_or_insert(close)),
+    pub fn add(&mut self, event: Event) {
+        match event {
+            Event::Open(open) => drop(self.open.get_or_insert(*open)),
+            Event::Usage(used) if self.used.as_ref().is_some_and(|known| known.reading >= used.reading) => {}
+            Event::Usage(used) => self.used = Some(used),
+            Event::Close(close) => drop(self.close.get_or_insert(close)),
         }
+    }
+
+    /// True if nothing more can come.
+    pub fn is_complete(&self) -> bool {
+        let Some(close) = &self.close else { return false };
+        let reading = self.used.as_ref().map(|used| used.reading);
+        let settled = match close.last_reading {
+            Some(last) => reading.is_some_and(|reading| reading >= last),
+            None => !close.metered || reading.is_some(),
+        };
+        self.open.is_some() && settled
+    }
+
+    /// The entry; `None` without its beginning.
+    pub fn into_entry(self, id: String) -> Option<Entry> {
+        Some(Entry { id, open: self.open?, used: self.used, close: self.close })
+    }
+}
+
+impl Fold {
+    /// Takes the next record.
+    pub fn add(&mut self, record: Record) {
+        self.entries.entry(record.id).or_default().add(record.event);
     }
 
     /// The entries by start, and how many had records but no beginning.
     pub fn finish(self) -> (Vec<Entry>, usize) {
         let all = self.entries.len();
-        let whole =
-            self.entries.into_iter().filter_map(|(id, parts)| Some(Entry { id, open: parts.open?, used: parts.used, close: parts.close }));
-        let mut entries: Vec<Entry> = whole.collect();
+        let mut entries: Vec<Entry> = self.entries.into_iter().filter_map(|(id, parts)| parts.into_entry(id)).collect();
         entries.sort_by(|a, b| (a.open.start_ms, &a.id).cmp(&(b.open.start_ms, &b.id)));
         let orphans = all - entries.len();
         (entries, orphans)

@@ -8,7 +8,7 @@ mod render;
 mod segment;
 mod writer;
 
-pub use entry::{Entry, Fold};
+pub use entry::{Entry, Fold, Parts};
 pub use read::{RECORD_BYTES_MAX, RecordReader, read_folder, segment_names, segments};
 pub use record::{Close, Event, Line, Open, Outcome, Record, Source, Used};
 pub use render::{Rendered, write_entry};

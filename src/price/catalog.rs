@@ -55,6 +55,11 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// Of milliseconds since 1970.
+    pub fn of_ms(ms: u64) -> Self {
+        Self { unix_s: i64::try_from(ms / 1000).unwrap_or(i64::MAX) }
+    }
+
     fn minute_of_day(self) -> i64 {
         self.unix_s.rem_euclid(86_400) / 60
     }

@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 pub use tail::{Cursor, Tail};
 
@@ -55,7 +55,11 @@ pub struct Progress {
 impl Progress {
     /// True if all of a segment of this name and size has been taken.
     pub fn has_taken(&self, segment: &str, bytes: u64) -> bool {
-        self.safe.lock().unwrap_or_else(PoisonError::into_inner).get(segment).is_some_and(|safe| *safe >= bytes)
+        self.safe().get(segment).is_some_and(|safe| *safe >= bytes)
+    }
+
+    fn safe(&self) -> MutexGuard<'_, Cursor> {
+        self.safe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -102,7 +106,7 @@ impl Run {
 
     fn feed_one(&self, sink: &mut dyn Sink, pause: &mut Duration) -> Result<(), String> {
         let cursor = sink.cursor()?;
-        *self.progress.safe.lock().unwrap_or_else(PoisonError::into_inner) = cursor.clone();
+        self.progress.safe().clone_from(&cursor);
         let mut tail = Tail::new(&self.ledger, cursor.clone());
         let mut safe = cursor;
         loop {
@@ -122,16 +126,14 @@ impl Run {
             }
             if cursor != safe {
                 safe.clone_from(&cursor);
-                *self.progress.safe.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
+                *self.progress.safe() = cursor;
             }
             self.progress.lag_bytes.store(tail.lag_bytes, Ordering::Relaxed);
-            if tail.lag_bytes == 0 {
-                if self.stopped() {
-                    return Ok(());
-                }
-                self.pause(LOOK);
-            } else if self.stopped() {
+            if self.stopped() {
                 return Ok(());
+            }
+            if tail.lag_bytes == 0 {
+                self.pause(LOOK);
             }
         }
     }

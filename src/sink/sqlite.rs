@@ -1,10 +1,9 @@
 //! SQLite: entries and their lines in a file beside the ledger, which `tollgate usage` and any SQL can ask. The cursor lies
 //! in the same database and moves with what it stands for, so that nothing is taken twice.
 
-use super::{Cursor, Sink};
-
 mod entry;
 
+use super::{Cursor, Sink};
 use crate::ledger::{Entry, Line};
 use crate::price::PicoUsd;
 use crate::usage::Usage;
@@ -36,7 +35,7 @@ CREATE TABLE cursor (segment TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, W
 /// either stay exact far beyond what one integer of 64 bits could hold.
 const MICRO: i128 = 1_000_000;
 
-/// The database.
+/// The database, and the cursor that was last written to it.
 pub struct Sqlite(Connection, Cursor);
 
 impl Sqlite {
@@ -159,8 +158,7 @@ impl Row {
                 let (usage, micro, pico): (String, i64, i64) = (row.get(16)?, row.get(17)?, row.get(18)?);
                 let usage = serde_json::from_str::<Usage>(&usage).map_err(|error| not_json(16, error))?;
                 let unpriced = serde_json::from_str(&row.get::<_, String>(19)?).map_err(|error| not_json(19, error))?;
-                let charge = PicoUsd(i128::from(micro) * MICRO + i128::from(pico));
-                Some((at, Line { model: row.get(15)?, usage, charge, unpriced, ..Line::default() }))
+                Some((at, Line { model: row.get(15)?, usage, charge: charge(micro, pico), unpriced, ..Line::default() }))
             }
         };
         Ok(Self {
@@ -209,6 +207,11 @@ impl Row {
     }
 }
 
+/// A charge out of its two columns.
+fn charge(micro: i64, pico: i64) -> PicoUsd {
+    PicoUsd(i128::from(micro) * MICRO + i128::from(pico))
+}
+
 fn not_json(column: usize, error: serde_json::Error) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
 }
@@ -221,7 +224,7 @@ fn cursor(connection: &Connection) -> rusqlite::Result<Cursor> {
 
 impl Sink for Sqlite {
     fn cursor(&mut self) -> Result<Cursor, String> {
-        cursor(&self.0).map_err(|error| error.to_string())
+        Ok(self.1.clone())
     }
 
     fn put(&mut self, entries: &[Entry], cursor: Option<&Cursor>) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! Reads the ledger as it grows and puts entries together. What it hands out may come again after a restart, under the
 //! same id, but nothing is passed over: the cursor never moves past the first record of an entry that was not handed out.
 
-use crate::ledger::{Close, Entry, Event, Open, Record, RecordReader, Used, Writers, segment_names};
+use crate::ledger::{Entry, Parts, Record, RecordReader, Writers, segment_names};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -34,27 +34,12 @@ pub struct Tail {
 }
 
 /// Records of an entry that is not complete.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
-    open: Option<Open>,
-    used: Option<Used>,
-    close: Option<Close>,
+    parts: Parts,
     /// Where the first of them stands: the others follow it in its lane.
     first: (String, u64),
     since: u32,
-}
-
-impl Pending {
-    /// True if nothing more of it can come.
-    fn is_complete(&self) -> bool {
-        let Some(close) = &self.close else { return false };
-        let reading = self.used.as_ref().map(|used| used.reading);
-        let settled = match close.last_reading {
-            Some(last) => reading.is_some_and(|reading| reading >= last),
-            None => !close.metered || reading.is_some(),
-        };
-        self.open.is_some() && settled
-    }
 }
 
 impl Tail {
@@ -140,31 +125,28 @@ impl Tail {
     fn take(&mut self, record: Record, segment: &str, at: u64, out: &mut Vec<Entry>) {
         let Record { id, event } = record;
         let sweeps = self.sweeps;
-        let first = || Pending { since: sweeps, first: (segment.to_owned(), at), ..Pending::default() };
+        let first = || Pending { parts: Parts::default(), first: (segment.to_owned(), at), since: sweeps };
         let pending = self.pending.entry(id.clone()).or_insert_with(first);
-        match event {
-            Event::Open(open) => drop(pending.open.get_or_insert(*open)),
-            Event::Usage(used) if pending.used.as_ref().is_some_and(|known| known.reading >= used.reading) => {}
-            Event::Usage(used) => pending.used = Some(used),
-            Event::Close(close) => drop(pending.close.get_or_insert(close)),
+        pending.parts.add(event);
+        if pending.parts.is_complete() {
+            out.extend(self.remove(id));
         }
-        if pending.is_complete()
-            && let Some(entry) = self.pending.remove(&id).and_then(|pending| entry(id, pending))
-        {
-            out.push(entry);
-        }
+    }
+
+    fn remove(&mut self, id: String) -> Option<Entry> {
+        self.pending.remove(&id)?.parts.into_entry(id)
     }
 
     /// Hands out what processes left that are gone, and drops what has no beginning.
     fn give_up(&mut self, writers: &Writers, out: &mut Vec<Entry>) {
         let sweeps = self.sweeps;
-        let over = |pending: &Pending| match &pending.open {
+        let over = |pending: &Pending| match &pending.parts.open {
             Some(_) => !writers.is_alive(&pending.first.0),
             None => sweeps.wrapping_sub(pending.since) >= ORPHAN_SWEEPS,
         };
         let ids: Vec<String> = self.pending.iter().filter(|(_, pending)| over(pending)).map(|(id, _)| id.clone()).collect();
         for id in ids {
-            out.extend(self.pending.remove(&id).and_then(|pending| entry(id, pending)));
+            out.extend(self.remove(id));
         }
     }
 
@@ -190,17 +172,13 @@ impl Tail {
 
     /// Entries that are under way, or whose end has not been read.
     pub fn pending(self) -> impl Iterator<Item = Entry> {
-        self.pending.into_iter().filter_map(|(id, pending)| entry(id, pending))
+        self.pending.into_iter().filter_map(|(id, pending)| pending.parts.into_entry(id))
     }
 }
 
 /// What the segments of one lane share in their names, which are in the order of time.
 fn lane(segment: &str) -> &str {
     segment.split_once('.').map_or("", |(_, lane)| lane)
-}
-
-fn entry(id: String, pending: Pending) -> Option<Entry> {
-    Some(Entry { id, open: pending.open?, used: pending.used, close: pending.close })
 }
 
 #[cfg(test)]

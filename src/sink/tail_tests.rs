@@ -1,5 +1,5 @@
 use super::*;
-use crate::ledger::{Ledger, Outcome, Rendered, Source};
+use crate::ledger::{Close, Ledger, Open, Outcome, Rendered, Source, Used};
 use crate::price::PicoUsd;
 
 fn open(id: &str) -> Rendered {

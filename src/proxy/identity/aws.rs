@@ -12,11 +12,11 @@ pub(super) struct Chain(SharedCredentialsProvider);
 impl Chain {
     pub(super) async fn open(profile: Option<&str>, region: &str) -> Result<Self, String> {
         let client = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(region.to_owned())).http_client(client);
+        let region = Region::new(region.to_owned());
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(region.clone()).http_client(client.clone());
         if let Some(profile) = profile {
             let provider = aws_config::profile::ProfileFileCredentialsProvider::builder().profile_name(profile);
-            let config = aws_config::provider_config::ProviderConfig::without_region().with_region(Some(Region::new(region.to_owned())));
-            let client = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+            let config = aws_config::provider_config::ProviderConfig::without_region().with_region(Some(region));
             loader = loader.credentials_provider(provider.configure(&config.with_http_client(client)).build());
         }
         let found = loader.load().await.credentials_provider();

@@ -1,8 +1,7 @@
 //! Reads entries back, whole.
 
-use super::{MICRO, not_json};
+use super::{charge, not_json};
 use crate::ledger::{Close, Entry, Line, Open, Outcome, Source, Used};
-use crate::price::PicoUsd;
 use rusqlite::{Connection, Row};
 use serde::de::DeserializeOwned;
 
@@ -72,7 +71,7 @@ fn lines(id: &str, connection: &Connection) -> rusqlite::Result<Vec<Line>> {
             region: row.get("region")?,
             usage: json(row, "usage")?,
             markup: row.get("markup")?,
-            charge: PicoUsd(i128::from(micro) * MICRO + i128::from(pico)),
+            charge: charge(micro, pico),
             unpriced: json(row, "unpriced")?,
         })
     })?;
