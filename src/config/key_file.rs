@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(refused, Err("no".to_owned()));
         assert_eq!(read(&path), Ok(vec![made.record.clone()]));
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(!text.contains(made.text.rsplit_once('_').unwrap().1));
+        assert!(!text.contains(made.text.splitn(3, '_').nth(2).unwrap()));
         update(&path, push).unwrap();
         assert!(read(&path).unwrap_err().contains("twice"));
         std::fs::write(&path, "{\"keys\": [{}]}").unwrap();
