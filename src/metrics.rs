@@ -27,6 +27,8 @@ pub struct Metrics {
     intake: Histogram,
     /// Requests being served.
     pub in_flight: IntGauge,
+    /// Answers read to their end though their callers left.
+    pub draining: IntGauge,
     /// Ledger records that could not be written.
     pub ledger_failures: IntCounter,
     /// Ledger records lost because the disk took nothing for too long.
@@ -125,6 +127,8 @@ impl Metrics {
                 &["provider"],
             )?,
             intake,
+            draining: make
+                .gauge("tollgate_answers_draining", "Answers that are read to their end for the bill, though their callers left.")?,
             in_flight: make.gauge("tollgate_requests_in_flight", "Requests being served.")?,
             ledger_lost: make.counter("tollgate_ledger_lost_total", "Ledger records lost because the disk took nothing for too long.")?,
             ledger_failures: make

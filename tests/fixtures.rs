@@ -104,6 +104,7 @@ fn metered(fixture: &Fixture, meter: &Meter, catalog: &Catalog) -> Value {
             catalog,
             convention,
             model: "",
+            estimate: None,
             opening_only: false,
             asked_first: false,
             at,

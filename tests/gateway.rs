@@ -493,6 +493,63 @@ fn a_caller_that_leaves_is_noticed_and_has_an_entry() {
     assert_eq!((entry.outcome(), entry.close.as_ref().unwrap().status), (Outcome::ClientClosed, 200));
 }
 
+/// Before an upstream that bills what nobody reads, too.
+fn before_a_meter_that_runs(upstream: &Upstream, more: &str) -> Gateway {
+    let address = upstream.address;
+    let keys = format!("base_url: \"http://{address}/v1\", models: [\"*\"], prices: mock, stream_usage: on_request, on_disconnect: drain");
+    Gateway::start(&format!("providers: {{up: {{{keys}}}}}\n{more}"))
+}
+
+/// Asks, reads so many bytes of the answer and leaves.
+fn ask_and_leave(gateway: &Gateway, bytes: usize) {
+    let mut client = gateway.connect();
+    client.head(CHAT, &[], Some(ASK.len()));
+    client.write(ASK.as_bytes());
+    client.read(bytes);
+}
+
+#[test]
+fn an_answer_is_read_to_its_end_where_it_is_billed_all_the_same() {
+    let head = answer("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", b"");
+    let parts = [event("a"), event(&"b".repeat(300_000)) + FINISH + USAGE + "data: [DONE]\n\n"];
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len()).into_bytes();
+    let stream = [[head, chunk(&parts[0])].concat(), [chunk(&parts[1]), b"0\r\n\r\n".to_vec()].concat()];
+    let document = [vec![], whole()];
+    for ([now, later], read) in [(stream, 20), (document, 0)] {
+        let upstream = Upstream::start(move |_| vec![Act::Write(now.clone()), Act::Wait, Act::Write(later.clone())]);
+        let gateway = before_a_meter_that_runs(&upstream, "");
+        ask_and_leave(&gateway, read);
+        until("the request", || upstream.requests.lock().unwrap().first().map(|_| ()));
+        upstream.go();
+        let entry = &gateway.closed_entries(1)[0];
+        let (close, used) = (entry.close.as_ref().unwrap(), entry.used.as_ref().unwrap());
+        assert_eq!((close.outcome, close.faults.is_empty(), used.source), (Outcome::ClientClosed, true, Source::Reported));
+        assert_eq!(used.total.0, 30_000_000);
+        // The connection to the upstream is whole and serves the next.
+        upstream.go();
+        assert_eq!(gateway.post(CHAT, ASK).status, 200);
+    }
+}
+
+#[test]
+fn who_is_read_for_the_bill_alone_is_not_read_for_ever() {
+    let text = event("a") + &event(&"b".repeat(10_000));
+    let head = answer("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", b"");
+    let part = format!("{:x}\r\n{text}\r\n", text.len()).into_bytes();
+    for bounds in ["time: 50ms", "bytes: 5000", "exchanges: 0"] {
+        let (head, part) = (head.clone(), part.clone());
+        let upstream =
+            Upstream::start(move |_| vec![Act::Write([&head[..], &part].concat()), Act::Wait, Act::Write(part.clone()), Act::Wait]);
+        let gateway = before_a_meter_that_runs(&upstream, &format!("after_disconnect: {{{bounds}}}"));
+        ask_and_leave(&gateway, 20);
+        if bounds.starts_with("bytes") {
+            upstream.go();
+        }
+        let entry = &gateway.closed_entries(1)[0];
+        assert_eq!((entry.outcome(), entry.used.as_ref().unwrap().source), (Outcome::ClientClosed, Source::Estimated), "{bounds}");
+    }
+}
+
 #[test]
 fn a_dead_kept_alive_connection_is_replaced() {
     let count = std::sync::atomic::AtomicUsize::new(0);

@@ -63,6 +63,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         convention: provider.convention(dialect),
         model: &options.model,
         opening_only: false,
+        estimate: None,
         asked_first: false,
         at: Moment { unix_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX) },
         markups: Markups::default(),

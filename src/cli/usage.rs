@@ -11,7 +11,7 @@ pub struct Options {
     /// The data folder of the gateway
     #[arg(long, default_value = "data")]
     data: PathBuf,
-    /// What to sum by: model, provider, key, org, project, user, tag, hour, day or outcome; give several to sum by all of
+    /// What to sum by: model, provider, key, org, project, user, tag, hour, day, outcome or source; give several to sum by all of
     /// them together
     #[arg(long, value_parser = by, default_value = "model")]
     by: Vec<By>,
@@ -79,7 +79,7 @@ fn print_table(report: &Report) {
         let mut row = group.to_vec();
         row.extend([sum.requests, sum.input, sum.cached, sum.output].map(|count| count.to_string()));
         row.push(sum.total.to_string());
-        let notes = [(sum.unpriced, "unpriced"), (sum.unmetered, "without usage")];
+        let notes = [(sum.unpriced, "unpriced"), (sum.unmetered, "without usage"), (sum.estimated, "estimated")];
         row.push(
             notes.iter().filter(|(count, _)| *count > 0).map(|(count, note)| format!("{count} {note}")).collect::<Vec<_>>().join(", "),
         );

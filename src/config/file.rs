@@ -1,13 +1,14 @@
 //! Reads the configuration file into [`Config`], collecting every mistake.
 
 use super::units::{bytes, bytes_or_share, duration, interpolate};
-use super::{AccessLog, Bounds, Config, HeaderRules, Timeouts, Upstream, exposed};
+use super::{AccessLog, Bounds, Config, DrainBounds, HeaderRules, Timeouts, Upstream, exposed};
 use crate::provider;
 use crate::yaml::{self, Map, Node, Problem, Problems};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
@@ -93,6 +94,7 @@ impl Reader<'_> {
         let fallback = self.fallback(&mut map, &by_name);
         let bounds = self.bounds(map.take("body"));
         let timeouts = self.timeouts(map.take("timeouts"));
+        let drain = self.drain(map.take("after_disconnect"));
         let headers = self.headers(map.take("headers"));
         let prices = self.prices(map.take("prices"), &data);
         let cost_headers = map.take_bool("cost_headers", &mut self.problems).unwrap_or(true);
@@ -129,6 +131,7 @@ impl Reader<'_> {
             fallback,
             bounds,
             timeouts,
+            drain,
             headers,
             cost_headers,
             cost_event,
@@ -219,7 +222,7 @@ impl Reader<'_> {
         let mut map = node.map(|node| Map::new(node, &mut self.problems));
         let mut take = |key, default_s| {
             let given = map.as_mut().and_then(|map| map.take_as(key, &mut self.problems, "a duration (30s, 500ms, 10m)", duration));
-            given.unwrap_or(std::time::Duration::from_secs(default_s))
+            given.unwrap_or(Duration::from_secs(default_s))
         };
         let timeouts = Timeouts {
             body: take("body", 60),
@@ -233,6 +236,24 @@ impl Reader<'_> {
             map.finish(&mut self.problems);
         }
         timeouts
+    }
+
+    fn drain(&mut self, node: Option<Node<'_>>) -> DrainBounds {
+        let mut bounds = DrainBounds { time: Duration::from_secs(120), bytes: 64 << 20, exchanges: 1000 };
+        let Some(node) = node else { return bounds };
+        let mut map = Map::new(node, &mut self.problems);
+        if let Some(time) = map.take_as("time", &mut self.problems, "a duration (120s)", duration) {
+            bounds.time = time;
+        }
+        if let Some(max) = map.take_as("bytes", &mut self.problems, "a size (64MiB)", bytes) {
+            bounds.bytes = max;
+        }
+        let number = |text: &str| text.parse().ok().filter(|count| (0..=1_000_000).contains(count));
+        if let Some(max) = map.take_as("exchanges", &mut self.problems, "a number up to 1000000", number) {
+            bounds.exchanges = max;
+        }
+        map.finish(&mut self.problems);
+        bounds
     }
 
     fn headers(&mut self, node: Option<Node<'_>>) -> HeaderRules {

@@ -68,6 +68,7 @@ pub struct Config {
     pub fallback: Option<usize>,
     pub bounds: Bounds,
     pub timeouts: Timeouts,
+    pub drain: DrainBounds,
     pub headers: HeaderRules,
     /// Tell callers the cost in heads and trailers.
     pub cost_headers: bool,
@@ -103,6 +104,15 @@ pub struct Bounds {
     pub body_bytes_max: u64,
     /// Of all request bodies held at once; more is answered 503.
     pub body_budget_bytes: u64,
+}
+
+/// How far answers are read whose callers left, for their bill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainBounds {
+    pub time: Duration,
+    pub bytes: u64,
+    /// Of all exchanges, at once; others are cancelled.
+    pub exchanges: i64,
 }
 
 /// How long to wait for what.

@@ -5,7 +5,7 @@ use super::identity;
 use super::{Credentials, Pass, PromptCache, Secret, Upstream};
 use crate::dialect::Endpoint;
 use crate::provider::auth::AwsKeys;
-use crate::provider::{self, Auth, CHAT_COMPATIBLE, Provider, StreamUsage};
+use crate::provider::{self, Auth, CHAT_COMPATIBLE, OnDisconnect, Provider, StreamUsage};
 use crate::yaml::{Map, Node};
 
 /// What a provider made up of a base URL alone is.
@@ -54,6 +54,9 @@ impl Reader<'_> {
         }
         if let Some(asked) = map.take_as("stream_usage", &mut self.problems, "`always`, `on_request` or `unknown`", stream_usage) {
             upstream.stream_usage = asked;
+        }
+        if let Some(asked) = map.take_as("on_disconnect", &mut self.problems, "`drain` or `cancel`", on_disconnect) {
+            upstream.on_disconnect = asked;
         }
         if let Some((_, catalog)) = self.text(&mut map, "prices") {
             upstream.catalog = catalog;
@@ -276,6 +279,14 @@ fn credentials(text: &str) -> Option<Credentials> {
     match text {
         "gateway" => Some(Credentials::Gateway),
         "caller" => Some(Credentials::Caller),
+        _ => None,
+    }
+}
+
+fn on_disconnect(text: &str) -> Option<OnDisconnect> {
+    match text {
+        "drain" => Some(OnDisconnect::Drain),
+        "cancel" => Some(OnDisconnect::Cancel),
         _ => None,
     }
 }

@@ -5,7 +5,7 @@ use crate::dialect::{Dialect, Endpoint};
 use crate::keys::signature::SCHEME;
 use crate::keys::{PREFIX, strip_bearer};
 use crate::provider::auth::AwsKeys;
-use crate::provider::{Auth, Provider, StreamUsage, fits};
+use crate::provider::{Auth, OnDisconnect, Provider, StreamUsage, fits};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -86,6 +86,7 @@ pub struct Upstream {
     /// Names and patterns of models beyond the provider's own.
     pub models: Vec<String>,
     pub stream_usage: StreamUsage,
+    pub on_disconnect: OnDisconnect,
     /// Whose rates apply.
     pub catalog: String,
     pub pass: Vec<Pass>,
@@ -118,6 +119,7 @@ impl Upstream {
             endpoints: provider.endpoints.to_vec(),
             models: vec![],
             stream_usage: provider.stream_usage,
+            on_disconnect: provider.on_disconnect,
             catalog: if provider.catalog.is_empty() { provider.id } else { provider.catalog }.to_owned(),
             prompt_cache: None,
             socket: provider.socket,

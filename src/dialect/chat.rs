@@ -1,7 +1,7 @@
 //! OpenAI chat completions and completions, and everything compatible with them.
 //! <https://platform.openai.com/docs/api-reference/chat/object>
 
-use super::{ERROR, FINISH_REASON, Grammar, Slot, USAGE, UsagePath};
+use super::{ARGUMENTS, CONTENT, ERROR, FINISH_REASON, Grammar, REASONING, REASONING_CONTENT, REFUSAL, Slot, TEXT, USAGE, UsagePath};
 use crate::json::Want::{Fields, Items, Take};
 use crate::usage::{Cache, Field};
 
@@ -20,6 +20,7 @@ pub static GRAMMAR: Grammar = Grammar {
     usage: &[USAGE_PATHS],
     cache: Cache::Inside,
     needles: &[&USAGE, &FINISH_REASON, &ERROR],
+    text: &[&CONTENT, &REASONING_CONTENT, &REASONING, &ARGUMENTS, &REFUSAL, &TEXT],
     ..Grammar::NONE
 };
 

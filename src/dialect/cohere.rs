@@ -1,6 +1,6 @@
 //! Cohere's chat, version 2. <https://docs.cohere.com/reference/chat>
 
-use super::{Grammar, Slot, USAGE};
+use super::{ARGUMENTS, Grammar, Slot, TEXT, THINKING, USAGE};
 use crate::json::Want::{Fields, Take};
 use crate::usage::{Cache, Field};
 use memchr::memmem::Finder;
@@ -22,5 +22,6 @@ pub static GRAMMAR: Grammar = Grammar {
     needles: &[&USAGE],
     last_types: &["message-end"],
     marks: &[&END],
+    text: &[&TEXT, &THINKING, &ARGUMENTS],
     ..Grammar::NONE
 };

@@ -1,7 +1,7 @@
 //! Bedrock's Converse and ConverseStream.
 //! <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html>
 
-use super::{Detail, Grammar, Slot, UsagePath};
+use super::{Detail, Grammar, INPUT, Slot, TEXT, UsagePath};
 use crate::json::Want::{Fields, Take};
 use crate::usage::{Cache, Field, Reasoning};
 
@@ -19,6 +19,7 @@ pub static GRAMMAR: Grammar = Grammar {
     reasoning: Some(Reasoning::Inside),
     last_types: &["metadata"],
     messages: &["metadata", "messageStop"],
+    text: &[&TEXT, &INPUT],
     ..Grammar::NONE
 };
 

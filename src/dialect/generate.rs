@@ -1,7 +1,7 @@
 //! Google's generateContent, at Google AI and Vertex, with the embeddings beside it.
 //! <https://ai.google.dev/api/generate-content>, <https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference>
 
-use super::{Detail, ERROR, Grammar, Slot, UsagePath};
+use super::{Detail, ERROR, Grammar, Slot, TEXT, UsagePath};
 use crate::json::Want::{Fields, Items, Take};
 use crate::usage::{Cache, Field, Reasoning};
 use memchr::memmem::Finder;
@@ -35,6 +35,7 @@ pub static GRAMMAR: Grammar = Grammar {
     reasoning: Some(Reasoning::Beside),
     replaces: true,
     needles: &[&USAGE_METADATA, &FINISH, &BLOCKED, &ERROR],
+    text: &[&TEXT],
     ..Grammar::NONE
 };
 

@@ -1,7 +1,7 @@
 //! Bedrock's InvokeModel and InvokeModelWithResponseStream: the native body of whichever model family was asked.
 //! <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html>
 
-use super::{Grammar, Slot, UsagePath, messages};
+use super::{Grammar, PARTIAL_JSON, Slot, TEXT, THINKING, UsagePath, messages};
 use crate::json::Want::{self, Fields, Items, Take};
 use crate::usage::{Cache, Field, Reasoning};
 
@@ -36,6 +36,7 @@ pub static GRAMMAR: Grammar = Grammar {
     reasoning: Some(Reasoning::Inside),
     last_types: &["message_stop"],
     wrapped: true,
+    text: &[&TEXT, &PARTIAL_JSON, &THINKING],
     ..Grammar::NONE
 };
 

@@ -1,6 +1,6 @@
 //! Anthropic Messages. <https://docs.anthropic.com/en/api/messages>, <https://docs.anthropic.com/en/docs/build-with-claude/streaming>
 
-use super::{ERROR, Grammar, STOP_REASON, Slot, USAGE, UsagePath};
+use super::{ERROR, Grammar, PARTIAL_JSON, STOP_REASON, Slot, TEXT, THINKING, USAGE, UsagePath};
 use crate::json::Want::{Fields, Take};
 use crate::usage::{Cache, Field};
 use memchr::memmem::Finder;
@@ -25,6 +25,7 @@ pub static GRAMMAR: Grammar = Grammar {
     needles: &[&USAGE, &STOP_REASON, &ERROR],
     last_types: &["message_stop"],
     marks: &[&STOP],
+    text: &[&TEXT, &PARTIAL_JSON, &THINKING],
     ..Grammar::NONE
 };
 

@@ -15,6 +15,7 @@ mod rerank;
 mod responses;
 
 use crate::json::Want;
+use crate::meter::Keys;
 pub use invoke::{HEADERS as INVOKE_HEADERS, WRAPPER as INVOKE_WRAPPER};
 
 use crate::usage::{Cache, Field, Reasoning, indexed};
@@ -216,6 +217,8 @@ pub struct Grammar {
     pub messages: &'static [&'static str],
     /// Event-stream messages wrap the event in base64.
     pub wrapped: bool,
+    /// Keys of text that models write, for estimates; without any, none are made.
+    pub text: Keys,
 }
 
 impl Grammar {
@@ -233,6 +236,7 @@ impl Grammar {
         marks: &[],
         messages: &[],
         wrapped: false,
+        text: &[],
     };
 }
 
@@ -240,6 +244,17 @@ pub(crate) static USAGE: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"usa
 pub(crate) static ERROR: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"error\""));
 pub(crate) static STOP_REASON: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"stop_reason\""));
 pub(crate) static FINISH_REASON: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"finish_reason\""));
+
+static CONTENT: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"content\""));
+static REASONING: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"reasoning\""));
+static REASONING_CONTENT: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"reasoning_content\""));
+static ARGUMENTS: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"arguments\""));
+static REFUSAL: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"refusal\""));
+static TEXT: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"text\""));
+static THINKING: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"thinking\""));
+static PARTIAL_JSON: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"partial_json\""));
+static DELTA: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"delta\""));
+static INPUT: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"input\""));
 
 impl Dialect {
     pub fn grammar(self) -> &'static Grammar {

@@ -1,6 +1,6 @@
 //! OpenAI Responses. <https://platform.openai.com/docs/api-reference/responses/object> and `…/responses-streaming`.
 
-use super::{ERROR, Grammar, Slot, USAGE, UsagePath};
+use super::{DELTA, ERROR, Grammar, Slot, USAGE, UsagePath};
 use crate::json::Want::{self, Fields, Items, Take};
 use crate::usage::{Cache, Field};
 use memchr::memmem::Finder;
@@ -28,6 +28,7 @@ pub static GRAMMAR: Grammar = Grammar {
     needles: &[&USAGE, &ERROR],
     last_types: &["response.completed", "response.incomplete", "response.failed"],
     marks: &[&COMPLETED, &INCOMPLETE, &FAILED],
+    text: &[&DELTA],
     ..Grammar::NONE
 };
 

@@ -3,8 +3,9 @@
 use super::{Asked, Exchange, UnixMs, query, short_hash};
 use crate::config::Config;
 use crate::error::Error;
+use crate::provider::OnDisconnect;
 use crate::rewrite::{Rewritten, rewrite};
-use crate::route::{Circuit, Facts, Head, Route};
+use crate::route::{Circuit, Facts, Head, Route, Target};
 use bytes::Bytes;
 use http::HeaderMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -142,6 +143,12 @@ impl Exchange {
     /// For how long the attempt has been under way, in milliseconds.
     pub fn attempt_age(&self, now: UnixMs) -> u64 {
         self.attempt.as_ref().map_or(u64::MAX, |attempt| now.saturating_sub(attempt.open.0.start_ms))
+    }
+
+    /// True if the answer is read to its end even if the caller leaves: it will be billed.
+    pub fn drains(&self) -> bool {
+        let endpoint = matches!(self.route.target, Target::Endpoint(_));
+        endpoint && self.billed && self.upstream().is_some_and(|upstream| upstream.on_disconnect == OnDisconnect::Drain)
     }
 
     /// The key that asked.

@@ -21,6 +21,8 @@ pub(super) struct Attempt {
     pub(super) used: Option<(Used, Rendered)>,
     /// How many readings of usage the record reflects.
     pub(super) settled: u32,
+    /// Records that told estimates.
+    pub(super) estimates: u32,
     /// The upstream said that its body ends.
     pub(super) body_ended: bool,
 }
@@ -56,6 +58,7 @@ impl Attempt {
         let cut_off = faults.has(Fault::CutOff) && endpoint;
         let outcome = match ending {
             // Clients close at the last event, or once a document is complete: nothing was left for them to read.
+            Ending::Drained => Outcome::ClientClosed,
             Ending::ClientClosed if !found.is_some_and(|found| found.ended) => Outcome::ClientClosed,
             _ if self.status >= 400 || carried.is_some() => Outcome::UpstreamError,
             Ending::Failed(_) if self.first_byte_ms.is_none() => Outcome::UpstreamError,

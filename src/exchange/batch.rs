@@ -124,6 +124,7 @@ impl Exchange {
             model: "",
             asked_first: false,
             opening_only: false,
+            estimate: None,
             at: Moment::of_ms(now),
             markups: Markups { rules: &self.config.markups, key: self.key.as_deref() },
         };

@@ -63,14 +63,17 @@ fn a_caller_that_leaves_gets_an_entry_with_what_was_known() {
     exchange.respond(200, &content_type("text/event-stream"));
     let start = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg\",\"model\":\"mock-small\",\"usage\":{\"input_tokens\":100,\"output_tokens\":1}}}\n\n";
     exchange.push(Bytes::from_static(start.as_bytes()), false, 2);
+    let delta = r#"data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"twelve bytes"}}"#;
+    exchange.push(Bytes::from(format!("{delta}\n\n")), false, 2);
     assert!(exchange.news(2).is_none());
     let closed = exchange.close(&Ending::ClientClosed, 3).unwrap();
     assert!(closed.usage_news().is_some());
     let used = closed.entry.used.as_ref().unwrap();
     assert_eq!(used.source, ledger::Source::Partial);
     let usage = &used.lines[0].usage;
-    // The output count in the opening is a placeholder.
-    assert_eq!((usage.of(Dimension::Input), usage.of(Dimension::Output), used.total.to_string().as_str()), (Some(100), None, "0.0001"));
+    // The output count in the opening is a placeholder; the text says three tokens, at $5 per million.
+    assert_eq!((usage.of(Dimension::Input), usage.of(Dimension::Output)), (Some(100), Some(3)));
+    assert_eq!(used.total.to_string(), "0.000115");
     assert_eq!(closed.entry.outcome(), Outcome::ClientClosed);
 }
 
@@ -79,11 +82,13 @@ fn outcomes_tell_how_it_ended() {
     let ok = r#"{"id":"c","model":"mock-small","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#;
     let rows: &[(u16, &str, Ending, Outcome, ledger::Source)] = &[
         (200, ok, Ending::Complete, Outcome::Ok, ledger::Source::Reported),
-        (200, &ok[..40], Ending::Complete, Outcome::Truncated, ledger::Source::None),
+        (200, &ok[..40], Ending::Complete, Outcome::Truncated, ledger::Source::Estimated),
+        (200, "{}", Ending::Complete, Outcome::Ok, ledger::Source::None),
+        (200, "", Ending::ClientClosed, Outcome::ClientClosed, ledger::Source::Estimated),
         (429, r#"{"error":{"code":"rate_limited"}}"#, Ending::Complete, Outcome::UpstreamError, ledger::Source::None),
         (200, r#"{"error":{"type":"overloaded_error"}}"#, Ending::Complete, Outcome::UpstreamError, ledger::Source::None),
         (200, "", Ending::Failed(Error::UpstreamTimeout { provider: "p".to_owned() }), Outcome::UpstreamError, ledger::Source::None),
-        (200, &ok[..40], Ending::Failed(Error::UpstreamBroken { provider: "p".to_owned() }), Outcome::Truncated, ledger::Source::None),
+        (200, &ok[..40], Ending::Failed(Error::UpstreamBroken { provider: "p".to_owned() }), Outcome::Truncated, ledger::Source::Estimated),
     ];
     for (status, body, ending, outcome, source) in rows {
         let mut exchange = exchange("/v1/chat/completions", r#"{"model":"mock-small"}"#);
@@ -93,6 +98,40 @@ fn outcomes_tell_how_it_ended() {
         let closed = exchange.close(ending, 3).unwrap();
         let got = closed.entry.used.as_ref().map_or(ledger::Source::None, |used| used.source);
         assert_eq!((closed.entry.outcome(), got), (*outcome, *source), "{status} {body}");
+    }
+}
+
+#[test]
+fn what_was_generated_and_never_counted_is_estimated() {
+    let body = r#"{"model":"mock-small","stream":true,"messages":[{"role":"user","content":"Say something."}]}"#;
+    let text = "data: {\"id\":\"c\",\"model\":\"mock-small\",\"choices\":[{\"delta\":{\"content\":\"Something, then. \"}}]}\n\n";
+    let error = "data: {\"error\":{\"message\":\"a long story of what went wrong\",\"type\":\"server_error\"}}\n\n";
+    let broken = || Ending::Failed(Error::UpstreamBroken { provider: "p".to_owned() });
+    // Seventeen characters are five tokens.
+    for (events, ending, want) in [
+        (vec![text, text], Ending::ClientClosed, Some(9)),
+        (vec![text], broken(), Some(5)),
+        (vec![text, error], Ending::Complete, Some(5)),
+        (vec![error], Ending::Complete, None),
+        (vec![text, "data: [DONE]\n\n"], Ending::Complete, Some(5)),
+        (vec![], broken(), None),
+    ] {
+        let mut exchange = exchange("/v1/chat/completions", body);
+        exchange.attempt(1);
+        exchange.respond(200, &content_type("text/event-stream"));
+        let prompt = (exchange.body().len() as u64).div_ceil(4);
+        for event in &events {
+            exchange.push(Bytes::from((*event).to_owned()), false, 2);
+            exchange.drop_body();
+        }
+        let closed = exchange.close(&ending, 3).unwrap();
+        let used = closed.entry.used.as_ref().unwrap();
+        let usage = used.lines.first().map(|line| (line.usage.of(Dimension::Input), line.usage.of(Dimension::Output)));
+        assert_eq!(usage, want.map(|want| (Some(prompt), Some(want))), "{events:?}");
+        assert_eq!(used.source, if want.is_some() { ledger::Source::Estimated } else { ledger::Source::None });
+        assert!(closed.usage_news().is_some());
+        let close = closed.entry.close.unwrap();
+        assert_eq!(close.last_reading, Some(used.reading));
     }
 }
 

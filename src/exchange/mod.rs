@@ -19,7 +19,6 @@ use crate::error::Error;
 use crate::keys::Key;
 use crate::ledger::{Entry, Open, Rendered};
 use crate::meter::{Fault, Framing, Meter};
-use crate::price::Moment;
 use crate::rewrite::cache::{Header, Headers};
 use crate::rewrite::{Rewritten, rewrite};
 use crate::route::{self, Destination, Facts, Head, Health, Route, Target};
@@ -48,6 +47,8 @@ pub enum Ending {
     Complete,
     /// The caller left.
     ClientClosed,
+    /// The caller left, and the answer was read to its end all the same.
+    Drained,
     /// The gateway gave up on the upstream.
     Failed(Error),
 }
@@ -87,6 +88,8 @@ pub struct Exchange {
     who: Who,
     /// What the request itself says will be used, for want of better.
     implied: Reported,
+    /// The tokens of the prompt as they are estimated, once the body is gone.
+    prompt: Option<u64>,
     attempts: u32,
     attempt: Option<Attempt>,
 }
@@ -158,6 +161,7 @@ impl Exchange {
             credential,
             who: Who::default(),
             implied: Reported::default(),
+            prompt: None,
             attempts: 0,
             attempt: None,
             route,
@@ -213,6 +217,7 @@ impl Exchange {
             items: None,
             used: None,
             settled: 0,
+            estimates: 0,
             body_ended: false,
         };
         let attempt = self.attempt.insert(attempt);
@@ -278,6 +283,7 @@ impl Exchange {
 
     /// An answer is committed: no other attempt will need the body.
     pub fn drop_body(&mut self) {
+        self.prompt = self.prompt_tokens();
         self.body = Bytes::new();
         self.candidates = None;
     }
@@ -325,55 +331,38 @@ impl Exchange {
     pub fn news(&mut self, now: UnixMs) -> Option<(&str, &Rendered)> {
         let attempt = self.attempt.as_ref()?;
         let found = attempt.meter.as_ref()?.found();
-        if found.usages == attempt.settled || !(found.finished || attempt.body_ended) {
+        let fresh = found.usages != attempt.settled && (found.finished || attempt.body_ended);
+        // What has not come by now never will.
+        let given_up = attempt.body_ended && !found.finished && attempt.estimates == 0;
+        let estimate = if given_up { self.estimate(&Ending::Complete) } else { None };
+        if !fresh && estimate.is_none() {
             return None;
         }
-        self.settle(now);
+        self.settle(now, estimate);
         let attempt = self.attempt.as_ref()?;
         attempt.used.as_ref().map(|used| (attempt.id.as_str(), &used.1))
     }
 
-    /// Prices what was found so far into the usage record.
-    fn settle(&mut self, now: UnixMs) {
-        let charged = self.billed && self.attempt.as_ref().is_some_and(|attempt| attempt.status < 400);
-        let (Some(upstream), Some(attempt)) = (self.config.upstreams.get(self.route.upstream), &mut self.attempt) else { return };
-        let Some(meter) = attempt.meter.as_mut().filter(|_| charged) else { return };
-        let found = meter.found();
-        let terms = settle::Terms {
-            upstream,
-            catalog: &self.config.prices,
-            convention: upstream.provider.convention(self.route.dialect),
-            model: upstream.deployments.get(&self.route.model).unwrap_or(&self.route.model),
-            opening_only: found.opening && !found.finished,
-            asked_first: self.route.dialect == Dialect::Invoke,
-            at: Moment::of_ms(now),
-            markups: settle::Markups { rules: &self.config.markups, key: self.key.as_deref() },
-        };
-        let (used, faults) = settle::settle(found, &terms);
-        attempt.settled = found.usages;
-        let rendered = Rendered::used(&used);
-        attempt.used = Some((used, rendered));
-        faults.iter().for_each(|fault| meter.fault(fault));
-    }
-
     /// Ends the attempt.
     pub fn close(&mut self, ending: &Ending, now: UnixMs) -> Option<Closed> {
-        let whole = *ending == Ending::Complete;
+        let whole = matches!(ending, Ending::Complete | Ending::Drained);
         let attempt = self.attempt.as_mut()?;
         let settled = attempt.settled;
         if let Some(meter) = &mut attempt.meter {
             meter.finish(whole);
         }
         let stale = attempt.meter.as_ref().is_some_and(|meter| meter.found().usages != settled);
-        if stale || attempt.used.is_none() {
-            self.settle(now);
+        let unsettled = stale || attempt.used.is_none();
+        let estimate = if attempt.estimates == 0 { self.estimate(ending) } else { None };
+        let usage_news = unsettled || estimate.is_some();
+        if usage_news {
+            self.settle(now, estimate);
         }
         let attempt = self.attempt.take()?;
         let mut close = attempt.close(ending, now, matches!(self.route.target, Target::Endpoint(_)));
         if self.unmetered {
             close.faults.push(Fault::Unmetered.name().to_owned());
         }
-        let usage_news = stale || settled == 0;
         let (open, rendered_open) = attempt.open;
         let (used, rendered_used) = attempt.used.unzip();
         let records = Records { open: rendered_open, used: rendered_used, close: Rendered::close(&close) };

@@ -1,11 +1,14 @@
 //! Settling: what a meter found becomes lines, charges and a usage record.
 
+use super::{Ending, Exchange, UnixMs};
 use crate::config::Upstream;
+use crate::dialect::Dialect;
 use crate::keys::Key;
-use crate::ledger::{Line, Source, Used};
-use crate::meter::{Fault, Faults, Found};
+use crate::ledger::{Line, Rendered, Source, Used};
+use crate::meter::{Fault, Faults, Found, prompt_tokens};
 use crate::price::{Catalog, Markup, Moment, PicoUsd, Query, Sold, charge, factor};
-use crate::usage::{Convention, Dimension, Reported, Usage};
+use crate::route::Target;
+use crate::usage::{Convention, Dimension, Field, Reported, Usage};
 use rust_decimal::Decimal;
 
 /// What settling needs besides what was found.
@@ -20,8 +23,18 @@ pub struct Terms<'a> {
     pub asked_first: bool,
     /// Only the opening numbers of a stream came (Anthropic): its output count is a placeholder.
     pub opening_only: bool,
+    /// Stands for what was not reported.
+    pub estimate: Option<Estimate>,
     pub at: Moment,
     pub markups: Markups<'a>,
+}
+
+/// Tokens as their text lets guess.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// `None`: it was reported.
+    pub input: Option<u64>,
+    pub output: u64,
 }
 
 /// What is charged beyond what something costs, and of whom.
@@ -40,13 +53,70 @@ impl Markups<'_> {
     }
 }
 
+impl Exchange {
+    /// Prices what was found so far, or is estimated, into the usage record.
+    pub(super) fn settle(&mut self, now: UnixMs, estimate: Option<Estimate>) {
+        let charged = self.is_charged();
+        let (Some(upstream), Some(attempt)) = (self.config.upstreams.get(self.route.upstream), &mut self.attempt) else { return };
+        let Some(meter) = attempt.meter.as_mut().filter(|_| charged) else { return };
+        let found = meter.found();
+        let terms = Terms {
+            upstream,
+            catalog: &self.config.prices,
+            convention: upstream.provider.convention(self.route.dialect),
+            model: upstream.deployments.get(&self.route.model).unwrap_or(&self.route.model),
+            opening_only: found.opening && !found.finished,
+            estimate,
+            asked_first: self.route.dialect == Dialect::Invoke,
+            at: Moment::of_ms(now),
+            markups: Markups { rules: &self.config.markups, key: self.key.as_deref() },
+        };
+        let (mut used, faults) = settle(found, &terms);
+        attempt.settled = found.usages;
+        // What is known later counts instead.
+        attempt.estimates += u32::from(estimate.is_some());
+        used.reading += attempt.estimates;
+        let rendered = Rendered::used(&used);
+        attempt.used = Some((used, rendered));
+        faults.iter().for_each(|fault| meter.fault(fault));
+    }
+
+    fn is_charged(&self) -> bool {
+        self.billed && self.attempt.as_ref().is_some_and(|attempt| attempt.status < 400)
+    }
+
+    /// What is to be charged where the provider's numbers did not come: for text that was generated, and for the prompt of
+    /// a caller who left before there was any. An upstream that failed before it generated anything is owed nothing.
+    pub(super) fn estimate(&self, ending: &Ending) -> Option<Estimate> {
+        let meter = self.attempt.as_ref()?.meter.as_ref().filter(|_| self.is_charged())?;
+        let output = meter.estimated_output().filter(|_| matches!(self.route.target, Target::Endpoint(_)))?;
+        let found = meter.found();
+        if !found.fallback.is_empty() {
+            return None;
+        }
+        let left = *ending == Ending::ClientClosed && found.error.is_none();
+        let input = if found.has_usage() { None } else { self.prompt_tokens() };
+        (output > 0 || left).then_some(Estimate { input, output })
+    }
+
+    /// The tokens of the prompt, if they may have to be estimated.
+    pub(super) fn prompt_tokens(&self) -> Option<u64> {
+        let wanted = self.attempt.as_ref()?.meter.as_ref()?.estimated_output().is_some();
+        self.prompt.or_else(|| wanted.then(|| prompt_tokens(&self.body)))
+    }
+}
+
 /// The usage record, and defects found on the way.
 pub fn settle(found: &Found, terms: &Terms<'_>) -> (Used, Faults) {
     let mut faults = Faults::default();
     let mut own = found.reported.clone();
     own.add(&found.compaction);
+    if let Some(Estimate { input, output }) = terms.estimate {
+        input.into_iter().for_each(|input| own.set(Field::Input, input));
+        own.set(Field::Output, output);
+    }
     let mut lines = vec![];
-    if found.has_usage() {
+    if found.has_usage() || terms.estimate.is_some() {
         let model = if found.model.is_empty() { terms.model } else { &found.model };
         lines.push(line(found, &own, model, true, terms, &mut faults));
         for round in &found.rounds {
@@ -60,10 +130,11 @@ pub fn settle(found: &Found, terms: &Terms<'_>) -> (Used, Faults) {
             total
         });
     }
-    let source = match (found.has_usage(), found.finished) {
-        (false, _) => Source::None,
-        (true, true) => Source::Reported,
-        (true, false) => Source::Partial,
+    let source = match (found.has_usage(), terms.estimate) {
+        (false, Some(_)) => Source::Estimated,
+        (false, None) => Source::None,
+        (true, None) if found.finished => Source::Reported,
+        (true, _) => Source::Partial,
     };
     let used = Used {
         reading: found.usages,
@@ -82,7 +153,7 @@ fn line(found: &Found, reported: &Reported, model: &str, main: bool, terms: &Ter
     if !consistent {
         faults.add(Fault::Inconsistent);
     }
-    if terms.opening_only && main {
+    if terms.opening_only && terms.estimate.is_none() && main {
         Dimension::ALL.iter().filter(|dimension| dimension.is_output()).for_each(|dimension| usage.set(*dimension, None));
     }
     let charge = charge_for(&usage, found, model, main, terms);

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::json::Want::{self, Fields, Take};
 use crate::json::{Splices, text};
-use crate::meter::Meter;
+use crate::meter::{Meter, prompt_tokens};
 use crate::rewrite::spans::members;
 use crate::route::{self, Facts, Head as RequestHead, Target};
 use crate::stream::websocket::{Frames, Head, Piece, frame, mask};
@@ -60,6 +60,8 @@ enum Side {
 pub struct Asked {
     pub requested: String,
     pub model: String,
+    /// The tokens of what it asks, as they are estimated.
+    pub prompt: u64,
 }
 
 impl Turns {
@@ -134,6 +136,7 @@ impl Turns {
             return None;
         }
         let requested = model.clone().and_then(|span| plain.get(span)).and_then(text::decode).unwrap_or_default().into_owned();
+        let prompt = prompt_tokens(&plain);
         let Some(renamed) = rename(&requested) else {
             self.close(POLICY, out);
             return None;
@@ -146,7 +149,7 @@ impl Turns {
             }
             None => out.extend(raw),
         }
-        Some(Asked { requested, model: renamed })
+        Some(Asked { requested, model: renamed, prompt })
     }
 
     fn close(&mut self, code: u16, out: &mut BytesMut) {
@@ -227,6 +230,7 @@ impl Exchange {
 
     fn begin(&mut self, turn: Asked, now: UnixMs) -> News {
         (self.route.model_requested, self.route.model, self.stream) = (turn.requested, turn.model, true);
+        self.prompt = Some(turn.prompt);
         let (id, open) = self.attempt(now);
         let news = News::Open(id.to_owned(), open.clone());
         let grammar = self.route.dialect.grammar();

@@ -25,8 +25,10 @@ indexed! {
     Source {
         /// The provider's final usage.
         Reported = "reported",
-        /// Some of the provider's numbers, but not its final ones.
+        /// Some of the provider's numbers, but not its final ones; what is missing is estimated.
         Partial = "partial",
+        /// All of it by the text that passed.
+        Estimated = "estimated",
         /// Nothing was reported.
         None = "none",
     }

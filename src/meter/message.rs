@@ -17,7 +17,7 @@ impl Meter {
 
     /// A part of a message.
     pub fn message_part(&mut self, part: &[u8]) {
-        self.part(part);
+        self.cut_part(part);
     }
 
     /// The message ended.
@@ -34,6 +34,8 @@ impl Meter {
         match piece {
             Piece::Headers(headers) => self.begin_message(headers),
             Piece::Part(part) if !self.event.marks.skipped => self.payload(part),
+            // It matters to nobody but estimates.
+            Piece::Part(part) if self.event.exception.is_none() => self.note(part),
             Piece::Part(_) => {}
             Piece::End { intact } => self.end_message(intact),
             Piece::Broken => {
@@ -56,9 +58,15 @@ impl Meter {
     }
 
     fn payload(&mut self, part: &[u8]) {
-        let Some(mut unwrap) = self.unwrap.take() else { return self.scan(part) };
+        let Some(mut unwrap) = self.unwrap.take() else {
+            self.note(part);
+            return self.scan(part);
+        };
         match unwrap.push(part) {
-            Some(event) => self.scan(event),
+            Some(event) => {
+                self.note(event);
+                self.scan(event);
+            }
             None => {
                 self.event.marks.broken = true;
                 self.fault(Fault::Malformed);

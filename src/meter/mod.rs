@@ -1,11 +1,13 @@
 //! The meter: chunks of a response in, usage out. It observes and never fails: what it cannot understand becomes a
 //! [`Fault`], and memory stays bounded whatever a peer sends.
 
+mod estimate;
 mod event;
 mod fault;
 mod found;
 mod message;
 
+pub use estimate::{Keys, prompt_tokens};
 pub use event::{ERROR_BYTES_MAX, TEXT_BYTES_MAX, USAGE_BYTES_MAX};
 pub use fault::{Fault, Faults};
 pub use found::{Found, Round};
@@ -16,6 +18,7 @@ use crate::stream::array::{self, Array};
 use crate::stream::event_stream::EventStream;
 use crate::stream::sse::{self, Kind, Piece, Sniffer, Sse};
 use crate::usage::Reported;
+use estimate::Text;
 use event::Event;
 use message::Unwrap;
 
@@ -56,17 +59,31 @@ pub struct Meter {
     unwrap: Option<Box<Unwrap>>,
     /// Model and id are known; events that have no needle need not be read.
     identified: bool,
+    text: Text,
 }
 
 impl Meter {
     pub fn new(grammar: &'static Grammar, framing: Framing) -> Self {
         let scanner = Scanner::new(grammar.root);
-        Self { grammar, framing, scanner, event: Event::default(), found: Found::default(), unwrap: None, identified: false }
+        let (event, found, text) = (Event::default(), Found::default(), Text::default());
+        Self { grammar, framing, scanner, event, found, unwrap: None, identified: false, text }
     }
 
     /// What is known so far.
     pub fn found(&self) -> &Found {
         &self.found
+    }
+
+    /// The tokens of what a model wrote, as its text lets guess, if that is all there is to go by. A document that came
+    /// whole and states no usage is left alone: nothing may have been generated.
+    pub fn estimated_output(&self) -> Option<u64> {
+        let whole = matches!(self.framing, Framing::Whole) && self.found.ended;
+        (self.estimates() && !whole).then(|| self.text.tokens())
+    }
+
+    /// True while the text is all that is known of what is used.
+    fn estimates(&self) -> bool {
+        !self.grammar.text.is_empty() && (self.found.usages == 0 || self.found.opening)
     }
 
     /// Marks a defect found by whoever feeds the meter.
@@ -111,6 +128,9 @@ impl Meter {
         match &mut self.framing {
             Framing::Undecided(_) | Framing::Opaque => {}
             Framing::Whole => {
+                if self.estimates() {
+                    self.text.document(rest);
+                }
                 self.scan(rest);
                 self.end_document();
             }
@@ -126,7 +146,7 @@ impl Meter {
 
     fn push_elements(&mut self, mut array: Array, rest: &[u8]) {
         array.push(rest, |piece| match piece {
-            array::Piece::Part(part) => self.part(part),
+            array::Piece::Part(part) => self.cut_part(part),
             array::Piece::End => drop(self.end_event()),
             array::Piece::Close => self.found.saw_done(true),
         });
@@ -136,7 +156,7 @@ impl Meter {
     fn push_events(&mut self, mut sse: Sse, rest: &[u8], passed: usize, on: &mut impl FnMut(Boundary)) {
         sse.push(rest, |piece| match piece {
             Piece::Line { value, last } => self.line(value, last),
-            Piece::Part(part) => self.part(part),
+            Piece::Part(part) => self.cut_part(part),
             Piece::LineEnd => self.part(b"\n"),
             Piece::Event { end } => {
                 let usage_only = self.end_event();
@@ -199,6 +219,9 @@ impl Meter {
 
     /// A whole `data` line. Most cannot matter, and a substring search is all they cost.
     fn line(&mut self, line: &[u8], last: bool) {
+        if self.estimates() {
+            self.text.line(self.grammar.text, line);
+        }
         // A line that others may follow is half an event, and nothing can be said of it.
         if last && self.identified && !self.event.marks.started && !self.matters(line) {
             self.event.marks.started = true;
@@ -214,6 +237,18 @@ impl Meter {
         self.grammar.needles.is_empty()
             || self.grammar.needles.iter().any(|needle| sse::has_value(line, needle))
             || self.grammar.marks.iter().any(|mark| mark.find(line).is_some())
+    }
+
+    /// A part of a line, or of an event that has no lines.
+    fn cut_part(&mut self, part: &[u8]) {
+        self.note(part);
+        self.part(part);
+    }
+
+    fn note(&mut self, part: &[u8]) {
+        if self.estimates() {
+            self.text.part(self.grammar.text, part);
+        }
     }
 
     fn part(&mut self, part: &[u8]) {
@@ -277,6 +312,7 @@ impl Meter {
             self.event.marks.committed = true;
         }
         let usage_only = self.event.is_usage_only();
+        self.text.end(self.grammar.text);
         self.event.clear();
         self.scanner.reset();
         usage_only

@@ -1,7 +1,7 @@
 //! AWS Bedrock. <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_Operations_Amazon_Bedrock_Runtime.html>,
 //! API keys: <https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys.html>
 
-use super::{Auth, CHAT_COMPATIBLE, CacheBy, Cloud, Place, Provider, StreamUsage};
+use super::{Auth, CHAT_COMPATIBLE, CacheBy, Cloud, OnDisconnect, Place, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const BEDROCK: Provider = Provider {
@@ -45,5 +45,6 @@ pub const BEDROCK: Provider = Provider {
     ],
     stream_usage: StreamUsage::OnRequest,
     cache_by: Some(CacheBy::Point),
+    on_disconnect: OnDisconnect::Drain,
     ..CHAT_COMPATIBLE
 };

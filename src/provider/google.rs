@@ -1,7 +1,7 @@
 //! Google AI: its own API, and beside it an OpenAI-compatible endpoint.
 //! <https://ai.google.dev/api>, <https://ai.google.dev/gemini-api/docs/openai>
 
-use super::{Auth, CHAT_COMPATIBLE, Provider, StreamUsage};
+use super::{Auth, CHAT_COMPATIBLE, OnDisconnect, Provider, StreamUsage};
 use crate::dialect::{Dialect, Endpoint};
 
 pub const GOOGLE: Provider = Provider {
@@ -23,5 +23,6 @@ pub const GOOGLE: Provider = Provider {
     stream_usage: StreamUsage::OnRequest,
     output_by_total: true,
     catalog: "google",
+    on_disconnect: OnDisconnect::Drain,
     ..CHAT_COMPATIBLE
 };

@@ -1,6 +1,6 @@
 //! Groq. <https://console.groq.com/docs/openai>
 
-use super::{Batch, CHAT_COMPATIBLE, Provider, StreamUsage};
+use super::{Batch, CHAT_COMPATIBLE, OnDisconnect, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const GROQ: Provider = Provider {
@@ -20,5 +20,6 @@ pub const GROQ: Provider = Provider {
     // The last chunk carries `x_groq.usage` whether asked or not (recorded).
     stream_usage: StreamUsage::Always,
     batch: Some(Batch::FILES),
+    on_disconnect: OnDisconnect::Drain,
     ..CHAT_COMPATIBLE
 };

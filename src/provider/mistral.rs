@@ -1,6 +1,6 @@
 //! Mistral. <https://docs.mistral.ai/api/>
 
-use super::{Batch, CHAT_COMPATIBLE, Provider, StreamUsage};
+use super::{Batch, CHAT_COMPATIBLE, OnDisconnect, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 
 pub const MISTRAL: Provider = Provider {
@@ -22,5 +22,6 @@ pub const MISTRAL: Provider = Provider {
     // The last chunk carries the usage (recorded), and unknown fields are refused with 422.
     stream_usage: StreamUsage::Always,
     batch: Some(Batch::FILES),
+    on_disconnect: OnDisconnect::Drain,
     ..CHAT_COMPATIBLE
 };

@@ -105,6 +105,15 @@ pub enum CacheBy {
     Headers { key: &'static str, org: Option<&'static str> },
 }
 
+/// What becomes of an answer whose caller left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// It is cancelled, which stops the provider's meter.
+    Cancel,
+    /// It is read to its end: the provider bills it all the same.
+    Drain,
+}
+
 /// Batch jobs: what is asked of many is answered later in one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -165,6 +174,7 @@ pub struct Provider {
     /// Shapes of credentials by which a caller's own key gives the provider away: header and prefix of the value.
     pub credentials: &'static [(&'static str, &'static str)],
     pub stream_usage: StreamUsage,
+    pub on_disconnect: OnDisconnect,
     pub reasoning: Reasoning,
     /// See [`Convention::output_by_total`]; holds for chat completions only.
     pub output_by_total: bool,
@@ -194,6 +204,7 @@ pub const CHAT_COMPATIBLE: Provider = Provider {
     models: &[],
     credentials: &[],
     stream_usage: StreamUsage::Unknown,
+    on_disconnect: OnDisconnect::Cancel,
     reasoning: Reasoning::Inside,
     output_by_total: false,
     cache_by: None,

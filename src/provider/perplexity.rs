@@ -1,6 +1,6 @@
 //! Perplexity. <https://docs.perplexity.ai/api-reference/chat-completions-post>
 
-use super::{CHAT_COMPATIBLE, Provider, StreamUsage};
+use super::{CHAT_COMPATIBLE, OnDisconnect, Provider, StreamUsage};
 use crate::dialect::Endpoint;
 use crate::usage::Reasoning;
 
@@ -17,5 +17,6 @@ pub const PERPLEXITY: Provider = Provider {
     stream_usage: StreamUsage::Always,
     // Deep research states reasoning beside the completion: https://docs.perplexity.ai/getting-started/pricing
     reasoning: Reasoning::Beside,
+    on_disconnect: OnDisconnect::Drain,
     ..CHAT_COMPATIBLE
 };

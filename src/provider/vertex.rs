@@ -1,6 +1,6 @@
 //! Google's Vertex AI. <https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference>
 
-use super::{CHAT_COMPATIBLE, Cloud, Place, Provider};
+use super::{CHAT_COMPATIBLE, Cloud, OnDisconnect, Place, Provider};
 use crate::dialect::Endpoint;
 
 pub const VERTEX: Provider = Provider {
@@ -23,5 +23,6 @@ pub const VERTEX: Provider = Provider {
     cloud: Some(Cloud::Google),
     key_variables: &["VERTEX_ACCESS_TOKEN"],
     catalog: "google",
+    on_disconnect: OnDisconnect::Drain,
     ..CHAT_COMPATIBLE
 };

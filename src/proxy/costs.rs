@@ -5,7 +5,7 @@ use crate::exchange::Cost;
 use http::{HeaderMap, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// A document is held up to so many bytes; a longer one flows, without its cost in the head.
 pub const HELD_BYTES_MAX: usize = 1 << 20;
@@ -22,8 +22,8 @@ pub enum Telling {
 }
 
 /// What the filters know and the wrapper sends.
-#[derive(Clone, Default)]
-pub struct Costs(Arc<Mutex<(Telling, Option<Cost>)>>);
+#[derive(Default)]
+pub struct Costs(Mutex<(Telling, Option<Cost>)>);
 
 impl Costs {
     pub fn tell(&self, telling: Telling) {

@@ -1,8 +1,7 @@
 //! What a request carries through Pingora's hooks.
 
 use super::body::Permit;
-use super::costs::Costs;
-use super::downstream::{self, Slot};
+use super::downstream::{self, Outlet};
 use super::identity::Held;
 use super::reload::Live;
 use super::state::State;
@@ -26,9 +25,8 @@ pub struct Ctx {
     pub(super) exchange: Option<Box<Exchange>>,
     /// Of a WebSocket.
     pub(super) turns: Option<Box<Turns>>,
-    pub(super) slot: Option<Slot>,
+    pub(super) outlet: Outlet,
     pub(super) permit: Option<Permit>,
-    pub(super) costs: Costs,
     /// A comment with the cost ends a stream.
     pub(super) comments: bool,
     pub(super) refused: Option<Error>,
@@ -61,9 +59,8 @@ impl Ctx {
             live: None,
             exchange: None,
             turns: None,
-            slot: None,
+            outlet: Outlet::default(),
             permit: None,
-            costs: Costs::default(),
             comments: false,
             refused: None,
             again: None,
@@ -73,9 +70,7 @@ impl Ctx {
     }
 
     pub(super) fn unwrap_session(&mut self, session: &mut Session) {
-        if let Some(slot) = self.slot.take() {
-            downstream::uninstall(&mut session.downstream_session, &slot);
-        }
+        downstream::uninstall(&mut session.downstream_session, &self.outlet);
     }
 
     pub(super) fn provider(&self) -> String {

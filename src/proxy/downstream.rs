@@ -5,6 +5,8 @@
 //! session may give its own. The trait is public but hidden, hence the exact version of Pingora.
 
 use super::costs::{self, Costs, Unsent};
+use super::drain::{Drain, Left};
+use super::failure::is_gone;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
@@ -19,26 +21,42 @@ use pingora::protocols::l4::socket::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Where the real session waits after the wrapper is gone, also if a panic took the wrapper.
+/// What the hooks and the wrapper share.
 #[derive(Clone, Default)]
-pub struct Slot(Arc<Mutex<Option<Box<ServerSession>>>>);
+pub struct Outlet(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Where the real session waits after the wrapper is gone, also if a panic took the wrapper.
+    slot: Mutex<Option<Box<ServerSession>>>,
+    costs: Costs,
+    drain: Drain,
+}
+
+impl Outlet {
+    pub fn costs(&self) -> &Costs {
+        &self.0.costs
+    }
+
+    pub fn drain(&self) -> &Drain {
+        &self.0.drain
+    }
+}
 
 /// Replaces `session` by a wrapper that replays `body`.
-pub fn install(session: &mut Box<ServerSession>, body: Bytes, costs: Costs) -> Slot {
-    let slot = Slot::default();
+pub fn install(session: &mut Box<ServerSession>, body: Bytes, outlet: &Outlet) {
     let inner = std::mem::replace(session, placeholder());
-    let wrapper = Wrapper { inner: Some(inner), slot: slot.clone(), body, costs, unsent: Unsent::default() };
+    let wrapper = Wrapper { inner: Some(inner), outlet: outlet.clone(), body, unsent: Unsent::default(), left: None };
     **session = ServerSession::Custom(Box::new(wrapper));
-    slot
 }
 
 /// Puts the real session back. Nothing happens if that was done before.
-pub fn uninstall(session: &mut Box<ServerSession>, slot: &Slot) {
+pub fn uninstall(session: &mut Box<ServerSession>, outlet: &Outlet) {
     if session.is_custom() {
         // Dropping the wrapper leaves the inner session in the slot.
         **session = ServerSession::Custom(Box::new(()));
     }
-    if let Some(inner) = slot.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    if let Some(inner) = outlet.0.slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
         *session = inner;
     }
 }
@@ -50,15 +68,16 @@ fn placeholder() -> Box<ServerSession> {
 struct Wrapper {
     /// Taken only when dropped.
     inner: Option<Box<ServerSession>>,
-    slot: Slot,
+    outlet: Outlet,
     body: Bytes,
-    costs: Costs,
     unsent: Unsent,
+    /// The caller is gone; what comes is read for its bill.
+    left: Option<Left>,
 }
 
 impl Drop for Wrapper {
     fn drop(&mut self) {
-        *self.slot.0.lock().unwrap_or_else(PoisonError::into_inner) = self.inner.take();
+        *self.outlet.0.slot.lock().unwrap_or_else(PoisonError::into_inner) = self.inner.take();
     }
 }
 
@@ -75,6 +94,16 @@ impl Wrapper {
             Some(inner) => inner,
             None => unreachable!("the inner session leaves only in drop"),
         }
+    }
+}
+
+impl Wrapper {
+    /// True if the error means that the caller left, and its answer is read all the same.
+    fn leaves(&mut self, error: &pingora::Error) -> bool {
+        if self.left.is_none() && is_gone(error.etype()) {
+            self.left = self.outlet.0.drain.begin();
+        }
+        self.left.is_some()
     }
 }
 
@@ -111,11 +140,18 @@ impl CustomSession for Wrapper {
         if !self.body.is_empty() && tasks.iter().any(|task| matches!(task, HttpTask::Body(Some(data), _) if !data.is_empty())) {
             self.body = Bytes::new();
         }
-        let tasks = costs::pass(&self.costs, &mut self.unsent, tasks);
+        if let Some(left) = &mut self.left {
+            return left.swallow(tasks);
+        }
+        let tasks = costs::pass(&self.outlet.0.costs, &mut self.unsent, tasks);
         if tasks.is_empty() {
             return Ok(false);
         }
-        self.inner_mut().response_duplex_vec(tasks).await
+        let (ended, failed) = (tasks.iter().any(HttpTask::is_end), tasks.iter().any(|task| matches!(task, HttpTask::Failed(_))));
+        match self.inner_mut().response_duplex_vec(tasks).await {
+            Err(error) if !failed && self.leaves(&error) => Ok(ended),
+            sent => sent,
+        }
     }
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {
         self.inner_mut().set_read_timeout(timeout);
@@ -148,14 +184,29 @@ impl CustomSession for Wrapper {
         true
     }
     async fn finish(&mut self) -> Result<()> {
+        if self.left.is_some() {
+            // A caller that only stopped sending must not take half an answer for a whole one.
+            self.inner_mut().set_keepalive(None);
+            self.inner_mut().shutdown().await;
+            return Ok(());
+        }
         self.inner_mut().finish_body().await
     }
     fn is_body_empty(&mut self) -> bool {
         self.body.is_empty()
     }
     async fn read_body_or_idle(&mut self, _no_body_expected: bool) -> Result<Option<Bytes>> {
-        // The body is here; what remains is to notice that the caller leaves.
-        self.inner_mut().read_body_or_idle(true).await
+        if self.left.is_none() {
+            // The body is here; what remains is to notice that the caller leaves.
+            match self.inner_mut().read_body_or_idle(true).await {
+                Err(error) if self.leaves(&error) => {}
+                read => return read,
+            }
+        }
+        match &self.left {
+            Some(left) => Err(left.wait().await),
+            None => Ok(None),
+        }
     }
     fn body_bytes_sent(&self) -> usize {
         self.inner().body_bytes_sent()

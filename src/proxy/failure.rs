@@ -5,17 +5,21 @@ use pingora::{ErrorSource, ErrorType};
 
 /// True if the caller went away, or does not take what is sent to it.
 pub fn client_left(error: &pingora::Error) -> bool {
-    *error.esource() == ErrorSource::Downstream
-        && matches!(
-            error.etype(),
-            ErrorType::ConnectionClosed
-                | ErrorType::ConnectError
-                | ErrorType::ReadError
-                | ErrorType::WriteError
-                | ErrorType::WriteTimedout
-                | ErrorType::ReadTimedout
-                | ErrorType::H2Error
-        )
+    *error.esource() == ErrorSource::Downstream && is_gone(error.etype())
+}
+
+/// What errors of a connection to a caller are if it went away, or takes nothing.
+pub fn is_gone(kind: &ErrorType) -> bool {
+    matches!(
+        kind,
+        ErrorType::ConnectionClosed
+            | ErrorType::ConnectError
+            | ErrorType::ReadError
+            | ErrorType::WriteError
+            | ErrorType::WriteTimedout
+            | ErrorType::ReadTimedout
+            | ErrorType::H2Error
+    )
 }
 
 /// What the caller hears of a failure at the upstream.

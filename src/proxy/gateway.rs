@@ -5,6 +5,7 @@ use super::body::{self, Limits};
 use super::costs::Telling;
 use super::ctx::Ctx;
 use super::downstream;
+use super::drain::Terms;
 use super::failure::{client_left, failure};
 use super::head::{self, Outgoing};
 use super::respond;
@@ -113,7 +114,7 @@ impl ProxyHttp for Gateway {
                 session.downstream_session.set_pipelining_enabled(true);
                 let timeout = exchange.config().timeouts.downstream_write;
                 session.downstream_session.set_write_timeout(Some(timeout));
-                ctx.slot = Some(downstream::install(&mut session.downstream_session, exchange.body().clone(), ctx.costs.clone()));
+                downstream::install(&mut session.downstream_session, exchange.body().clone(), &ctx.outlet);
                 ctx.exchange = Some(exchange);
                 Ok(false)
             }
@@ -148,6 +149,10 @@ impl ProxyHttp for Gateway {
                 ctx.refused = Some(Error::Unbillable);
                 return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
             }
+        }
+        if exchange.drains() {
+            let draining = state.metrics.draining.clone();
+            ctx.outlet.drain().allow(Some(Terms { bounds: live.config.drain, draining }));
         }
         // Pingora upgrades HTTP/1.1 alone.
         let socket = ctx.turns.is_some() || exchange.is_unmetered();
@@ -211,7 +216,7 @@ impl ProxyHttp for Gateway {
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let told = exchange.may_tell_cost(&response.headers);
         ctx.comments &= told == Some(true);
-        ctx.costs.tell(match told.filter(|_| exchange.config().cost_headers) {
+        ctx.outlet.costs().tell(match told.filter(|_| exchange.config().cost_headers) {
             Some(false) => Telling::Head,
             Some(true) if session.req_header().version == http::Version::HTTP_2 => Telling::Trailers,
             _ => Telling::Not,
@@ -256,7 +261,7 @@ impl ProxyHttp for Gateway {
             if let Some(cost) = cost.as_ref().filter(|_| ctx.comments && exchange.takes_comment()) {
                 out = [&out[..], cost.comment(&ctx.request_id).as_bytes()].concat().into();
             }
-            ctx.costs.set(cost);
+            ctx.outlet.costs().set(cost);
         }
         if ctx.permit.is_some() && !out.is_empty() {
             // The answer is committed: nobody needs the request's body any more.
@@ -304,6 +309,7 @@ impl ProxyHttp for Gateway {
         ctx.unwrap_session(session);
         if ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_open()) {
             let ending = match error {
+                None if ctx.outlet.drain().has_left() => Ending::Drained,
                 None => ctx.turns.as_ref().map_or(Ending::Complete, |turns| turns.ending(ctx.provider())),
                 Some(error) if client_left(error) => Ending::ClientClosed,
                 Some(error) => Ending::Failed(ctx.refused.take().unwrap_or_else(|| failure(error, ctx.provider()))),

@@ -6,6 +6,7 @@ mod certificates;
 mod costs;
 mod ctx;
 mod downstream;
+mod drain;
 mod failure;
 mod gateway;
 mod head;

@@ -38,13 +38,16 @@ pub(super) fn is_untouched(session: &Session) -> bool {
 impl Ctx {
     /// Ends a failed attempt whose caller has seen nothing. True if another follows.
     fn try_again(&mut self, ending: &Ending, asked: Option<Duration>, status: Option<u16>) -> bool {
-        let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.is_open() && self.refused.is_none()) else { return false };
+        let may = self.refused.is_none() && !self.outlet.drain().has_left();
+        let Some(exchange) = self.exchange.as_mut().filter(|exchange| may && exchange.is_open()) else { return false };
         let Some(wait) = exchange.fail(asked, status, now_ms()) else { return false };
         if let Some(status) = status {
             exchange.refused(status);
         }
         self.state.metrics.retry(exchange.upstream().map_or("", |upstream| &upstream.name));
         self.state.close(exchange, ending);
+        // There is nothing to read on until the next attempt.
+        self.outlet.drain().allow(None);
         self.again = Some(wait);
         true
     }

@@ -26,6 +26,8 @@ indexed! {
         Hour = "hour",
         Day = "day",
         Outcome = "outcome",
+        /// How the numbers came about.
+        Source = "source",
     }
 }
 
@@ -48,6 +50,7 @@ impl By {
             Self::Hour => vec![time(row.start_ms, "%Y-%m-%d %H:00")],
             Self::Day => vec![time(row.start_ms, "%Y-%m-%d")],
             Self::Outcome => vec![row.outcome.clone()],
+            Self::Source => or_dash(&row.source),
         }
     }
 
@@ -86,6 +89,8 @@ pub struct Sum {
     /// Entries whose charge is not complete, or that have no usage though some was due.
     pub unpriced: u64,
     pub unmetered: u64,
+    /// Entries whose numbers are not all the provider's.
+    pub estimated: u64,
 }
 
 impl Sum {
@@ -96,6 +101,8 @@ impl Sum {
             let due = row.billed && silent && row.outcome == Outcome::Ok.name();
             return Self { requests: 1, unmetered: u64::from(due), ..Self::default() };
         };
+        let guessed =
+            row.source.as_deref().is_some_and(|source| [Source::Partial, Source::Estimated].iter().any(|kind| kind.name() == source));
         Self {
             requests: u64::from(*at == 0),
             input: line.usage.sum(Dimension::is_input).unwrap_or(0),
@@ -104,6 +111,7 @@ impl Sum {
             total: line.charge,
             unpriced: u64::from(!line.unpriced.is_empty()),
             unmetered: 0,
+            estimated: u64::from(*at == 0 && guessed),
         }
     }
 
@@ -115,6 +123,7 @@ impl Sum {
             (&mut self.output, other.output),
             (&mut self.unpriced, other.unpriced),
             (&mut self.unmetered, other.unmetered),
+            (&mut self.estimated, other.estimated),
         ] {
             *to = to.saturating_add(count);
         }
@@ -122,7 +131,7 @@ impl Sum {
     }
 
     /// Counts by their names, in the order of columns.
-    fn counts(&self) -> [(&'static str, u64); 6] {
+    fn counts(&self) -> [(&'static str, u64); 7] {
         [
             ("requests", self.requests),
             ("input", self.input),
@@ -130,6 +139,7 @@ impl Sum {
             ("output", self.output),
             ("unpriced", self.unpriced),
             ("unmetered", self.unmetered),
+            ("estimated", self.estimated),
         ]
     }
 }
@@ -351,7 +361,7 @@ mod tests {
         let report = report(&Question { by: vec![By::Provider, By::Model], ..Question::default() }, &[row("1", &[], 0, 1_500_000_000_000)]);
         assert_eq!(
             report.to_csv(),
-            "provider,model,requests,input,cached,output,unpriced,unmetered,usd\r\n\"'=u\",\"m,\"\"\",1,7,2,3,0,0,1.50\r\n"
+            "provider,model,requests,input,cached,output,unpriced,unmetered,estimated,usd\r\n\"'=u\",\"m,\"\"\",1,7,2,3,0,0,0,1.50\r\n"
         );
         assert_eq!(report.to_json()[0]["pico_usd"], "1500000000000");
     }

@@ -159,8 +159,22 @@ class Bill:
         assert entry["usage"]["source"] == source
         return entry
 
+    def estimated(self, characters, *, outcome, error=None, reported=None, more=False, request_id=None):
+        """An attempt whose end never came: its output is a token for four characters that arrived (`more` may have been
+        on the way), its prompt what was reported of it or an estimate, too."""
+        entry = self.entry(self.take(request_id), outcome=outcome, status=200, error=error, metered=True)
+        used = entry["usage"]
+        [line] = used["lines"]
+        usage, least = dict(line["usage"]), -(-characters // 4)
+        output = usage.pop("output")
+        assert least <= output <= least + (100 if more else 0)
+        assert usage == reported if reported else usage["input"] > 0
+        assert line["charge"] == used["total"] == self.charge(line["usage"])
+        assert used["source"] == ("partial" if reported else "estimated")
+        return entry
+
     def unknown(self, *, outcome, error=None, request_id=None):
-        """An attempt that was answered but ended before any usage was reported: written down as such, not charged."""
+        """An attempt that was answered without any usage: written down as such, not charged."""
         entry = self.entry(self.take(request_id), outcome=outcome, status=200, error=error, metered=True)
         used = entry["usage"]
         assert (used["source"], used["lines"], used["total"]) == ("none", [], "0")

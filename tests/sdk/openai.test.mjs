@@ -44,9 +44,12 @@ async function paid(usage, total) {
   assert.deepEqual([bill.lines[0].charge, bill.total], [total, total]);
 }
 
-async function collect(stream) {
+async function collect(stream, on = () => {}) {
   const items = [];
-  for await (const item of stream) items.push(item);
+  for await (const item of stream) {
+    items.push(item);
+    on(item);
+  }
   return items;
 }
 
@@ -110,14 +113,18 @@ test("an error of the provider", async () => {
 
 test("an error within a stream", async () => {
   const stream = await client.chat.completions.create({ model, messages, stream: true, mock: { error_after: 2 } });
-  await assert.rejects(collect(stream), (error) => error instanceof OpenAI.APIError);
+  let seen = "";
+  await assert.rejects(collect(stream, (chunk) => (seen += textOf([chunk]))), (error) => error instanceof OpenAI.APIError);
   const { usage, close } = await entry();
-  assert.deepEqual([usage.total, close.outcome, close.error], ["0", "upstream_error", "mock_error"]);
+  assert.deepEqual([usage.source, close.outcome, close.error], ["estimated", "upstream_error", "mock_error"]);
+  assert.equal(usage.lines[0].usage.output, Math.ceil(seen.length / 4));
 });
 
 test("a stream that is cut does not end well", async () => {
   const stream = await client.chat.completions.create({ model, messages, stream: true, mock: { cut_after: 3 } });
-  await assert.rejects(collect(stream), TypeError);
+  let seen = "";
+  await assert.rejects(collect(stream, (chunk) => (seen += textOf([chunk]))), TypeError);
   const { usage, close } = await entry();
-  assert.deepEqual([usage.total, close.outcome], ["0", "truncated"]);
+  assert.deepEqual([usage.source, close.outcome], ["estimated", "truncated"]);
+  assert.equal(usage.lines[0].usage.output, Math.ceil(seen.length / 4));
 });

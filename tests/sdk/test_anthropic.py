@@ -165,39 +165,43 @@ def test_a_body_over_the_limit(client, bill):
 
 
 def opening_of(stream, pieces):
-    """Reads so many pieces of text; the usage the stream opened with."""
+    """Reads so many pieces of text; the usage the stream opened with, and how long the text is."""
+    characters = 0
     for event in stream:
         if event.type == "message_start":
-            usage = billing.of_messages(event.message.usage)
-        pieces -= event.type == "content_block_delta"
+            usage = billing.without_output(billing.of_messages(event.message.usage))
+        if event.type == "content_block_delta":
+            pieces -= 1
+            characters += len(event.delta.text)
         if pieces == 0:
-            return usage
+            return usage, characters
     raise AssertionError("the stream ended before")
 
 
 def test_an_error_within_a_stream(client, bill):
     with client.messages.create(**ASK, stream=True, extra_body=mock(error_after=2, **TOKENS)) as stream:
-        usage = opening_of(stream, 2)
+        usage, characters = opening_of(stream, 2)
         with pytest.raises(anthropic.APIStatusError, match="the mock was told to fail") as caught:
             next(stream)
     assert caught.value.body["error"]["type"] == "overloaded_error"
     # What the opening told of the input stands; its output count is a placeholder.
-    bill.paid(billing.without_output(usage), source="partial", outcome="upstream_error", error="overloaded_error")
+    bill.estimated(characters, reported=usage, outcome="upstream_error", error="overloaded_error")
 
 
 def test_an_error_within_a_stream_is_raised_by_the_helper(client, bill):
     with pytest.raises(anthropic.APIStatusError, match="overloaded_error"):
         with client.messages.stream(**ASK, extra_body=mock(error_after=2, **TOKENS)) as stream:
             stream.get_final_message()
-    bill.paid(billing.without_output(USED), source="partial", outcome="upstream_error", error="overloaded_error")
+    characters = len(stream.current_message_snapshot.content[0].text)
+    bill.estimated(characters, reported=billing.without_output(USED), outcome="upstream_error", error="overloaded_error")
 
 
 def test_a_stream_that_is_cut_does_not_end_well(client, bill):
     with client.messages.create(**ASK, stream=True, extra_body=mock(cut_after=3, **TOKENS)) as stream:
-        usage = opening_of(stream, 3)
+        usage, characters = opening_of(stream, 3)
         with pytest.raises((anthropic.APIError, httpx2.RemoteProtocolError)):
             next(stream)
-    bill.paid(billing.without_output(usage), source="partial", outcome="truncated", error="upstream_broken")
+    bill.estimated(characters, reported=usage, outcome="truncated", error="upstream_broken")
 
 
 def test_a_client_that_leaves_early(client, bill):
@@ -206,5 +210,6 @@ def test_a_client_that_leaves_early(client, bill):
         for event in stream:
             if event.type == "text":
                 break
-        usage = billing.of_messages(stream.current_message_snapshot.usage)
-    bill.paid(billing.without_output(usage), source="partial", outcome="client_closed")
+        usage = billing.without_output(billing.of_messages(stream.current_message_snapshot.usage))
+        characters = len(stream.current_message_snapshot.content[0].text)
+    bill.estimated(characters, reported=usage, outcome="client_closed", more=True)

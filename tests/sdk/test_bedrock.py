@@ -100,17 +100,30 @@ def test_upstream_errors(client, bill, status, code):
     bill.failed(status=status, error=code)
 
 
+class Text:
+    """Counts the characters of a stream's text, however it ends."""
+
+    characters = 0
+
+    def read(self, stream):
+        for event in stream:
+            self.characters += len(event.get("contentBlockDelta", {}).get("delta", {}).get("text", ""))
+
+
 def test_an_exception_inside_a_stream(client, bill):
+    text = Text()
     with pytest.raises(EventStreamError) as caught:
-        list(client.converse_stream(modelId=model(error_after=2), **ASK)["stream"])
+        text.read(client.converse_stream(modelId=model(error_after=2), **ASK)["stream"])
     assert caught.value.response["Error"]["Code"] == "modelStreamErrorException"
-    bill.unknown(outcome="upstream_error", error="modelStreamErrorException")
+    bill.estimated(text.characters, outcome="upstream_error", error="modelStreamErrorException")
 
 
 def test_a_stream_that_breaks_off(client, bill):
+    text = Text()
     with pytest.raises(Exception):
-        list(client.converse_stream(modelId=model(cut_after=2), **ASK)["stream"])
-    bill.unknown(outcome="truncated", error="upstream_broken")
+        text.read(client.converse_stream(modelId=model(cut_after=2), **ASK)["stream"])
+    assert text.characters > 0
+    bill.estimated(text.characters, outcome="truncated", error="upstream_broken")
 
 
 def test_the_gateways_own_errors_are_aws_ones(client, bill):

@@ -377,7 +377,7 @@ def test_a_stream_that_is_cut_does_not_end_well(client, bill):
         for chunk in client.chat.completions.create(model=MODEL, messages=HELLO, stream=True, extra_body=mock(cut_after=3)):
             chunks.append(chunk)
     assert text_of(chunks) == mock_text(chunks=3)
-    bill.unknown(outcome="truncated", error="upstream_broken")
+    bill.estimated(len(text_of(chunks)), outcome="truncated", error="upstream_broken")
 
 
 def test_a_responses_stream_that_is_cut_does_not_end_well(client, bill):
@@ -386,13 +386,13 @@ def test_a_responses_stream_that_is_cut_does_not_end_well(client, bill):
         for event in client.responses.create(model=MODEL, input="Hello", stream=True, extra_body=mock(cut_after=3)):
             types.append(event.type)
     assert types.count("response.output_text.delta") == 3
-    bill.unknown(outcome="truncated", error="upstream_broken")
+    bill.estimated(len(mock_text(chunks=3)), outcome="truncated", error="upstream_broken")
 
 
 def test_a_document_that_is_cut_does_not_end_well(client, bill):
     with pytest.raises((openai.APIError, httpx2.RemoteProtocolError)):
         client.chat.completions.create(model=MODEL, messages=HELLO, extra_body=mock(cut_after=40))
-    bill.unknown(outcome="truncated", error="upstream_broken")
+    bill.estimated(40, outcome="truncated", error="upstream_broken")
 
 
 def test_an_error_within_a_stream(client, bill):
@@ -402,7 +402,7 @@ def test_an_error_within_a_stream(client, bill):
             chunks.append(chunk)
     assert text_of(chunks) == mock_text(chunks=2)
     assert caught.value.code == "mock_error"
-    bill.unknown(outcome="upstream_error", error="mock_error")
+    bill.estimated(len(text_of(chunks)), outcome="upstream_error", error="mock_error")
 
 
 def test_an_error_within_a_responses_stream(client, bill):
@@ -411,7 +411,7 @@ def test_an_error_within_a_responses_stream(client, bill):
         for event in client.responses.create(model=MODEL, input="Hello", stream=True, extra_body=mock(error_after=2)):
             types.append(event.type)
     assert types.count("response.output_text.delta") == 2
-    bill.unknown(outcome="upstream_error", error="mock_error")
+    bill.estimated(len(mock_text(chunks=2)), outcome="upstream_error", error="mock_error")
 
 
 def test_a_client_that_leaves_early(client, bill):
@@ -421,7 +421,7 @@ def test_a_client_that_leaves_early(client, bill):
         for chunk in stream:
             if text_of([chunk]):
                 break
-    bill.unknown(outcome="client_closed")
+    bill.estimated(len(text_of([chunk])), outcome="client_closed", more=True)
 
 
 def test_images(client, bill):

@@ -133,7 +133,7 @@ def test_a_caller_that_leaves_within_a_turn(socket, bill):
     until(socket, "response.output_text.delta")
     socket.close()
     [entry] = entries_of(bill, socket, 1)
-    assert (entry["close"]["outcome"], entry["usage"]["source"]) == ("client_closed", "none")
+    assert (entry["close"]["outcome"], entry["usage"]["source"]) == ("client_closed", "estimated")
 
 
 def test_a_provider_that_leaves_within_a_turn(socket, bill):

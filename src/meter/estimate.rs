@@ -1,0 +1,238 @@
+//! Estimates, for when a provider's numbers never come: its text is counted as it passes, and the prompt from the
+//! request. A token is taken for four ASCII characters, or one other character
+//! (<https://help.openai.com/en/articles/4936856>); what a model thinks without showing it is not seen. A tokenizer would
+//! need the whole text of every open stream in memory, and still not know what was hidden.
+
+use memchr::memmem::Finder;
+use memchr::{memchr, memchr2};
+use once_cell::sync::Lazy;
+
+/// Keys under which text stands, in quotes; the first that has any in an event is the one that counts there, since some
+/// providers write the same text under two.
+pub type Keys = &'static [&'static Lazy<Finder<'static>>];
+
+/// Of an event that is cut by the end of a chunk so much is kept; a longer one is counted in pieces.
+const PIECE_BYTES_MAX: usize = 4096;
+/// A longer string of a request without a blank is data (a picture, sound), not text.
+const WORD_BYTES_MAX: usize = 512;
+const ASCII_PER_TOKEN: u64 = 4;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Outside,
+    InString,
+    Escaped,
+    /// In `\uXXXX`; so many digits are left.
+    Digits(u8),
+}
+
+/// Characters of the text that has passed.
+#[derive(Clone, Debug, Default)]
+pub struct Text {
+    count: Count,
+    place: Place,
+    /// The key that counts in this event, by its number.
+    key: Option<usize>,
+    piece: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    ascii: u64,
+    other: u64,
+}
+
+impl Count {
+    fn add(&mut self, text: &[u8]) {
+        let ascii = text.iter().filter(|byte| byte.is_ascii()).count();
+        let begun = if ascii == text.len() { 0 } else { text.iter().filter(|byte| **byte >= 0xc0).count() };
+        self.ascii += ascii as u64;
+        self.other += begun as u64;
+    }
+
+    fn tokens(self) -> u64 {
+        self.ascii.div_ceil(ASCII_PER_TOKEN) + self.other
+    }
+}
+
+impl Text {
+    /// The tokens of what has passed.
+    pub fn tokens(&self) -> u64 {
+        self.count.tokens()
+    }
+
+    /// A whole line of an event.
+    pub fn line(&mut self, keys: Keys, line: &[u8]) {
+        self.scan(keys, line);
+        self.place = Place::Outside;
+    }
+
+    /// A part of an event that may be cut anywhere.
+    pub fn part(&mut self, keys: Keys, mut part: &[u8]) {
+        while !part.is_empty() {
+            let room = PIECE_BYTES_MAX - self.piece.len();
+            let (now, later) = part.split_at_checked(room).unwrap_or((part, &[]));
+            self.piece.extend_from_slice(now);
+            if self.piece.len() == PIECE_BYTES_MAX {
+                self.flush(keys);
+            }
+            part = later;
+        }
+    }
+
+    /// A part of a document, of which all is counted: those that are cut off are too rare to look for text in all of them.
+    pub fn document(&mut self, part: &[u8]) {
+        self.count.add(part);
+    }
+
+    /// The event ended.
+    pub fn end(&mut self, keys: Keys) {
+        if !self.piece.is_empty() {
+            self.flush(keys);
+        }
+        (self.place, self.key) = (Place::Outside, None);
+    }
+
+    fn flush(&mut self, keys: Keys) {
+        let mut piece = std::mem::take(&mut self.piece);
+        self.scan(keys, &piece);
+        piece.clear();
+        self.piece = piece;
+    }
+
+    fn scan(&mut self, keys: Keys, bytes: &[u8]) {
+        let rest = if self.place == Place::Outside { bytes } else { self.string(bytes) };
+        for (at, key) in keys.iter().enumerate() {
+            if self.key.is_none_or(|chosen| chosen == at) {
+                self.values(at, key, rest);
+            }
+        }
+    }
+
+    /// Counts the strings that stand under a key.
+    fn values(&mut self, at: usize, key: &Finder<'_>, mut rest: &[u8]) {
+        while let Some(found) = key.find(rest) {
+            rest = rest.get(found + key.needle().len()..).unwrap_or_default();
+            let value = rest.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+            let Some(text) = value.and_then(|value| value.strip_prefix(b"\"")) else { continue };
+            if text.first() != Some(&b'"') {
+                self.key = Some(at);
+            }
+            self.place = Place::InString;
+            rest = self.string(text);
+        }
+    }
+
+    /// Counts to the end of a string; what comes after it.
+    fn string<'b>(&mut self, mut rest: &'b [u8]) -> &'b [u8] {
+        while let Some((&byte, tail)) = rest.split_first() {
+            match self.place {
+                Place::Outside => return rest,
+                Place::Escaped => {
+                    self.place = if byte == b'u' { Place::Digits(4) } else { Place::InString };
+                    if byte == b'u' {
+                        self.count.other += 1
+                    } else {
+                        self.count.ascii += 1
+                    }
+                    rest = tail;
+                }
+                Place::Digits(left) => {
+                    self.place = if left > 1 { Place::Digits(left - 1) } else { Place::InString };
+                    rest = tail;
+                }
+                Place::InString => {
+                    let at = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+                    let (text, tail) = rest.split_at(at);
+                    self.count.add(text);
+                    self.place = match tail.first() {
+                        Some(b'"') => Place::Outside,
+                        Some(_) => Place::Escaped,
+                        None => Place::InString,
+                    };
+                    rest = tail.get(1..).unwrap_or_default();
+                }
+            }
+        }
+        rest
+    }
+}
+
+/// The tokens of a prompt: all of a request's JSON but what is data. Roles, keys and tools are read by models, too.
+pub fn prompt_tokens(body: &[u8]) -> u64 {
+    let (mut count, mut rest) = (Count::default(), body);
+    while let Some(open) = memchr(b'"', rest) {
+        let (before, string) = rest.split_at(open + 1);
+        count.add(before);
+        let end = string_end(string);
+        let (text, tail) = string.split_at(end);
+        if text.len() <= WORD_BYTES_MAX || memchr2(b' ', b'\\', text).is_some() {
+            count.add(text);
+        }
+        count.add(tail.get(..1).unwrap_or_default());
+        rest = tail.get(1..).unwrap_or_default();
+    }
+    count.add(rest);
+    count.tokens()
+}
+
+/// Where the string ends that begins here.
+fn string_end(string: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(found) = memchr2(b'"', b'\\', string.get(at..).unwrap_or_default()) {
+        at += found;
+        if string.get(at) == Some(&b'"') {
+            return at;
+        }
+        at += 2;
+    }
+    string.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static CONTENT: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"content\""));
+    static TEXT: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"text\""));
+    const KEYS: Keys = &[&CONTENT, &TEXT];
+
+    fn counted(event: &str, size: usize) -> (u64, u64) {
+        let mut text = Text::default();
+        event.as_bytes().chunks(size).for_each(|part| text.part(KEYS, part));
+        text.end(KEYS);
+        (text.count.ascii, text.count.other)
+    }
+
+    #[test]
+    fn counts_what_stands_under_its_keys_however_it_is_cut() {
+        for (event, want) in [
+            (r#"{"content":"abcd"}"#.to_owned(), (4, 0)),
+            (r#"{"content" : "aüé","x":"content"}"#.to_owned(), (1, 2)),
+            (r#"{"content":"","text":"abc"}"#.to_owned(), (3, 0)),
+            (r#"{"content":"a","text":"abc"}"#.to_owned(), (1, 0)),
+            (r#"{"content":null,"text":[{"text":"a\"b"},{"text":"\u4f60\n"}]}"#.to_owned(), (4, 1)),
+            (r#"{"delta":"abc"}"#.to_owned(), (0, 0)),
+            (format!(r#"{{"content":"{}"}}"#, "é\\u00fc".repeat(2000)), (0, 4000)),
+            (format!(r#"{{"pad":"{}","content":"ab"}}"#, "x".repeat(9000)), (2, 0)),
+        ] {
+            for size in [1, 7, 1000, event.len()] {
+                assert_eq!(counted(&event, size), want, "{size} {}", &event[..event.len().min(80)]);
+            }
+            let mut text = Text::default();
+            text.line(KEYS, event.as_bytes());
+            assert_eq!((text.count.ascii, text.count.other), want);
+        }
+    }
+
+    #[test]
+    fn prompts_are_all_but_their_data() {
+        let picture = format!(r#"{{"url":"{}"}}"#, "A".repeat(WORD_BYTES_MAX + 1));
+        assert_eq!(prompt_tokens(picture.as_bytes()), 3);
+        let words = format!(r#"{{"t":"{}"}}"#, "ab ".repeat(WORD_BYTES_MAX));
+        assert_eq!(prompt_tokens(words.as_bytes()), (words.len() as u64).div_ceil(4));
+        assert_eq!(prompt_tokens("[\"日本\"]".as_bytes()), 1 + 2);
+        assert_eq!(prompt_tokens(b"\"a\\"), 1);
+    }
+}
