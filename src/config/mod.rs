@@ -23,7 +23,7 @@ pub use ledger::LedgerRules;
 pub use listen::certificates;
 pub use prices::Published;
 pub use secret::Secret;
-pub use sinks::{DATABASE, Sinks, WebhookRules};
+pub use sinks::{ClickHouseRules, DATABASE, KafkaRules, PostgresRules, Sinks, WebhookRules};
 pub use upstream::{Credentials, Pass, PathStyle, PromptCache, Upstream};
 pub use watch::Watch;
 

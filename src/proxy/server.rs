@@ -3,7 +3,7 @@
 use super::gateway::Gateway;
 use super::housekeeping::Housekeeping;
 use super::mock_app::MockApp;
-use super::sinks::Sinks;
+use super::sinks::Feeding;
 use super::state::{State, now_ms};
 use crate::access_log::Log;
 use crate::admin::Admin;
@@ -68,7 +68,7 @@ pub fn build(config: Config, start: Start) -> io::Result<(Server, Arc<State>)> {
     server.bootstrap();
     server.add_service(gateway(&server.configuration, &state, &config.listen)?);
     if !state.sinks.is_empty() {
-        let mut sinks = background_service("sinks", Sinks(state.clone()));
+        let mut sinks = background_service("sinks", Feeding(state.clone()));
         sinks.threads = Some(1);
         server.add_service(sinks);
     }

@@ -1,7 +1,8 @@
 //! Runs the sinks, each on a thread of its own.
 
 use super::state::State;
-use crate::config::Config;
+use crate::config::{Config, Sinks};
+use crate::sink::clickhouse::ClickHouse;
 use crate::sink::sqlite::Sqlite;
 use crate::sink::webhook::Webhook;
 use crate::sink::{Progress, Run, Sink};
@@ -20,15 +21,22 @@ pub struct Running {
 /// Those that are configured.
 pub fn configured(config: &Config) -> Vec<Running> {
     let running = |name| Running { name, progress: Arc::default() };
-    let names = [config.sinks.sqlite.as_ref().map(|_| "sqlite"), config.sinks.webhook.as_ref().map(|_| "webhook")];
-    names.into_iter().flatten().map(running).collect()
+    let Sinks { sqlite, webhook, postgres, clickhouse, kafka } = &config.sinks;
+    let all = [
+        ("sqlite", sqlite.is_some()),
+        ("webhook", webhook.is_some()),
+        ("postgres", postgres.is_some()),
+        ("clickhouse", clickhouse.is_some()),
+        ("kafka", kafka.is_some()),
+    ];
+    all.into_iter().filter(|(_, configured)| *configured).map(|(name, _)| running(name)).collect()
 }
 
 /// A service, so that threads begin after a daemon has left its terminal.
-pub struct Sinks(pub Arc<State>);
+pub struct Feeding(pub Arc<State>);
 
 #[async_trait]
-impl BackgroundService for Sinks {
+impl BackgroundService for Feeding {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let config = self.0.config();
         let stop = Arc::new(AtomicBool::new(false));
@@ -53,9 +61,21 @@ impl BackgroundService for Sinks {
 }
 
 fn open(name: &str, config: &Config, run: &Run) -> Result<Box<dyn Sink>, String> {
-    match (name, &config.sinks.sqlite, &config.sinks.webhook) {
-        ("sqlite", Some(path), _) => Ok(Box::new(Sqlite::open(path)?)),
-        ("webhook", _, Some(rules)) => Ok(Box::new(Webhook::open(rules, &run.folder)?)),
-        _ => Err("not configured".to_owned()),
-    }
+    let Sinks { sqlite, webhook, postgres, clickhouse, kafka } = &config.sinks;
+    let folder = &run.folder;
+    let sink: Box<dyn Sink> = match name {
+        "sqlite" => Box::new(Sqlite::open(told(sqlite)?)?),
+        "webhook" => Box::new(Webhook::open(told(webhook)?, folder)?),
+        "clickhouse" => Box::new(ClickHouse::open(told(clickhouse)?, folder)?),
+        #[cfg(feature = "postgres")]
+        "postgres" => Box::new(crate::sink::postgres::Postgres::open(told(postgres)?, folder)?),
+        #[cfg(feature = "kafka")]
+        "kafka" => Box::new(crate::sink::kafka::Kafka::open(told(kafka)?, folder)?),
+        _ => return Err("not built in".to_owned()),
+    };
+    Ok(sink)
+}
+
+fn told<T>(rules: &Option<T>) -> Result<&T, String> {
+    rules.as_ref().ok_or_else(|| "not configured".to_owned())
 }

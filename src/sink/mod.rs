@@ -1,6 +1,12 @@
 //! Sinks: copies of the ledger where it can be asked. Each reads it behind a cursor of its own, on a thread of its own;
 //! however slow one is, no request meets it. An entry comes at least once, and is known by its id.
 
+pub mod clickhouse;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+mod post;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod report;
 pub mod sqlite;
 pub mod tail;
@@ -159,6 +165,23 @@ impl Run {
 fn lock(path: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
     Ok(file.try_lock().is_ok().then_some(file))
+}
+
+/// Whom to trust: the certificates of a file, or the system's.
+#[cfg(any(feature = "kafka", feature = "postgres"))]
+fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    let mut roots = rustls::RootCertStore::empty();
+    if let Some(path) = ca {
+        let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| told(&error))? {
+            roots.add(certificate.map_err(|error| told(&error))?).map_err(|error| told(&error))?;
+        }
+    } else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
 /// A cursor in a file of its own, for sinks that cannot keep one.

@@ -3,26 +3,22 @@
 //! `x-tollgate-signature: t=<unix seconds>,v1=<hex>` is the HMAC-SHA-256 of `<unix seconds>.<body>` under the secret. A
 //! batch that was taken and not known to be comes again: receivers know entries by their `id`.
 
+use super::post::Poster;
 use super::{Cursor, CursorFile, Sink};
 use crate::config::WebhookRules;
 use crate::ledger::Entry;
 use hmac::{Hmac, KeyInit, Mac};
-use reqwest::{Client, redirect};
 use sha2::Sha256;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::runtime::Runtime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// For a batch to be taken.
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// More are posted one batch after another.
 const BATCH_ENTRIES: usize = 500;
 
 /// The receiver.
 pub struct Webhook {
     rules: WebhookRules,
-    client: Client,
-    runtime: Runtime,
+    poster: Poster,
     cursor: CursorFile,
 }
 
@@ -30,19 +26,16 @@ impl Webhook {
     /// # Errors
     /// Says why nothing can be posted from here.
     pub fn open(rules: &WebhookRules, folder: &Path) -> Result<Self, String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-        let client = Client::builder().timeout(TIMEOUT).redirect(redirect::Policy::none()).build().map_err(|error| error.to_string())?;
-        Ok(Self { rules: rules.clone(), client, runtime, cursor: CursorFile::new(folder.join("webhook.json")) })
+        Ok(Self { rules: rules.clone(), poster: Poster::new()?, cursor: CursorFile::new(folder.join("webhook.json")) })
     }
 
     fn post(&self, entries: &[Entry], now_s: u64) -> Result<(), String> {
         let body = serde_json::to_string(&serde_json::json!({"entries": entries})).map_err(|error| error.to_string())?;
-        let mut request = self.client.post(&self.rules.url).header("content-type", "application/json");
+        let mut request = self.poster.client.post(&self.rules.url).header("content-type", "application/json");
         if let Some(secret) = &self.rules.secret {
             request = request.header("x-tollgate-signature", signature(secret.expose(), now_s, &body));
         }
-        let answer = self.runtime.block_on(async { request.body(body).send().await }).map_err(|error| error.without_url().to_string())?;
-        if answer.status().is_success() { Ok(()) } else { Err(format!("the receiver answered {}", answer.status())) }
+        self.poster.send(request.body(body))
     }
 }
 
