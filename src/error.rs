@@ -58,6 +58,10 @@ pub enum Error {
     NotFound {
         path: String,
     },
+    /// Nobody here knows the answer or conversation, or it is another caller's.
+    UnknownAnswer {
+        id: String,
+    },
     MethodNotAllowed,
     /// The path is not allowed by the provider's list.
     NotAllowed {
@@ -124,7 +128,7 @@ impl Error {
             | Self::BadSignature { .. }
             | Self::ForbiddenModel { .. }
             | Self::ForbiddenProvider { .. } => 403,
-            Self::UnknownModel { .. } | Self::NotFound { .. } => 404,
+            Self::UnknownModel { .. } | Self::NotFound { .. } | Self::UnknownAnswer { .. } => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTimeout => 408,
             Self::BodyTooLarge { .. } => 413,
@@ -154,6 +158,7 @@ impl Error {
             Self::NoSocket { .. } => "websocket_not_supported",
             Self::UnknownFormat => "unknown_format",
             Self::NotFound { .. } => "not_found",
+            Self::UnknownAnswer { .. } => "response_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotAllowed { .. } => "path_not_allowed",
             Self::BadPath => "invalid_path",
@@ -214,6 +219,9 @@ impl fmt::Display for Error {
                 "the format of the request cannot be told: expected `messages`, `input` or `prompt` in the body, or a known path",
             ),
             Self::NotFound { path } => write!(to, "there is nothing at `{path}`"),
+            Self::UnknownAnswer { id } => {
+                write!(to, "there is no response or conversation `{}` of yours", id.get(..id.floor_char_boundary(128)).unwrap_or_default())
+            }
             Self::MethodNotAllowed => to.write_str("this method is not allowed here"),
             Self::NotAllowed { path } => write!(to, "`{path}` is not on the provider's list of allowed paths"),
             Self::BadPath => to.write_str("the path has a segment that is not allowed"),

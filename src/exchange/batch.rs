@@ -152,14 +152,14 @@ impl Exchange {
             last_reading: Some(used.reading),
         };
         let records = Records { open: Rendered::open(&open), used: Some(Rendered::used(&used)), close: Rendered::close(&close) };
-        let entry = Entry { id: item_id(&upstream.name, of, &item.name), open, used: Some(used), close: Some(close) };
+        let entry = Entry { id: derived_id("batch", &upstream.name, of, &item.name), open, used: Some(used), close: Some(close) };
         Some(Closed { entry, records, usage_news: true })
     }
 }
 
-/// The same for the same item of the same results, whenever they are fetched.
-fn item_id(upstream: &str, results: &str, name: &[u8]) -> String {
-    let digest = Sha256::new_with_prefix("batch\0").chain_update(upstream).chain_update("\0").chain_update(results);
+/// The same for the same thing, whenever it is fetched: for an item of some results.
+pub(super) fn derived_id(kind: &str, upstream: &str, of: &str, name: &[u8]) -> String {
+    let digest = Sha256::new_with_prefix(kind).chain_update("\0").chain_update(upstream).chain_update("\0").chain_update(of);
     let digest = digest.chain_update("\0").chain_update(name).finalize();
     let bytes = digest.first_chunk().copied().unwrap_or_default();
     uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
@@ -184,7 +184,7 @@ mod tests {
         let mut items = Items::new(Dialect::Batch.grammar());
         parts.iter().for_each(|part| items.push(part));
         items.end();
-        let told = |item: Item| (item_id("u", "file-1", &item.name), item.found.reported.of(Field::Input), item.found.id);
+        let told = |item: Item| (derived_id("batch", "u", "file-1", &item.name), item.found.reported.of(Field::Input), item.found.id);
         items.finished.into_iter().map(told).collect()
     }
 

@@ -2,6 +2,7 @@
 //! short call a phase, and appends the records it hands out.
 
 mod again;
+pub mod answer;
 mod attempt;
 mod batch;
 mod closed;
@@ -24,6 +25,7 @@ use crate::rewrite::{Rewritten, rewrite};
 use crate::route::{self, Destination, Facts, Head, Health, Route, Target};
 use crate::usage::Reported;
 use again::Candidates;
+use answer::{Keeping, Memory, bound};
 use attempt::Attempt;
 use batch::Items;
 use bytes::Bytes;
@@ -61,6 +63,8 @@ pub struct Asked {
     /// When, and who is known to be in trouble then.
     pub now: UnixMs,
     pub health: Arc<Health>,
+    /// Answers that providers keep.
+    pub memory: Memory,
 }
 
 /// One request.
@@ -90,6 +94,7 @@ pub struct Exchange {
     implied: Reported,
     /// The tokens of the prompt as they are estimated, once the body is gone.
     prompt: Option<u64>,
+    keeping: Keeping,
     attempts: u32,
     attempt: Option<Attempt>,
 }
@@ -101,7 +106,9 @@ impl Exchange {
     /// If the body is of no use or no upstream fits.
     pub fn plan(head: &Head<'_>, destination: Destination, body: &Bytes, config: Arc<Config>, asked: Asked) -> Result<Self, Error> {
         let facts = Facts::of(body, head, &destination)?;
-        let (mut route, mut others) = route::routes(head, destination, &facts, &config, again::draw(&asked.request_id))?;
+        let (bound, pending) = bound(facts.kept_ids(&destination), &destination, head, &config, &asked)?;
+        let (mut route, mut others) = route::routes(head, destination, &facts, &config, again::draw(&asked.request_id), bound)?;
+        let keeping = Keeping { background: facts.background, conversation: facts.conversation.clone(), pending, ..Keeping::default() };
         if let Some(key) = &asked.key {
             others.retain(|other| permit(key, other, &config, head).is_ok());
             if let Err(error) = permit(key, &route, &config, head) {
@@ -113,11 +120,13 @@ impl Exchange {
         let rewritten = rewrite(body, &facts, &route, upstream, asked.key.as_deref(), head.headers);
         let billed = match route.target {
             Target::Endpoint(endpoint) => endpoint.is_billed(),
+            Target::Kept => false,
             // Reading something again is not generating it again.
             Target::Pass => head.method != Method::GET && !upstream.manages_batches(&route.path),
         };
         let streams = match route.target {
             Target::Endpoint(endpoint) => endpoint.streams() || facts.stream.as_ref().is_some_and(|stream| stream.value),
+            Target::Kept => head.query.is_some_and(|query| query.split('&').any(|pair| pair == "stream=true")),
             Target::Pass => false,
         };
         let (implied, who) = (implied(&route.target, body), Who::read(head, &facts)?);
@@ -125,6 +134,7 @@ impl Exchange {
         let Rewritten { body: rewritten, usage_asked, headers } = rewritten;
         Ok(Self {
             implied,
+            keeping,
             who,
             bytes_in: body.len() as u64,
             stream: streams,
@@ -162,6 +172,7 @@ impl Exchange {
             who: Who::default(),
             implied: Reported::default(),
             prompt: None,
+            keeping: Keeping::default(),
             attempts: 0,
             attempt: None,
             route,
@@ -190,7 +201,7 @@ impl Exchange {
             dialect: self.route.dialect.name().to_owned(),
             endpoint: match self.route.target {
                 Target::Endpoint(endpoint) => endpoint.name().to_owned(),
-                Target::Pass => self.route.path.clone(),
+                Target::Pass | Target::Kept => self.route.path.clone(),
             },
             model_requested: self.route.model_requested.clone(),
             model: self.route.model.clone(),

@@ -11,6 +11,7 @@ pub(super) fn permit(key: &Key, route: &Route, config: &Config, head: &Head<'_>)
     let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
     match route.target {
         Target::Endpoint(_) => key.allows(&upstream.name, &route.model_requested, &route.model),
+        Target::Kept => key.allows_provider(&upstream.name),
         Target::Pass if key.models.is_empty() || reads_models(route, upstream, head) => key.allows_provider(&upstream.name),
         Target::Pass => Err(Error::NotAllowed { path: head.path.to_owned() }),
     }

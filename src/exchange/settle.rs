@@ -89,7 +89,7 @@ impl Exchange {
     /// a caller who left before there was any. An upstream that failed before it generated anything is owed nothing.
     pub(super) fn estimate(&self, ending: &Ending) -> Option<Estimate> {
         let meter = self.attempt.as_ref()?.meter.as_ref().filter(|_| self.is_charged())?;
-        let output = meter.estimated_output().filter(|_| matches!(self.route.target, Target::Endpoint(_)))?;
+        let output = meter.estimated_output().filter(|_| self.may_estimate())?;
         let found = meter.found();
         if !found.fallback.is_empty() {
             return None;
@@ -97,6 +97,11 @@ impl Exchange {
         let left = *ending == Ending::ClientClosed && found.error.is_none();
         let input = if found.has_usage() { None } else { self.prompt_tokens() };
         (output > 0 || left).then_some(Estimate { input, output })
+    }
+
+    /// What is made in the background is billed when it is fetched.
+    fn may_estimate(&self) -> bool {
+        matches!(self.route.target, Target::Endpoint(_)) && !self.keeping.background
     }
 
     /// The tokens of the prompt, if they may have to be estimated.

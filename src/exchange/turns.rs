@@ -2,6 +2,7 @@
 //! caller says is held message by message, since `response.create` may need another model; what the provider says
 //! passes, and is read on the way. <https://platform.openai.com/docs/guides/websocket-mode>
 
+use super::answer::Kept;
 use super::who::Who;
 use super::{Asked as AskedBy, Ending, Exchange, UnixMs};
 use crate::config::Config;
@@ -74,8 +75,8 @@ impl Turns {
     }
 
     /// Takes bytes of the caller and returns what goes up, with the turns that begin with it. A message past `max`
-    /// bytes, what is no frame, or a model that `rename` refuses becomes a close: the provider's answer to it tells the caller.
-    pub fn up(&mut self, chunk: &[u8], max: u64, rename: impl Fn(&str) -> Option<String>) -> (Bytes, Vec<Asked>) {
+    /// bytes, what is no frame, or a model (or an answer to follow) that `rename` refuses becomes a close: the provider's answer to it tells the caller.
+    pub fn up(&mut self, chunk: &[u8], max: u64, rename: impl Fn(&str, Option<&str>) -> Option<String>) -> (Bytes, Vec<Asked>) {
         let (mut out, mut asked) = (BytesMut::new(), vec![]);
         let mut frames = std::mem::take(&mut self.up);
         frames.push(chunk, |piece| {
@@ -125,10 +126,10 @@ impl Turns {
     }
 
     /// Sends a whole message on: as it came, unless its model has another name there.
-    fn message(&mut self, rename: &impl Fn(&str) -> Option<String>, out: &mut BytesMut) -> Option<Asked> {
-        static ROOT: Want<usize> = Fields(&[("type", Take(0)), ("model", Take(1))]);
+    fn message(&mut self, rename: &impl Fn(&str, Option<&str>) -> Option<String>, out: &mut BytesMut) -> Option<Asked> {
+        static ROOT: Want<usize> = Fields(&[("type", Take(0)), ("model", Take(1)), ("previous_response_id", Take(2))]);
         let (raw, plain) = (self.raw.split(), std::mem::take(&mut self.plain));
-        let [kind, model] = members(&plain, 0..plain.len(), &ROOT);
+        let [kind, model, previous] = members(&plain, 0..plain.len(), &ROOT);
         let is_create =
             self.text && kind.and_then(|kind| plain.get(kind)).and_then(text::decode).is_some_and(|kind| kind == "response.create");
         if !is_create {
@@ -137,7 +138,8 @@ impl Turns {
         }
         let requested = model.clone().and_then(|span| plain.get(span)).and_then(text::decode).unwrap_or_default().into_owned();
         let prompt = prompt_tokens(&plain);
-        let Some(renamed) = rename(&requested) else {
+        let previous = previous.and_then(|span| plain.get(span)).and_then(text::decode);
+        let Some(renamed) = rename(&requested, previous.as_deref()) else {
             self.close(POLICY, out);
             return None;
         };
@@ -193,6 +195,8 @@ impl Turns {
 pub enum News {
     /// A turn began: its entry's id and record.
     Open(String, crate::ledger::Rendered),
+    /// Answers that the provider keeps.
+    Kept(Vec<Kept>),
     /// Usage, and the turn's end.
     Closed(Box<super::Closed>),
 }
@@ -261,6 +265,8 @@ impl Exchange {
                         // A turn asked for too early was refused; the one under way goes on.
                         meter.forget_error();
                     } else if ended || refused {
+                        news.push(News::Kept(self.keeps()));
+                        self.keeping.remembered = false;
                         news.extend(self.close(&Ending::Complete, now).map(|closed| News::Closed(Box::new(closed))));
                         news.extend(waiting.pop_front().map(|turn| self.begin(turn, now)));
                     }

@@ -41,7 +41,7 @@ fn play(script: &[(bool, Vec<u8>)], size: usize) -> (Vec<u8>, Vec<(Outcome, Stri
     for (from_caller, bytes) in script {
         for part in bytes.chunks(size) {
             let news = if *from_caller {
-                let (out, asked) = turns.up(part, MAX, |model| exchange.rename(model));
+                let (out, asked) = turns.up(part, MAX, |model, _| exchange.rename(model));
                 up.extend_from_slice(&out);
                 exchange.ask(&mut turns, asked, 1)
             } else {
@@ -50,6 +50,7 @@ fn play(script: &[(bool, Vec<u8>)], size: usize) -> (Vec<u8>, Vec<(Outcome, Stri
             for news in news {
                 match news {
                     News::Open(..) => opened += 1,
+                    News::Kept(_) => {}
                     News::Closed(closed) => {
                         let entry = closed.entry;
                         let input = entry.used.as_ref().and_then(|used| used.lines.first()?.usage.of(crate::usage::Dimension::Input));
@@ -151,10 +152,10 @@ fn bounds_close_the_connection_with_their_code() {
 fn who_leaves_first_decides_how_a_turn_ended() {
     for (from_caller, want) in [(true, Outcome::ClientClosed), (false, Outcome::UpstreamError)] {
         let (mut exchange, mut turns) = (exchange(), Turns::default());
-        let (_, asked) = turns.up(&frame(TEXT, MASK, &create("gpt-5")), MAX, |model| Some(model.to_owned()));
+        let (_, asked) = turns.up(&frame(TEXT, MASK, &create("gpt-5")), MAX, |model, _| Some(model.to_owned()));
         exchange.ask(&mut turns, asked, 1);
         if from_caller {
-            turns.up(&frame(CLOSE, MASK, &[]), MAX, |model| Some(model.to_owned()));
+            turns.up(&frame(CLOSE, MASK, &[]), MAX, |model, _| Some(model.to_owned()));
         }
         exchange.hear(&mut turns, &[0x88, 0], 2);
         let ending = turns.ending("openai".to_owned());

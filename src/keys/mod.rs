@@ -127,6 +127,11 @@ impl Keys {
         self.by_id.is_empty()
     }
 
+    /// The key of an id, if it was not revoked.
+    pub fn get(&self, id: &str) -> Option<Arc<Key>> {
+        self.by_id.get(id).cloned()
+    }
+
     /// True if the key may still be used.
     pub fn holds(&self, id: &str, now: i64) -> bool {
         self.by_id.get(id).is_some_and(|key| !key.is_expired(now))

@@ -57,7 +57,13 @@ impl Gateway {
         state.metrics.read_body(body.len());
         access::verify(caller.as_ref(), session.req_header(), &body, &config)?;
         let head = request_head(session.req_header());
-        let asked = Asked { request_id: ctx.request_id.clone(), key: caller.map(|caller| caller.key), now: now_ms(), health };
+        let asked = Asked {
+            request_id: ctx.request_id.clone(),
+            key: caller.map(|caller| caller.key),
+            now: now_ms(),
+            health,
+            memory: state.memory(),
+        };
         let exchange = Exchange::plan(&head, destination, &body, config, asked)?;
         ctx.dialect = exchange.dialect();
         let asked = session.req_header().headers.get(&head::COST_EVENT).map(|value| value == "true");
@@ -257,6 +263,11 @@ impl ProxyHttp for Gateway {
         exchange.items(now).iter().for_each(|item| self.0.item(item, exchange.config()));
         let mut out = out;
         if end {
+            self.0.remember(exchange);
+            if let Some((id, bill)) = exchange.background_bill(now) {
+                self.0.item(&bill, exchange.config());
+                self.0.answers.billed(&id);
+            }
             let cost = exchange.cost();
             if let Some(cost) = cost.as_ref().filter(|_| ctx.comments && exchange.takes_comment()) {
                 out = [&out[..], cost.comment(&ctx.request_id).as_bytes()].concat().into();

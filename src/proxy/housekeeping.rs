@@ -2,6 +2,7 @@
 //! and forgotten, changed files noticed. A service of Pingora's, so that it starts after a daemon has left its terminal;
 //! threads of our own would stay behind there.
 
+use super::background::{self, Background};
 use super::prices::Fetching;
 use super::reload::WATCH_PERIOD;
 use super::state::{State, now_ms};
@@ -39,6 +40,7 @@ impl BackgroundService for Housekeeping {
         let [mut look, mut fetch, mut sync, mut rotate, mut forget] = [(); 5].map(|()| Every(Instant::now()));
         let [mut syncing, mut rotating, mut forgetting] = [(); 3].map(|()| Aside::default());
         let fetching = Fetching::default();
+        tokio::spawn(fetch_answers(self.0.clone()));
         loop {
             self.0.write_out();
             self.0.start_identities();
@@ -63,6 +65,18 @@ impl BackgroundService for Housekeeping {
             }
             tokio::time::sleep(PERIOD).await;
         }
+    }
+}
+
+/// Sees to answers that are made in the background.
+async fn fetch_answers(state: Arc<State>) {
+    let (mut background, mut forget) = (Background::default(), Every(Instant::now()));
+    loop {
+        background.run(&state).await;
+        if forget.is_due(FORGET_PERIOD) {
+            background::forget(&state);
+        }
+        tokio::time::sleep(WATCH_PERIOD).await;
     }
 }
 

@@ -1,6 +1,8 @@
 //! The shell around the exchange: Pingora's hooks, one short call each. Sockets and clocks live here; decisions do not.
 
 mod access;
+mod answers;
+mod background;
 mod body;
 mod certificates;
 mod costs;

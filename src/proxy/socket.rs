@@ -4,7 +4,7 @@ use super::access;
 use super::ctx::Ctx;
 use super::gateway::{Gateway, request_head};
 use super::head;
-use super::state::now_ms;
+use super::state::{now_ms, now_s};
 use crate::error::Error;
 use crate::exchange::turns::News;
 use crate::exchange::{Asked, Exchange};
@@ -63,7 +63,11 @@ pub(super) fn up(ctx: &mut Ctx, body: &mut Option<Bytes>) -> Result<()> {
     let state = Arc::clone(&ctx.state);
     let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body.take()) else { return Ok(()) };
     // A turn is asked for anew: a key that was revoked meanwhile buys no more of them.
-    let rename = |model: &str| state.still_admits(exchange.key_id()).then(|| exchange.rename(model)).flatten();
+    let memory = state.memory();
+    let rename = |model: &str, previous: Option<&str>| {
+        let may = state.still_admits(exchange.key_id()) && previous.is_none_or(|id| exchange.may_follow(id, &memory));
+        may.then(|| exchange.rename(model)).flatten()
+    };
     let (out, asked) = turns.up(&chunk, exchange.config().bounds.body_bytes_max, rename);
     let news = exchange.ask(turns, asked, now_ms());
     for news in &news {
@@ -89,6 +93,10 @@ pub(super) fn down(ctx: &mut Ctx, body: &Option<Bytes>) {
 fn write(state: &super::state::State, news: &News, exchange: &Exchange) -> bool {
     match news {
         News::Open(id, record) => state.begin(id, record, exchange.config()),
+        News::Kept(kept) => {
+            state.answers.remember(kept.clone(), now_s());
+            true
+        }
         News::Closed(closed) => {
             state.closed(closed, exchange.config());
             true

@@ -1,5 +1,6 @@
 //! What all requests share, and what is done with an entry once its attempt has ended.
 
+use super::answers::Answers;
 use super::body::Budget;
 use super::certificates::Certificates;
 use super::recent::Recent;
@@ -7,6 +8,7 @@ use super::reload::Live;
 use super::sinks::{Running, configured};
 use crate::access_log::Log;
 use crate::config::Config;
+use crate::exchange::answer::Memory;
 use crate::exchange::{Closed, Ending, Exchange};
 use crate::ledger::{Ledger, Rendered};
 use crate::metrics::Metrics;
@@ -27,6 +29,7 @@ pub struct State {
     /// Items of batches that were written down.
     items: Mutex<Recent>,
     pub(super) sinks: Vec<Running>,
+    pub(super) answers: Arc<Answers>,
 }
 
 impl State {
@@ -37,6 +40,7 @@ impl State {
     pub fn new(config: Arc<Config>, ledger: Ledger, metrics: Arc<Metrics>, access_log: Log) -> io::Result<Arc<Self>> {
         let sinks = configured(&config);
         let certificates = Certificates::new(&config).map_err(io::Error::other)?;
+        let answers = Answers::open(&config.data.join("answers.db")).map_err(io::Error::other)?;
         let live = ArcSwap::from_pointee(Live::new(config, None)?);
         Ok(Arc::new(Self {
             live,
@@ -48,6 +52,7 @@ impl State {
             budget: Budget::new(),
             items: Mutex::default(),
             sinks,
+            answers: Arc::new(answers),
         }))
     }
 
@@ -97,12 +102,27 @@ impl State {
             self.metrics.sink(sink.name, &sink.progress);
         }
         self.access_log.write_out();
+        self.answers.write_out(now_s());
     }
 
     /// Ends an attempt: the ledger first, then what is derived from the entry.
     pub(super) fn close(&self, exchange: &mut Exchange, ending: &Ending) {
+        self.remember(exchange);
         if let Some(closed) = exchange.close(ending, now_ms()) {
             self.closed(&closed, exchange.config());
+        }
+    }
+
+    /// What is known of kept answers.
+    pub(super) fn memory(&self) -> Memory {
+        Memory(Some(self.answers.clone()))
+    }
+
+    /// Remembers answers that a provider keeps.
+    pub(super) fn remember(&self, exchange: &mut Exchange) {
+        let kept = exchange.keeps();
+        if !kept.is_empty() {
+            self.answers.remember(kept, now_s());
         }
     }
 

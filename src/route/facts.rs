@@ -1,10 +1,11 @@
 //! What routing and rewriting need to know of a request body, with the spans of what may change.
 
 use super::{Destination, Head, form};
-use crate::dialect::Endpoint;
+use crate::dialect::{Dialect, Endpoint};
 use crate::error::Error;
 use crate::json::Want::{self, Fields, Take};
 use crate::json::{Malformed, Scanner, Visit, text};
+use crate::rewrite::spans::members;
 use http::header::CONTENT_TYPE;
 use std::ops::Range;
 
@@ -29,6 +30,11 @@ pub struct Facts {
     pub contents: bool,
     /// The end user it is for.
     pub user: Option<String>,
+    /// The answer that this one follows, and the conversation it belongs to.
+    pub previous: Option<String>,
+    pub conversation: Option<String>,
+    /// Nobody waits for the answer.
+    pub background: bool,
     /// The body is a form and no JSON: values stand there as they are.
     pub form: bool,
 }
@@ -45,6 +51,9 @@ enum Key {
     Contents,
     User,
     SafetyIdentifier,
+    Previous,
+    Conversation,
+    Background,
 }
 
 static ROOT: Want<Key> = Fields(&[
@@ -59,6 +68,9 @@ static ROOT: Want<Key> = Fields(&[
     // OpenAI's, the old and the new; Anthropic's.
     ("user", Take(Key::User)),
     ("safety_identifier", Take(Key::SafetyIdentifier)),
+    ("previous_response_id", Take(Key::Previous)),
+    ("conversation", Take(Key::Conversation)),
+    ("background", Take(Key::Background)),
     ("metadata", Fields(&[("user_id", Take(Key::User))])),
 ]);
 
@@ -81,6 +93,17 @@ impl Facts {
             Some(boundary) => Self::read_form(body, boundary),
             None => Err(Error::BadForm { why: "no form is taken here, or its boundary is not said plainly and once" }),
         }
+    }
+
+    /// The ids of kept answers that a request names.
+    pub fn kept_ids<'f>(&'f self, destination: &'f Destination) -> impl Iterator<Item = &'f str> {
+        let (named, continues) = match destination {
+            Destination::Kept { id, .. } => (id.as_deref(), false),
+            Destination::Endpoint { endpoint, .. } => (None, endpoint.is_none_or(|endpoint| endpoint.dialect() == Dialect::Responses)),
+            _ => (None, false),
+        };
+        let before = [self.previous.as_deref(), self.conversation.as_deref()].map(|id| id.filter(|_| continues));
+        named.into_iter().chain(before.into_iter().flatten())
     }
 
     /// Reads a form.
@@ -131,6 +154,14 @@ impl Facts {
     }
 }
 
+/// Its id stands there, or in an object.
+fn conversation(raw: &[u8]) -> Option<String> {
+    static ROOT: Want<usize> = Fields(&[("id", Take(0))]);
+    let [id] = members(raw, 0..raw.len(), &ROOT);
+    let raw = id.and_then(|span| raw.get(span)).unwrap_or(raw);
+    text::decode(raw).map(std::borrow::Cow::into_owned)
+}
+
 #[derive(Default)]
 struct Found {
     facts: Facts,
@@ -140,6 +171,9 @@ struct Found {
     stream: Option<Range<usize>>,
     user: Option<Range<usize>>,
     safety_identifier: Option<Range<usize>>,
+    previous: Option<Range<usize>>,
+    conversation: Option<Range<usize>>,
+    background: Option<Range<usize>>,
     duplicate: Option<&'static str>,
 }
 
@@ -159,6 +193,9 @@ impl Found {
             facts.stream = Some(Spanned { value, span });
         }
         let text = |span: Range<usize>| body.get(span).and_then(text::decode).map(std::borrow::Cow::into_owned);
+        facts.background = self.background.and_then(|span| body.get(span)) == Some(b"true");
+        facts.previous = self.previous.and_then(text);
+        facts.conversation = self.conversation.and_then(|span| conversation(body.get(span)?));
         facts.user = self.safety_identifier.and_then(text).or_else(|| self.user.and_then(text));
         Ok(facts)
     }
@@ -201,6 +238,18 @@ impl Visit<Key> for Found {
             Key::Contents => self.facts.contents |= there,
             Key::User => self.user = Some(span),
             Key::SafetyIdentifier => self.safety_identifier = Some(span),
+            Key::Previous => {
+                self.once(self.previous.is_some(), "previous_response_id");
+                self.previous = Some(span);
+            }
+            Key::Conversation => {
+                self.once(self.conversation.is_some(), "conversation");
+                self.conversation = Some(span);
+            }
+            Key::Background => {
+                self.once(self.background.is_some(), "background");
+                self.background = Some(span);
+            }
         }
     }
 }

@@ -8,11 +8,13 @@ mod facts;
 pub mod form;
 mod format;
 mod health;
+mod kept;
 mod path;
 mod wait;
 
 pub use facts::{Facts, Spanned};
 pub use health::{Budget, Circuit, Ejection, Health};
+pub use kept::kept_path;
 pub use wait::asked as wait_asked;
 
 use crate::config::{Config, PathStyle, Upstream};
@@ -40,6 +42,8 @@ pub struct Head<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Endpoint(Endpoint),
+    /// An answer that the provider keeps, or a conversation.
+    Kept,
     /// A path of the allow-list, forwarded as it is.
     Pass,
 }
@@ -105,8 +109,21 @@ pub enum Destination {
     Models,
     /// An endpoint, or one the body must tell (`POST /`), perhaps below a mount.
     Endpoint { mount: Option<usize>, endpoint: Option<Endpoint>, named: Option<Named> },
+    /// An answer that a provider keeps (its id) or a conversation, and where it lies below the base path.
+    Kept { mount: Option<usize>, id: Option<String>, below: String },
     /// Another path below a mount.
     Pass { mount: usize, path: String },
+}
+
+impl Destination {
+    /// The upstream that the path names.
+    pub fn mount(&self) -> Option<usize> {
+        match self {
+            Self::Models => None,
+            Self::Endpoint { mount, .. } | Self::Kept { mount, .. } => *mount,
+            Self::Pass { mount, .. } => Some(*mount),
+        }
+    }
 }
 
 /// What the path and headers alone say; the body need not have been read.
@@ -116,6 +133,9 @@ pub enum Destination {
 pub fn destination(head: &Head<'_>, config: &Config) -> Result<Destination, Error> {
     path::check(head.path)?;
     let (mount, rest) = path::mount(head.path, head.query, config)?;
+    if let Some(kept) = kept::find(head.method, rest, mount, config) {
+        return Ok(kept);
+    }
     // What the operator let through is not taken for an endpoint whose name it happens to end in.
     let passed = mount.map(|mount| pass(head, config, mount, rest));
     if let Some(Ok(passed)) = &passed
@@ -173,23 +193,34 @@ pub fn caller_dialect(path: &str, headers: &HeaderMap) -> Dialect {
 }
 
 /// The whole route, once the body has been read, and what may take its place in that order: where the model is an
-/// alias of several. `draw` decides among those that share the load.
+/// alias of several. `draw` decides among those that share the load; nobody but `bound` will do, if there is one.
 ///
 /// # Errors
 /// That no upstream fits, and why.
-pub fn routes(head: &Head<'_>, destination: Destination, facts: &Facts, config: &Config, draw: u64) -> Result<(Route, Vec<Route>), Error> {
+pub fn routes(
+    head: &Head<'_>,
+    destination: Destination,
+    facts: &Facts,
+    config: &Config,
+    draw: u64,
+    bound: Option<usize>,
+) -> Result<(Route, Vec<Route>), Error> {
     let (mount, endpoint, named) = match destination {
         Destination::Endpoint { mount, endpoint, named } => (mount, endpoint, named),
         Destination::Pass { mount, path } => {
             let dialect = caller_dialect(&path, head.headers);
             return Ok((Route::pass(mount, dialect, path), vec![]));
         }
+        Destination::Kept { mount, below, .. } => return kept::route(head, bound.or(mount), &below, config).map(|route| (route, vec![])),
         Destination::Models => return Err(Error::Internal),
     };
     let in_body = facts.model.as_ref().map_or("", |model| model.value.as_str());
     let requested = named.as_ref().map_or(in_body, |named| named.model.as_str());
     let native = endpoint.and_then(|endpoint| native(endpoint, named.as_ref(), config));
     let asked = Wanted { head, facts, endpoint, named: named.as_ref(), requested, config };
+    if let Some(at) = bound {
+        return Ok((asked.at(at, &model_at(requested, at, config))?, vec![]));
+    }
     let alias = match choose(head, mount, native, requested, config)? {
         Choice::One(at, model) => return Ok((asked.at(at, model)?, vec![])),
         Choice::Alias(alias) => alias,

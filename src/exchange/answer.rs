@@ -1,0 +1,203 @@
+//! Answers that a provider keeps: each belongs to who asked for it, at the account that gave it. What is asked of one
+//! goes there and nowhere else; one that is made in the background is billed when its usage is known, whoever fetches it.
+//! <https://platform.openai.com/docs/guides/background>
+
+use super::batch::derived_id;
+use super::settle::{Markups, Terms, settle};
+use super::{Asked, Closed, Exchange, Records, UnixMs, short_hash};
+use crate::config::{Config, Upstream};
+use crate::dialect::{Dialect, Endpoint};
+use crate::error::Error;
+use crate::keys::Key;
+use crate::ledger::{Close, Entry, Open, Outcome, Rendered};
+use crate::meter::{Fault, Found};
+use crate::price::Moment;
+use crate::route::{Destination, Head, Target};
+use std::fmt;
+use std::sync::Arc;
+
+/// An answer or a conversation that a provider keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The provider's.
+    pub id: String,
+    pub upstream: String,
+    /// The gateway's key that asked for it, or a hash of the caller's own; `None`: whoever could ask then.
+    pub owner: Option<String>,
+    /// Made in the background, and not billed yet: what was asked.
+    pub pending: Option<Box<Open>>,
+}
+
+/// Remembers them.
+pub trait Keeper: Send + Sync {
+    fn find(&self, id: &str) -> Option<Kept>;
+}
+
+/// Nobody, or who remembers.
+#[derive(Clone, Default)]
+pub struct Memory(pub Option<Arc<dyn Keeper>>);
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "Memory({})", self.0.is_some())
+    }
+}
+
+impl Memory {
+    fn find(&self, id: &str) -> Option<Kept> {
+        self.0.as_ref()?.find(id)
+    }
+}
+
+/// What an exchange has to do with kept answers.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    /// Made in the background.
+    pub(super) background: bool,
+    /// The conversation it belongs to.
+    pub(super) conversation: Option<String>,
+    /// The one it asks for, if its bill is open.
+    pub(super) pending: Option<Kept>,
+    pub(super) remembered: bool,
+}
+
+/// The upstream that knows the answers a request names; `None` if it names none, or any will do.
+///
+/// # Errors
+/// [`Error::UnknownAnswer`]: nobody knows one, or it is another caller's.
+pub(super) fn bound<'i>(
+    ids: impl Iterator<Item = &'i str>,
+    destination: &Destination,
+    head: &Head<'_>,
+    config: &Config,
+    asked: &Asked,
+) -> Result<(Option<usize>, Option<Kept>), Error> {
+    let (mut bound, mut pending) = (None, None);
+    for id in ids {
+        let unknown = || Error::UnknownAnswer { id: id.to_owned() };
+        let Some(kept) = asked.memory.find(id) else {
+            // Where everybody is one, it may have been made elsewhere.
+            if asked.key.is_some() {
+                return Err(unknown());
+            }
+            continue;
+        };
+        let at = config.upstream(&kept.upstream).ok_or_else(unknown)?;
+        let upstream = config.upstreams.get(at).ok_or(Error::Internal)?;
+        let elsewhere = bound.or(destination.mount()).is_some_and(|other| other != at);
+        if elsewhere || kept.owner != owner(asked.key.as_deref(), upstream, head) {
+            return Err(unknown());
+        }
+        bound = Some(at);
+        pending = Some(kept).filter(|kept| kept.pending.is_some());
+    }
+    Ok((bound, pending))
+}
+
+/// Whose what is made now will be.
+fn owner(key: Option<&Key>, upstream: &Upstream, head: &Head<'_>) -> Option<String> {
+    let own = || upstream.callers_credential(Dialect::Responses, head.headers).map(|(_, value)| short_hash(value.as_bytes()));
+    key.map(|key| key.id.clone()).or_else(own)
+}
+
+impl Exchange {
+    /// Answers that the provider keeps from now on, to be remembered; once.
+    pub fn keeps(&mut self) -> Vec<Kept> {
+        let id = self.attempt.as_ref().filter(|attempt| attempt.status < 300).and_then(|attempt| attempt.meter.as_ref());
+        let Some(found) = id.map(|meter| meter.found()).filter(|found| !found.id.is_empty()) else { return vec![] };
+        let answers = self.route.target == Target::Endpoint(Endpoint::Responses);
+        let creates = self.route.target == Target::Kept && self.route.path.ends_with("/conversations");
+        if !(answers || creates) || self.keeping.remembered {
+            return vec![];
+        }
+        let pending = self.keeping.background && !found.has_usage() && found.error.is_none();
+        let open = self.attempt.as_ref().filter(|_| pending).map(|attempt| Box::new(attempt.open.0.clone()));
+        let owner = self.owner();
+        let kept = |id: &str, pending| Kept {
+            id: id.to_owned(),
+            upstream: self.upstream().map(|upstream| upstream.name.clone()).unwrap_or_default(),
+            owner: owner.clone(),
+            pending,
+        };
+        let list = std::iter::once(kept(&found.id, open)).chain(self.keeping.conversation.as_deref().map(|id| kept(id, None))).collect();
+        self.keeping.remembered = true;
+        list
+    }
+
+    /// Whose the answers to this caller are.
+    fn owner(&self) -> Option<String> {
+        self.key.as_ref().map(|key| key.id.clone()).or_else(|| self.credential.clone())
+    }
+
+    /// True if a turn may follow the answer of this id.
+    pub fn may_follow(&self, id: &str, memory: &Memory) -> bool {
+        let here = |kept: Kept| kept.owner == self.owner() && self.upstream().is_some_and(|upstream| upstream.name == kept.upstream);
+        memory.find(id).map_or(self.key.is_none(), here)
+    }
+
+    /// What remains to be paid for an answer made in the background, now that it was fetched and says so: its id, and an
+    /// entry to be written before the chunk leaves.
+    pub fn background_bill(&mut self, now: UnixMs) -> Option<(String, Closed)> {
+        let attempt = self.attempt.as_ref().filter(|attempt| attempt.body_ended && attempt.status < 300)?;
+        let found = attempt.meter.as_ref()?.found();
+        if !found.has_usage() || !(found.finished || found.ended) {
+            return None;
+        }
+        let kept = self.keeping.pending.take()?;
+        let closed = bill(&kept, found, &self.config, self.key.as_deref(), now)?;
+        Some((kept.id, closed))
+    }
+}
+
+/// The entry of an answer that was made in the background. Its id follows from the answer, so that it is the same entry
+/// whoever fetched it, and however often.
+pub fn bill(kept: &Kept, found: &Found, config: &Config, key: Option<&Key>, now: UnixMs) -> Option<Closed> {
+    let (open, at) = (kept.pending.as_deref()?.clone(), config.upstream(&kept.upstream)?);
+    let upstream = config.upstreams.get(at)?;
+    let terms = Terms {
+        upstream,
+        catalog: &config.prices,
+        convention: upstream.provider.convention(Dialect::Responses),
+        model: upstream.deployments.get(&open.model).unwrap_or(&open.model),
+        asked_first: false,
+        opening_only: false,
+        estimate: None,
+        at: Moment::of_ms(now),
+        markups: Markups { rules: &config.markups, key },
+    };
+    let (used, mut faults) = settle(found, &terms);
+    found.faults.iter().for_each(|fault| faults.add(fault));
+    let outcome = if found.error.is_some() { Outcome::UpstreamError } else { Outcome::Ok };
+    Some(entry(kept, open, Some(used), (outcome, found.error.clone()), faults.iter().map(Fault::name), now))
+}
+
+/// The entry of one of which nothing more can be learned.
+pub fn lost(kept: &Kept, why: &str, now: UnixMs) -> Option<Closed> {
+    let open = kept.pending.as_deref()?.clone();
+    Some(entry(kept, open, None, (Outcome::Truncated, Some(why.to_owned())), std::iter::once(Fault::CutOff.name()), now))
+}
+
+fn entry(
+    kept: &Kept,
+    open: Open,
+    used: Option<crate::ledger::Used>,
+    (outcome, error): (Outcome, Option<String>),
+    faults: impl Iterator<Item = &'static str>,
+    now: UnixMs,
+) -> Closed {
+    let close = Close {
+        end_ms: now,
+        first_byte_ms: None,
+        status: 200,
+        outcome,
+        error,
+        faults: faults.map(str::to_owned).collect(),
+        bytes_out: 0,
+        metered: used.is_some(),
+        last_reading: used.as_ref().map(|used| used.reading),
+    };
+    let open = Open { bytes_in: 0, ..open };
+    let records = Records { open: Rendered::open(&open), used: used.as_ref().map(Rendered::used), close: Rendered::close(&close) };
+    let id = derived_id("answer", &kept.upstream, &kept.id, b"");
+    Closed { entry: Entry { id, open, used, close: Some(close) }, records, usage_news: true }
+}

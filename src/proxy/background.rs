@@ -1,0 +1,191 @@
+//! Answers that are made in the background: the gateway fetches each until it is done, so that it is billed also if its
+//! caller never asks for it.
+
+use super::head::{self, Outgoing};
+use super::reload::Live;
+use super::state::{State, now_ms, now_s};
+use crate::config::{Credentials, Upstream, certificates};
+use crate::dialect::Dialect;
+use crate::exchange::answer::{Kept, bill, lost};
+use crate::meter::{Framing, Meter};
+use pingora::http::RequestHeader;
+use reqwest::{Client, redirect};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often one is asked for: at first, and as time goes by.
+const PERIOD: Duration = Duration::from_secs(2);
+const PERIOD_MAX: Duration = Duration::from_secs(60);
+/// Of one that is not done by then nothing more is expected.
+const PATIENCE_MS: u64 = 48 * 3600 * 1000;
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// A longer answer is not read.
+pub const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// What is fetched, and when next.
+#[derive(Default)]
+pub struct Background {
+    due: HashMap<String, (Instant, Duration)>,
+}
+
+/// What came of asking.
+enum Came {
+    NotYet,
+    Done(Box<Meter>),
+    Gone,
+}
+
+impl Background {
+    /// Asks for those that are due.
+    pub async fn run(&mut self, state: &Arc<State>) {
+        let pending = state.answers.pending();
+        self.due.retain(|id, _| pending.iter().any(|kept| kept.id == *id));
+        for kept in pending {
+            let (at, period) = self.due.entry(kept.id.clone()).or_insert_with(|| (Instant::now() + PERIOD, PERIOD));
+            if *at > Instant::now() {
+                continue;
+            }
+            *period = (*period * 3 / 2).min(PERIOD_MAX);
+            *at = Instant::now() + *period;
+            let live = state.live.load_full();
+            match fetch(&live, &kept).await {
+                Ok(came) => settle(state, &live, &kept, came),
+                Err(why) => log::warn!("an answer made in the background could not be fetched from `{}`: {why}", kept.upstream),
+            }
+        }
+    }
+}
+
+fn settle(state: &State, live: &Live, kept: &Kept, came: Came) {
+    let (config, now) = (&live.config, now_ms());
+    let started = kept.pending.as_ref().map_or(0, |open| open.start_ms);
+    let key = config.keys.as_ref().zip(kept.owner.as_deref()).and_then(|(keys, id)| keys.get(id));
+    let closed = match came {
+        Came::Done(meter) => bill(kept, meter.found(), config, key.as_deref(), now),
+        Came::NotYet if now.saturating_sub(started) < PATIENCE_MS => return,
+        Came::NotYet => lost(kept, "not_done_in_time", now),
+        Came::Gone => lost(kept, "gone", now),
+    };
+    if let Some(closed) = closed {
+        if closed.entry.used.is_none() {
+            log::error!(
+                "the bill of an answer made in the background at `{}` never became known: entry {}",
+                kept.upstream,
+                closed.entry.id
+            );
+        }
+        state.item(&closed, config);
+    }
+    state.answers.billed(&kept.id);
+}
+
+async fn fetch(live: &Live, kept: &Kept) -> Result<Came, String> {
+    let at = live.config.upstream(&kept.upstream).ok_or("no longer configured")?;
+    let upstream = live.config.upstreams.get(at).ok_or("no longer configured")?;
+    if upstream.credentials == Credentials::Caller {
+        return Err("its caller brought the key".to_owned());
+    }
+    let request = request(live, at, upstream, &kept.id).await?;
+    let mut answer = client(upstream)?.execute(request).await.map_err(|error| error.without_url().to_string())?;
+    match answer.status().as_u16() {
+        200 => {}
+        404 | 410 => return Ok(Came::Gone),
+        status => return Err(format!("it answered {status}")),
+    }
+    let mut meter = Meter::new(Dialect::Responses.grammar(), Framing::Whole);
+    let (mut status, mut bytes) = (Status::default(), 0);
+    while let Some(chunk) = answer.chunk().await.map_err(|error| error.without_url().to_string())? {
+        bytes += chunk.len() as u64;
+        if bytes > ANSWER_BYTES_MAX {
+            return Err("its answer is too long".to_owned());
+        }
+        meter.push(&chunk, |_| {});
+        status.push(&chunk);
+    }
+    meter.finish(true);
+    Ok(if status.is_final() { Came::Done(Box::new(meter)) } else { Came::NotYet })
+}
+
+/// A request as the proxy would send it.
+async fn request(live: &Live, at: usize, upstream: &Upstream, id: &str) -> Result<reqwest::Request, String> {
+    let held = match live.identities.get(at).and_then(Option::as_ref) {
+        Some(holder) => holder.held(live.config.timeouts.connect).await,
+        None => None,
+    };
+    let route = crate::route::kept_path(upstream, &format!("/responses/{id}")).ok_or("it keeps no answers")?;
+    let mut header = RequestHeader::build("GET", route.as_bytes(), None).map_err(|error| error.to_string())?;
+    let outgoing = Outgoing {
+        upstream,
+        proof: held.as_ref().map(|held| &held.proof),
+        dialect: Dialect::Responses,
+        path: &route,
+        body: &[],
+        headers: &[],
+        request_id: &uuid::Uuid::now_v7().to_string(),
+        config: &live.config,
+    };
+    head::upstream_request(&mut header, outgoing).map_err(|error| error.to_string())?;
+    let url = format!("{}://{}{route}", if upstream.tls { "https" } else { "http" }, upstream.authority());
+    let mut request = reqwest::Request::new(reqwest::Method::GET, url.parse().map_err(|_| "its address cannot be read")?);
+    *request.headers_mut() = header.headers.clone();
+    Ok(request)
+}
+
+fn client(upstream: &Upstream) -> Result<Client, String> {
+    let mut builder = Client::builder().timeout(TIMEOUT).redirect(redirect::Policy::none()).no_proxy();
+    if let Some(path) = &upstream.ca {
+        let list = certificates(path).map_err(|error| error.to_string())?;
+        let list = list.iter().map(|certificate| reqwest::Certificate::from_der(certificate)).collect::<Result<Vec<_>, _>>();
+        builder = builder.tls_certs_only(list.map_err(|error| error.to_string())?);
+    }
+    builder.build().map_err(|error| error.to_string())
+}
+
+/// The `status` of an answer, read as it comes.
+struct Status {
+    scanner: crate::json::Scanner<()>,
+    text: Vec<u8>,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        static ROOT: crate::json::Want<()> = crate::json::Want::Fields(&[("status", crate::json::Want::Take(()))]);
+        Self { scanner: crate::json::Scanner::new(&ROOT), text: vec![] }
+    }
+}
+
+impl Status {
+    fn push(&mut self, chunk: &[u8]) {
+        let mut text = std::mem::take(&mut self.text);
+        // What is no JSON has no status.
+        let _ = self.scanner.push(chunk, &mut Taken(&mut text));
+        self.text = text;
+    }
+
+    fn is_final(&self) -> bool {
+        matches!(self.text.trim_ascii(), b"\"completed\"" | b"\"failed\"" | b"\"incomplete\"" | b"\"cancelled\"")
+    }
+}
+
+struct Taken<'t>(&'t mut Vec<u8>);
+
+impl crate::json::Visit<()> for Taken<'_> {
+    fn begin(&mut self, (): (), _: u64, _: u8) {
+        self.0.clear();
+    }
+
+    fn bytes(&mut self, (): (), piece: &[u8]) {
+        const STATUS_BYTES_MAX: usize = 64;
+        if self.0.len() + piece.len() <= STATUS_BYTES_MAX {
+            self.0.extend_from_slice(piece);
+        }
+    }
+
+    fn end(&mut self, (): (), _: u64) {}
+}
+
+/// Forgets answers that nobody will ask for any more.
+pub fn forget(state: &State) {
+    state.answers.forget(now_s() - super::answers::KEPT_DAYS * 24 * 3600);
+}

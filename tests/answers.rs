@@ -1,0 +1,148 @@
+//! Answers that providers keep, over real sockets: whose they are, where they are, and when they are paid for.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use support::{Act, Gateway, Request, Response, Upstream, until};
+use tollgate::ledger::{Outcome, Source};
+
+const RESPONSES: &str = "/v1/responses";
+
+fn document(body: &str) -> Vec<Act> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    vec![Act::Write((head + body).into_bytes())]
+}
+
+fn response(id: &str, status: &str) -> String {
+    let usage = if status == "completed" { r#"{"input_tokens":10,"output_tokens":4,"total_tokens":14}"# } else { "null" };
+    format!(r#"{{"id":"{id}","object":"response","status":"{status}","model":"mock-x","error":null,"usage":{usage}}}"#)
+}
+
+/// Names its answers after itself; those in the background are done when they are asked for the third time.
+fn provider(name: &'static str) -> Upstream {
+    let (asked, fetched) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    Upstream::start(move |request: &Request| {
+        let path = request.line.split(' ').nth(1).unwrap();
+        if let Some(id) = path.strip_prefix("/v1/responses/") {
+            let done = !id.contains("bg") || fetched.fetch_add(1, Ordering::SeqCst) >= 2;
+            return document(&response(id.split('?').next().unwrap(), if done { "completed" } else { "in_progress" }));
+        }
+        let at = asked.fetch_add(1, Ordering::SeqCst);
+        let background = String::from_utf8_lossy(&request.body).contains("background");
+        let (kind, status) = if background { ("bg", "queued") } else { ("resp", "completed") };
+        document(&response(&format!("{kind}_{name}{at}"), status))
+    })
+}
+
+fn before(a: &Upstream, b: &Upstream, more: &str) -> Gateway {
+    let upstream = |upstream: &Upstream| {
+        format!("{{base_url: \"http://{}/v1\", prices: mock, api_key: theirs, endpoints: [/responses]}}", upstream.address)
+    };
+    Gateway::start(&format!(
+        "providers: {{a: {}, b: {}}}\naliases: {{m: [{{to: a/mock-x, weight: 1}}, {{to: b/mock-x, weight: 1}}]}}\n{more}",
+        upstream(a),
+        upstream(b)
+    ))
+}
+
+fn ask(gateway: &Gateway, key: &str, more: &str) -> Response {
+    let bearer = format!("Bearer {key}");
+    gateway.connect().request(RESPONSES, &[("authorization", &bearer)], format!(r#"{{"model":"m","input":"x"{more}}}"#).as_bytes())
+}
+
+fn get(gateway: &Gateway, key: &str, path: &str) -> Response {
+    let mut client = gateway.connect();
+    client.write(format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {key}\r\n\r\n", gateway.address).as_bytes());
+    client.response()
+}
+
+fn id(response: &Response) -> String {
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_follows_an_answer_goes_where_it_is_and_to_nobody_else() {
+    let (a, b) = (provider("a"), provider("b"));
+    let gateway = before(&a, &b, "keys: {}");
+    let (one, two) = (gateway.add_key(|_| {}), gateway.add_key(|_| {}));
+    until("the keys", || (ask(&gateway, &two, "").status == 200).then_some(()));
+    let mut seen = [0, 0];
+    for _ in 0..12 {
+        let first = id(&ask(&gateway, &one, ""));
+        let next = id(&ask(&gateway, &one, &format!(r#","previous_response_id":"{first}""#)));
+        assert_eq!(first.as_bytes()[5], next.as_bytes()[5], "{first} {next}");
+        seen[usize::from(first.as_bytes()[5] == b'b')] += 1;
+    }
+    assert!(seen[0] > 0 && seen[1] > 0, "weights still hold for what is new: {seen:?}");
+    let own = id(&ask(&gateway, &one, ""));
+    let path = format!("/v1/responses/{own}");
+    assert_eq!(id(&get(&gateway, &one, &path)), own);
+    assert_eq!(id(&get(&gateway, &one, &format!("{path}/input_items"))), format!("{own}/input_items"));
+    let asked = || a.requests.lock().unwrap().len() + b.requests.lock().unwrap().len();
+    let before = asked();
+    for refused in [
+        get(&gateway, &two, &path),
+        get(&gateway, &one, "/v1/responses/resp_unknown"),
+        ask(&gateway, &two, &format!(r#","previous_response_id":"{own}""#)),
+        ask(&gateway, &one, r#","conversation":"conv_unknown""#),
+        ask(&gateway, &one, r#","conversation":{"id":"conv_unknown"}"#),
+    ] {
+        assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (404, Some("response_not_found")));
+    }
+    // Under another provider's name it is nobody's.
+    let elsewhere = if own.as_bytes()[5] == b'a' { "b" } else { "a" };
+    assert_eq!(get(&gateway, &one, &format!("/{elsewhere}{path}")).status, 404);
+    assert_eq!(asked(), before, "nobody was asked");
+    assert!(a.requests.lock().unwrap().iter().all(|request| request.header("authorization") == Some("Bearer theirs")));
+    // Reading is not paid for.
+    let entries = gateway.closed_entries(1);
+    assert!(entries.iter().filter(|entry| entry.open.endpoint.starts_with("/v1/responses/")).all(|entry| !entry.open.billed));
+}
+
+#[test]
+fn where_nobody_has_a_key_unknown_answers_are_asked_for() {
+    let (a, b) = (provider("a"), provider("b"));
+    let gateway = before(&a, &b, "fallback: b");
+    assert_eq!(id(&get(&gateway, "", "/v1/responses/resp_elsewhere")), "resp_elsewhere");
+    assert_eq!(b.requests.lock().unwrap().len(), 1);
+    let kept = id(&ask(&gateway, "", r#","conversation":"conv_1""#));
+    let again = id(&ask(&gateway, "", r#","conversation":"conv_1""#));
+    assert_eq!(kept.as_bytes()[5], again.as_bytes()[5]);
+}
+
+/// Entries of an answer that was made in the background: what was asked, and what it cost.
+fn background_entries(gateway: &Gateway) -> Vec<(Option<Source>, i128, Outcome)> {
+    let ended = gateway.entries().into_iter().filter(|entry| entry.close.is_some());
+    let entries = ended.filter(|entry| entry.open.endpoint == "/responses");
+    entries
+        .map(|entry| (entry.used.as_ref().map(|used| used.source), entry.used.as_ref().map_or(0, |used| used.total.0), entry.outcome()))
+        .collect()
+}
+
+#[test]
+fn an_answer_made_in_the_background_is_paid_for_once_whoever_fetches_it() {
+    for caller_fetches in [false, true] {
+        let (a, b) = (provider("a"), provider("b"));
+        let gateway = Arc::new(before(&a, &b, "keys: {}"));
+        let key = gateway.add_key(|record| record.org = Some("acme".to_owned()));
+        until("the key", || (get(&gateway, &key, "/v1/models").status == 200).then_some(()));
+        let made = id(&ask(&gateway, &key, r#","background":true"#));
+        if caller_fetches {
+            let fetch = || id(&get(&gateway, &key, &format!("/v1/responses/{made}")));
+            (0..4).for_each(|_| assert_eq!(fetch(), made));
+        }
+        let entries = until("the bill", || Some(background_entries(&gateway)).filter(|entries| entries.len() == 2));
+        let unpaid = (Some(Source::None), 0, Outcome::Ok);
+        assert_eq!(entries, [unpaid, (Some(Source::Reported), 30_000_000, Outcome::Ok)]);
+        assert!(gateway.entries().iter().all(|entry| entry.open.org.as_deref() == Some("acme")));
+        // It is not fetched for ever, and asked for again it costs nothing more.
+        assert_eq!(id(&get(&gateway, &key, &format!("/v1/responses/{made}"))), made);
+        let asked = a.requests.lock().unwrap().len() + b.requests.lock().unwrap().len();
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        assert_eq!(a.requests.lock().unwrap().len() + b.requests.lock().unwrap().len(), asked);
+        assert_eq!(background_entries(&gateway).len(), 2);
+    }
+}
