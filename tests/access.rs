@@ -40,6 +40,19 @@ fn every_request_needs_a_key_and_is_billed_to_it() {
     let entry = gateway.closed_entries(1).remove(0);
     let [key, name, org] = [entry.open.key, entry.open.key_name, entry.open.org].map(Option::unwrap);
     assert_eq!((text.split('_').nth(1), name.as_str(), org.as_str()), (Some(key.as_str()), "ci", "acme"));
+    // Its bill is for who made it.
+    let id = entry.open.request_id.clone();
+    let other = format!("Bearer {}", gateway.add_key(|_| {}));
+    until_status(&gateway, &[("authorization", &other)], 200);
+    let bill = |bearer: &str| {
+        let mut client = gateway.connect();
+        let head = format!("GET /usage/requests/{id} HTTP/1.1\r\nHost: {}\r\nAuthorization: {bearer}\r\n\r\n", gateway.address);
+        client.write(head.as_bytes());
+        client.response()
+    };
+    let own = bill(&bearer);
+    assert_eq!((own.status, own.json()["entries"][0]["id"].as_str()), (200, Some(entry.id.as_str())));
+    assert_eq!([bill(&other).status, bill("Bearer none").status], [404, 401]);
     // Keys that differ are no proof of either.
     assert_eq!(gateway.connect().request(CHAT, &[("authorization", &bearer), ("x-api-key", "other")], ASK.as_bytes()).status, 401);
     let ledger = std::fs::read_dir(gateway.folder().join("ledger")).unwrap();

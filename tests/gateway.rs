@@ -616,8 +616,15 @@ fn models_lists_what_is_configured() {
 
 #[test]
 fn many_requests_on_many_connections_each_have_their_entry() {
+    // Where all wait for the disk, they wait together.
+    for settings in ["", "ledger: {sync: always}"] {
+        serve_many(settings);
+    }
+}
+
+fn serve_many(settings: &str) {
     let upstream = Upstream::fixed(whole());
-    let gateway = Gateway::before(&upstream, "");
+    let gateway = Gateway::before(&upstream, settings);
     let address = gateway.address;
     let threads: Vec<_> = (0..8)
         .map(|_| {

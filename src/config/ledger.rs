@@ -5,6 +5,16 @@ use super::units::{bytes, duration};
 use crate::yaml::{Map, Node};
 use std::time::Duration;
 
+/// When what was written goes to the disk itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// When the kernel likes.
+    Never,
+    Every(Duration),
+    /// Before anybody can rely on it: requests wait for one another's.
+    Always,
+}
+
 /// How the ledger is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LedgerRules {
@@ -13,8 +23,7 @@ pub struct LedgerRules {
     pub segment_age: Duration,
     /// Segments nobody wrote to for so long are removed; `None`: never.
     pub keep: Option<Duration>,
-    /// How often what was written goes to the disk itself; `None`: when the kernel likes.
-    pub sync: Option<Duration>,
+    pub sync: Sync,
     /// Serve on although the start of an attempt could not be written.
     pub serve_unwritten: bool,
 }
@@ -25,7 +34,7 @@ impl Default for LedgerRules {
             segment_bytes: 64 << 20,
             segment_age: Duration::from_secs(3600),
             keep: None,
-            sync: Some(Duration::from_secs(1)),
+            sync: Sync::Every(Duration::from_secs(1)),
             serve_unwritten: false,
         }
     }
@@ -42,8 +51,12 @@ impl Reader<'_> {
         let years = |text: &str| humantime::parse_duration(text).ok().filter(|age| *age >= Duration::from_secs(3600)).map(Some);
         let keep = |text: &str| if text == "forever" { Some(None) } else { years(text) };
         let keep = map.take_as("keep", &mut self.problems, "`forever` or a duration of at least an hour (90d)", keep);
-        let sync = |text: &str| if text == "never" { Some(None) } else { duration(text).map(Some) };
-        let sync = map.take_as("sync", &mut self.problems, "`never` or a duration (1s)", sync);
+        let sync = |text: &str| match text {
+            "never" => Some(Sync::Never),
+            "always" => Some(Sync::Always),
+            _ => duration(text).map(Sync::Every),
+        };
+        let sync = map.take_as("sync", &mut self.problems, "`never`, `always` or a duration (1s)", sync);
         let policy = |text: &str| matches!(text, "refuse" | "continue").then_some(text == "continue");
         let serve_unwritten = map.take_as("on_failure", &mut self.problems, "`refuse` or `continue`", policy);
         map.finish(&mut self.problems);

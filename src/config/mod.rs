@@ -19,7 +19,7 @@ mod watch;
 pub use alias::{Alias, Retry, Target};
 pub use file::{Source, load};
 pub use identity::Identity;
-pub use ledger::LedgerRules;
+pub use ledger::{LedgerRules, Sync};
 pub use listen::certificates;
 pub use prices::Published;
 pub use secret::Secret;

@@ -3,6 +3,7 @@
 
 use super::render::Rendered;
 use super::writer::Writer;
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ pub struct Ledger {
     /// The last write failed.
     failing: AtomicBool,
     lost: AtomicU64,
+    /// One sync at a time: who waits for one waits for what another has begun.
+    syncing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -44,6 +47,8 @@ struct Segment {
     torn: bool,
     /// Written since the last sync.
     dirty: bool,
+    /// Files that went before this one and are yet to be synced.
+    before: Vec<Arc<File>>,
 }
 
 impl Ledger {
@@ -58,7 +63,16 @@ impl Ledger {
         let segments =
             (0..writers.max(1)).map(|lane| Segment::open(folder, &writer, lane, now).map(Mutex::new)).collect::<io::Result<_>>()?;
         let (failures, lost) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { folder: folder.to_owned(), writer, segments, bytes_max, failures, failing: AtomicBool::new(false), lost })
+        Ok(Self {
+            folder: folder.to_owned(),
+            writer,
+            segments,
+            bytes_max,
+            failures,
+            failing: AtomicBool::new(false),
+            lost,
+            syncing: Mutex::new(()),
+        })
     }
 
     /// Appends a record of work that was not begun: it is in the kernel's hands when this returns, and so is all that was
@@ -130,10 +144,12 @@ impl Ledger {
     /// # Errors
     /// If the disk refused. The failure is also counted.
     pub fn sync(&self) -> io::Result<()> {
+        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         self.each(|mut segment| {
-            let dirty = std::mem::take(&mut segment.dirty).then(|| segment.file.clone());
+            let mut dirty = std::mem::take(&mut segment.before);
+            dirty.extend(std::mem::take(&mut segment.dirty).then(|| segment.file.clone()));
             drop(segment);
-            self.counted(dirty.map_or(Ok(()), |file| file.sync_data()))
+            dirty.iter().try_for_each(|file| self.counted(file.sync_data()))
         })
     }
 
@@ -142,13 +158,18 @@ impl Ledger {
     /// # Errors
     /// If one cannot be created; the old one goes on.
     pub fn rotate(&self, before: u64, now: u64) -> io::Result<()> {
-        self.each(|mut segment| {
+        let renewed = Cell::new(false);
+        let done = self.each(|mut segment| {
             let due = segment.bytes > self.bytes_max || (segment.bytes > 0 && segment.opened < before);
-            let old = if due { segment.renew(&self.folder, &self.writer, now) } else { Ok(None) };
-            drop(segment);
-            // Nobody else will sync it, and nobody waits for that.
-            self.counted(old.and_then(|old| old.map_or(Ok(()), |old| old.sync_data())))
-        })
+            if !due {
+                return Ok(());
+            }
+            renewed.set(true);
+            self.counted(segment.renew(&self.folder, &self.writer, now))
+        });
+        // Nobody else may sync what was left behind.
+        let synced = if renewed.get() { self.sync() } else { Ok(()) };
+        done.and(synced)
     }
 
     /// Removes segments nobody has written to since `before`, but for those in use, and those of which `may_go` says no
@@ -241,15 +262,16 @@ impl Segment {
     fn open(folder: &Path, writer: &Writer, lane: usize, now: u64) -> io::Result<Self> {
         let path = folder.join(format!("{}.{}.{lane}.{EXTENSION}", uuid::Uuid::now_v7(), writer.name()));
         let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
-        Ok(Self { path, lane, file: Arc::new(file), bytes: 0, opened: now, lines: vec![], torn: false, dirty: false })
+        Ok(Self { path, lane, file: Arc::new(file), bytes: 0, opened: now, lines: vec![], torn: false, dirty: false, before: vec![] })
     }
 
-    /// Goes on in another file. What was put off moves there; returns the old one if it is yet to be synced.
-    fn renew(&mut self, folder: &Path, writer: &Writer, now: u64) -> io::Result<Option<Arc<File>>> {
+    /// Goes on in another file. What was put off moves there.
+    fn renew(&mut self, folder: &Path, writer: &Writer, now: u64) -> io::Result<()> {
         let fresh = Self::open(folder, writer, self.lane, now)?;
         let old = std::mem::replace(self, fresh);
-        self.lines = old.lines;
-        Ok(old.dirty.then_some(old.file))
+        (self.lines, self.before) = (old.lines, old.before);
+        self.before.extend(old.dirty.then_some(old.file));
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

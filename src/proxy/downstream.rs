@@ -4,6 +4,7 @@
 //! Pingora forwards a body that a filter has read only out of a 64 KiB retry buffer; larger ones hang. A `Custom`
 //! session may give its own. The trait is public but hidden, hence the exact version of Pingora.
 
+use super::commit::Commits;
 use super::costs::{self, Costs, Unsent};
 use super::drain::{Drain, Left};
 use super::failure::is_gone;
@@ -18,7 +19,8 @@ use pingora::protocols::http::custom::CustomMessageWrite;
 use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// What the hooks and the wrapper share.
@@ -31,9 +33,27 @@ struct Shared {
     slot: Mutex<Option<Box<ServerSession>>>,
     costs: Costs,
     drain: Drain,
+    /// What is sent next waits for the disk.
+    held: AtomicBool,
+    commits: OnceLock<Arc<Commits>>,
 }
 
 impl Outlet {
+    /// Holds what is sent next until what was appended to the ledger is on the disk itself.
+    pub fn hold(&self, commits: &Arc<Commits>) {
+        self.0.commits.get_or_init(|| commits.clone());
+        self.0.held.store(true, Ordering::Release);
+    }
+
+    async fn held(&self) {
+        if self.0.held.load(Ordering::Relaxed)
+            && self.0.held.swap(false, Ordering::Acquire)
+            && let Some(commits) = self.0.commits.get()
+        {
+            commits.wait().await;
+        }
+    }
+
     pub fn costs(&self) -> &Costs {
         &self.0.costs
     }
@@ -140,6 +160,7 @@ impl CustomSession for Wrapper {
         if !self.body.is_empty() && tasks.iter().any(|task| matches!(task, HttpTask::Body(Some(data), _) if !data.is_empty())) {
             self.body = Bytes::new();
         }
+        self.outlet.held().await;
         if let Some(left) = &mut self.left {
             return left.swallow(tasks);
         }

@@ -1,6 +1,7 @@
 //! `impl ProxyHttp`: each hook does its part and calls the exchange for the rest.
 
 use super::access;
+use super::bill;
 use super::body::{self, Limits};
 use super::costs::Telling;
 use super::ctx::Ctx;
@@ -13,6 +14,7 @@ use super::retry::is_untouched;
 use super::socket;
 use super::state::{State, now_ms};
 use crate::access_log::Refusal;
+use crate::config::Sync;
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::exchange::{Asked, Ending, Exchange};
@@ -43,6 +45,10 @@ impl Gateway {
         ctx.dialect = route::caller_dialect(request.uri.path(), &request.headers);
         let caller = self.admit(request, &config)?;
         let head = request_head(request);
+        if let Some(id) = bill::asked(&head, &config) {
+            access::verify(caller.as_ref(), request, &[], &config)?;
+            return bill::answer(&config, id, caller.as_ref()).await.map(Planned::Answer);
+        }
         let destination = route::destination(&head, &config)?;
         if destination == Destination::Models {
             access::verify(caller.as_ref(), request, &[], &config)?;
@@ -155,6 +161,9 @@ impl ProxyHttp for Gateway {
                 ctx.refused = Some(Error::Unbillable);
                 return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
             }
+            if live.config.ledger.sync == Sync::Always {
+                state.commits.wait().await;
+            }
         }
         if exchange.drains() {
             let draining = state.metrics.draining.clone();
@@ -257,8 +266,12 @@ impl ProxyHttp for Gateway {
         let chunk = body.take();
         let given = chunk.is_some();
         let out = exchange.push(chunk.unwrap_or_default(), end, now);
+        let always = exchange.config().ledger.sync == Sync::Always;
         if let Some((id, used)) = exchange.news(now) {
             self.0.append(id, used);
+            if always {
+                ctx.outlet.hold(&self.0.commits);
+            }
         }
         exchange.items(now).iter().for_each(|item| self.0.item(item, exchange.config()));
         let mut out = out;

@@ -3,10 +3,11 @@
 //! threads of our own would stay behind there.
 
 use super::background::{self, Background};
+use super::commit;
 use super::prices::Fetching;
 use super::reload::WATCH_PERIOD;
 use super::state::{State, now_ms};
-use crate::config::{LedgerRules, Watch};
+use crate::config::{LedgerRules, Sync, Watch};
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
@@ -41,6 +42,7 @@ impl BackgroundService for Housekeeping {
         let [mut syncing, mut rotating, mut forgetting] = [(); 3].map(|()| Aside::default());
         let fetching = Fetching::default();
         tokio::spawn(fetch_answers(self.0.clone()));
+        commit::start(&self.0);
         loop {
             self.0.write_out();
             self.0.start_identities();
@@ -52,7 +54,7 @@ impl BackgroundService for Housekeeping {
             if look.is_due(WATCH_PERIOD) && watch.changed(&config.files) {
                 self.0.reload();
             }
-            if rules.sync.is_some_and(|period| sync.is_due(period)) {
+            if matches!(rules.sync, Sync::Every(period) if sync.is_due(period)) {
                 syncing.run(&self.0, |state| told("synced", state.ledger.sync()));
             }
             if rotate.is_due(WATCH_PERIOD) {

@@ -3,8 +3,10 @@
 mod access;
 mod answers;
 mod background;
+mod bill;
 mod body;
 mod certificates;
+mod commit;
 mod costs;
 mod ctx;
 mod downstream;

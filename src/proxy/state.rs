@@ -3,6 +3,7 @@
 use super::answers::Answers;
 use super::body::Budget;
 use super::certificates::Certificates;
+use super::commit::Commits;
 use super::recent::Recent;
 use super::reload::Live;
 use super::sinks::{Running, configured};
@@ -30,6 +31,7 @@ pub struct State {
     items: Mutex<Recent>,
     pub(super) sinks: Vec<Running>,
     pub(super) answers: Arc<Answers>,
+    pub(super) commits: Arc<Commits>,
 }
 
 impl State {
@@ -53,6 +55,7 @@ impl State {
             items: Mutex::default(),
             sinks,
             answers: Arc::new(answers),
+            commits: Arc::default(),
         }))
     }
 
