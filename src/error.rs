@@ -2,6 +2,7 @@
 
 use crate::dialect::Dialect;
 use crate::exchange::who::{TAG_BYTES_MAX, TAGS, TAGS_MAX};
+use crate::limit::{Exceeded, Kind};
 use std::fmt;
 
 /// Why a request gets no answer from a provider. Holds nothing secret: all of it may be shown to the caller.
@@ -87,6 +88,8 @@ pub enum Error {
     ForbiddenProvider {
         provider: String,
     },
+    /// A limit is reached.
+    Limited(Exceeded),
     /// The cloud hands out no credential for the provider.
     NoCredential {
         provider: String,
@@ -131,6 +134,7 @@ impl Error {
             Self::UnknownModel { .. } | Self::NotFound { .. } | Self::UnknownAnswer { .. } => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTimeout => 408,
+            Self::Limited(_) => 429,
             Self::BodyTooLarge { .. } => 413,
             Self::Internal => 500,
             Self::UpstreamUnreachable { .. } | Self::UpstreamBroken { .. } => 502,
@@ -169,6 +173,9 @@ impl Error {
             Self::BadSignature { .. } => "invalid_signature",
             Self::ForbiddenModel { .. } => "model_not_allowed",
             Self::ForbiddenProvider { .. } => "provider_not_allowed",
+            // OpenAI's word for a budget that is used up; its clients do not try again then.
+            Self::Limited(Exceeded { kind: Kind::Day | Kind::Month, .. }) => "insufficient_quota",
+            Self::Limited(_) => "rate_limit_exceeded",
             Self::NoCredential { .. } => "no_credential",
             Self::UpstreamUnreachable { .. } => "upstream_unreachable",
             Self::UpstreamBroken { .. } => "upstream_broken",
@@ -180,7 +187,11 @@ impl Error {
 
     /// Seconds after which trying again makes sense.
     pub fn retry_after_s(&self) -> Option<u32> {
-        matches!(self, Self::BodyBudget | Self::Unbillable | Self::NoCredential { .. }).then_some(1)
+        match self {
+            Self::BodyBudget | Self::Unbillable | Self::NoCredential { .. } => Some(1),
+            Self::Limited(exceeded) => Some(u32::try_from(exceeded.retry_ms.div_ceil(1000)).unwrap_or(u32::MAX)),
+            _ => None,
+        }
     }
 
     /// The body that tells the caller, in its dialect.
@@ -234,6 +245,13 @@ impl fmt::Display for Error {
             Self::BadSignature { why } => write!(to, "the request's signature does not hold: {why}"),
             Self::ForbiddenModel { model } => write!(to, "this gateway key may not use the model `{model}`"),
             Self::ForbiddenProvider { provider } => write!(to, "this gateway key may not use the provider `{provider}`"),
+            Self::Limited(Exceeded { kind, limit, .. }) => match kind {
+                Kind::Requests => write!(to, "the limit of {limit} requests per minute is reached"),
+                Kind::Tokens => write!(to, "the limit of {limit} tokens per minute is reached, counting what this request may use"),
+                Kind::Concurrent => write!(to, "the limit of {limit} requests at once is reached"),
+                Kind::Day => write!(to, "what may be spent in a day is used up, or would be by this request"),
+                Kind::Month => write!(to, "what may be spent in a month is used up, or would be by this request"),
+            },
             Self::NoCredential { provider } => {
                 write!(to, "the gateway has no valid credential for provider `{provider}` at the moment; its log says why")
             }

@@ -13,6 +13,7 @@ pub mod yaml;
 
 pub mod exchange;
 pub mod keys;
+pub mod limit;
 pub mod route;
 
 pub mod dialect;

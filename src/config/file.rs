@@ -95,18 +95,17 @@ impl Reader<'_> {
         let bounds = self.bounds(map.take("body"));
         let timeouts = self.timeouts(map.take("timeouts"));
         let drain = self.drain(map.take("after_disconnect"));
+        let limits = self.limits(map.take("limits"));
         let headers = self.headers(map.take("headers"));
         let prices = self.prices(map.take("prices"), &data);
-        let cost_headers = map.take_bool("cost_headers", &mut self.problems).unwrap_or(true);
-        let cost_event = map.take_bool("cost_event", &mut self.problems).unwrap_or(false);
+        let [cost_headers, cost_event] =
+            [("cost_headers", true), ("cost_event", false)].map(|(key, or)| map.take_bool(key, &mut self.problems).unwrap_or(or));
         let access_log = self.access_log(&mut map);
         let ledger = self.ledger(map.take("ledger"));
         let sinks = self.sinks(map.take("sinks"), &data);
-        let pid_file = self.path(&mut map, "pid_file").unwrap_or_else(|| data.join("tollgate.pid"));
-        let upgrade_socket = self.path(&mut map, "upgrade_socket").unwrap_or_else(|| data.join("run/upgrade.sock"));
-        for address in exposed(&listen, [admin, mock], keys.is_some(), anonymous) {
-            self.problems.add(0, format!("{address} can be reached from other machines and asks for no key: listen on 127.0.0.1, give the gateway `keys`, or write `anonymous: true` to serve whoever comes"));
-        }
+        let [pid_file, upgrade_socket] = [("pid_file", "tollgate.pid"), ("upgrade_socket", "run/upgrade.sock")]
+            .map(|(key, usual)| self.path(&mut map, key).unwrap_or_else(|| data.join(usual)));
+        exposed(&listen, [admin, mock], keys.is_some(), anonymous).into_iter().for_each(|address| self.exposed(address));
         map.finish(&mut self.problems);
         let prices = prices?;
         Some(Config {
@@ -132,6 +131,7 @@ impl Reader<'_> {
             bounds,
             timeouts,
             drain,
+            limits,
             headers,
             cost_headers,
             cost_event,
@@ -142,6 +142,11 @@ impl Reader<'_> {
             ledger,
             sinks,
         })
+    }
+
+    fn exposed(&mut self, address: SocketAddr) {
+        let instead = "listen on 127.0.0.1, give the gateway `keys`, or write `anonymous: true` to serve whoever comes";
+        self.problems.add(0, format!("{address} can be reached from other machines and asks for no key: {instead}"));
     }
 
     /// Text with its variables filled in.

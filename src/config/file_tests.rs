@@ -25,7 +25,7 @@ fn embedded_defaults_run_without_a_key() {
 fn providers_switch_on_by_their_variables() {
     let config = load(&Source::Embedded, &|name| (name == "GROQ_API_KEY").then(|| "gsk_x".to_owned())).unwrap();
     let groq = &config.upstreams[config.upstream("groq").unwrap()];
-    assert_eq!((groq.authority(), groq.key.as_ref().map(Secret::expose)), ("api.groq.com".to_owned(), Some("gsk_x")));
+    assert_eq!((groq.authority(), groq.key.as_ref().map(Secret::expose)), ("api.groq.com", Some("gsk_x")));
 }
 
 #[test]
@@ -48,7 +48,7 @@ access_log: off
     assert_eq!((config.listen.len(), config.admin, config.workers), (2, None, 3));
     let vllm = &config.upstreams[config.upstream("vllm").unwrap()];
     assert_eq!(
-        (vllm.tls, vllm.authority().as_str(), vllm.path(Endpoint::ChatCompletions, "m", &crate::config::PathStyle::Usual).as_deref()),
+        (vllm.tls, vllm.authority(), vllm.path(Endpoint::ChatCompletions, "m", &crate::config::PathStyle::Usual).as_deref()),
         (false, "10.0.0.5:8000", Some("/v1/chat/completions"))
     );
     assert!(vllm.serves("llama-3") && vllm.passes(&http::Method::POST, "/rerank") && !vllm.passes(&http::Method::POST, "/files"));

@@ -7,6 +7,7 @@ mod file;
 mod identity;
 pub mod key_file;
 mod ledger;
+mod limits;
 mod listen;
 mod prices;
 mod providers;
@@ -28,10 +29,12 @@ pub use upstream::{Credentials, Pass, PathStyle, PromptCache, Upstream};
 pub use watch::Watch;
 
 use crate::keys::Keys;
+use crate::limit::Rule;
 use crate::price::{Catalog, Markup};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The configuration this binary was built with.
@@ -69,6 +72,7 @@ pub struct Config {
     pub bounds: Bounds,
     pub timeouts: Timeouts,
     pub drain: DrainBounds,
+    pub limits: Arc<[Rule]>,
     pub headers: HeaderRules,
     /// Tell callers the cost in heads and trailers.
     pub cost_headers: bool,

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// All but unreserved characters: <https://www.rfc-editor.org/rfc/rfc3986#section-2.3>.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -94,6 +95,8 @@ pub struct Upstream {
     pub prompt_cache: Option<PromptCache>,
     /// Takes Responses over a WebSocket.
     pub socket: bool,
+    /// Made of the address when it is asked for first.
+    pub authority: OnceLock<String>,
 }
 
 impl Upstream {
@@ -123,6 +126,7 @@ impl Upstream {
             catalog: if provider.catalog.is_empty() { provider.id } else { provider.catalog }.to_owned(),
             prompt_cache: None,
             socket: provider.socket,
+            authority: OnceLock::new(),
             pass: vec![
                 Pass { method: http::Method::GET, path: "/models".to_owned() },
                 Pass { method: http::Method::GET, path: "/models/*".to_owned() },
@@ -136,9 +140,11 @@ impl Upstream {
     }
 
     /// The `Host` a request carries: with the port only if it is not the usual one.
-    pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == if self.tls { 443 } else { 80 } { host } else { format!("{host}:{}", self.port) }
+    pub fn authority(&self) -> &str {
+        self.authority.get_or_init(|| {
+            let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+            if self.port == if self.tls { 443 } else { 80 } { host } else { format!("{host}:{}", self.port) }
+        })
     }
 
     /// Fills a place into the address.

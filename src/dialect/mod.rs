@@ -83,7 +83,9 @@ impl Endpoint {
     /// The endpoint whose path ends `path`; the longest wins (`/chat/completions` also ends in `/completions`).
     pub fn from_path(path: &str) -> Option<Self> {
         let path = path.strip_suffix('/').unwrap_or(path);
-        let ends = Self::ALL.iter().filter(|endpoint| path.ends_with(endpoint.name()));
+        let last = path.as_bytes().last();
+        // Most differ in their last letter.
+        let ends = Self::ALL.iter().filter(|endpoint| endpoint.name().as_bytes().last() == last && path.ends_with(endpoint.name()));
         ends.max_by_key(|endpoint| endpoint.name().len()).copied()
     }
 

@@ -9,6 +9,7 @@ mod closed;
 mod conceal;
 mod cost;
 mod heads;
+mod limits;
 mod permit;
 pub mod settle;
 pub mod turns;
@@ -19,6 +20,7 @@ use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::keys::Key;
 use crate::ledger::{Entry, Open, Rendered};
+use crate::limit::Amount;
 use crate::meter::{Fault, Framing, Meter};
 use crate::rewrite::cache::{Header, Headers};
 use crate::rewrite::{Rewritten, rewrite};
@@ -34,6 +36,7 @@ use conceal::Conceal;
 pub use cost::Cost;
 use heads::{framing, implied, is_document, query, stated, stated_error};
 use http::{HeaderMap, Method, header};
+pub use limits::{amount_of, who_of};
 use permit::permit;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -95,6 +98,10 @@ pub struct Exchange {
     /// The tokens of the prompt as they are estimated, once the body is gone.
     prompt: Option<u64>,
     keeping: Keeping,
+    /// The most tokens that may be generated, if that is said.
+    output_max: Option<u64>,
+    /// What its attempts came to so far.
+    came_to: Amount,
     attempts: u32,
     attempt: Option<Attempt>,
 }
@@ -134,6 +141,7 @@ impl Exchange {
         let Rewritten { body: rewritten, usage_asked, headers } = rewritten;
         Ok(Self {
             implied,
+            output_max: facts.output_max.map(|most| most.saturating_mul(facts.choices.unwrap_or(1).max(1))),
             keeping,
             who,
             bytes_in: body.len() as u64,
@@ -173,6 +181,8 @@ impl Exchange {
             implied: Reported::default(),
             prompt: None,
             keeping: Keeping::default(),
+            output_max: None,
+            came_to: Amount::default(),
             attempts: 0,
             attempt: None,
             route,
@@ -378,6 +388,7 @@ impl Exchange {
         let (used, rendered_used) = attempt.used.unzip();
         let records = Records { open: rendered_open, used: rendered_used, close: Rendered::close(&close) };
         let entry = Entry { id: attempt.id, open, used, close: Some(close) };
+        self.came_to = self.came_to.and(amount_of(&entry));
         Some(Closed { entry, records, usage_news })
     }
 }

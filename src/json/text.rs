@@ -34,7 +34,8 @@ pub fn encode(text: &str) -> Vec<u8> {
 /// Appends `text` as a JSON string.
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    if text.bytes().any(needs_escape) {
+    // All bytes are looked at, so that many are at once.
+    if text.bytes().fold(false, |any, byte| any | needs_escape(byte)) {
         escape(out, text);
     } else {
         out.extend_from_slice(text.as_bytes());

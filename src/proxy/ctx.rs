@@ -4,13 +4,15 @@ use super::body::Permit;
 use super::downstream::{self, Outlet};
 use super::identity::Held;
 use super::reload::Live;
-use super::state::State;
+use super::state::{State, now_ms};
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::exchange::turns::Turns;
 use crate::exchange::{Ending, Exchange};
+use crate::limit::{Amount, Hold};
 use http::HeaderValue;
 use pingora_proxy::Session;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +37,8 @@ pub struct Ctx {
     /// What a cloud handed out for the upstream.
     pub(super) held: Option<Arc<Held>>,
     pub(super) counted: bool,
+    /// What is reserved with limits, for the request or for each turn in its order.
+    pub(super) holds: VecDeque<Hold>,
 }
 
 impl Drop for Ctx {
@@ -43,6 +47,9 @@ impl Drop for Ctx {
         if let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.is_open()) {
             self.state.close(exchange, &Ending::Failed(Error::Internal));
         }
+        let came_to = self.exchange.as_ref().map(|exchange| exchange.came_to()).unwrap_or_default();
+        let last = if self.turns.is_some() { Amount::default() } else { came_to };
+        self.holds.drain(..).for_each(|hold| hold.settle(last, now_ms()));
         if self.counted {
             self.state.metrics.in_flight.dec();
         }
@@ -66,6 +73,7 @@ impl Ctx {
             again: None,
             held: None,
             counted: false,
+            holds: VecDeque::new(),
         }
     }
 

@@ -9,6 +9,7 @@ use super::downstream;
 use super::drain::Terms;
 use super::failure::{client_left, failure};
 use super::head::{self, Outgoing};
+use super::limits;
 use super::respond;
 use super::retry::is_untouched;
 use super::socket;
@@ -72,6 +73,7 @@ impl Gateway {
         };
         let exchange = Exchange::plan(&head, destination, &body, config, asked)?;
         ctx.dialect = exchange.dialect();
+        ctx.holds.extend(state.reserve(&exchange)?);
         let asked = session.req_header().headers.get(&head::COST_EVENT).map(|value| value == "true");
         ctx.comments = asked.unwrap_or(exchange.config().cost_event);
         ctx.permit = Some(permit);
@@ -245,6 +247,9 @@ impl ProxyHttp for Gateway {
         if session.req_header().version == http::Version::HTTP_10 {
             // It does not know chunks; the end of the connection is the end of the answer.
             response.remove_header(&header::TRANSFER_ENCODING);
+        }
+        if let Some(hold) = ctx.holds.front() {
+            limits::tell(&hold.standing, response)?;
         }
         ctx.tell_debug(session, response)?;
         head::downstream_response(response, &ctx.request_id, ctx.caller_id.take(), exchange.config())

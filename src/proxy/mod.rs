@@ -16,6 +16,7 @@ mod gateway;
 mod head;
 mod housekeeping;
 mod identity;
+mod limits;
 pub mod mock_app;
 mod peer;
 pub mod prices;

@@ -7,7 +7,8 @@ use super::head;
 use super::state::{now_ms, now_s};
 use crate::error::Error;
 use crate::exchange::turns::News;
-use crate::exchange::{Asked, Exchange};
+use crate::exchange::{Asked, Exchange, amount_of};
+use crate::limit::Who;
 use bytes::Bytes;
 use http::{HeaderName, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -69,6 +70,21 @@ pub(super) fn up(ctx: &mut Ctx, body: &mut Option<Bytes>) -> Result<()> {
         may.then(|| exchange.rename(model)).flatten()
     };
     let (out, asked) = turns.up(&chunk, exchange.config().bounds.body_bytes_max, rename);
+    for turn in &asked {
+        let (rules, now) = (exchange.config().limits.clone(), now_ms());
+        if rules.is_empty() {
+            break;
+        }
+        let who = Who { model: &turn.requested, served: &turn.model, ..exchange.who() };
+        match state.limits.reserve(&rules, &who, exchange.turn_may_come_to(turn.prompt, now), now) {
+            Ok(hold) => ctx.holds.push_back(hold),
+            Err(exceeded) => {
+                // The connection ends: there is no other way to say no to one turn.
+                ctx.refused = Some(Error::Limited(exceeded));
+                return Err(pingora::Error::new_in(ErrorType::HTTPStatus(429)));
+            }
+        }
+    }
     let news = exchange.ask(turns, asked, now_ms());
     for news in &news {
         if !write(&state, news, exchange) {
@@ -87,6 +103,11 @@ pub(super) fn down(ctx: &mut Ctx, body: &Option<Bytes>) {
     let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body) else { return };
     for news in exchange.hear(turns, chunk, now_ms()) {
         write(&state, &news, exchange);
+        if let News::Closed(closed) = &news
+            && let Some(hold) = ctx.holds.pop_front()
+        {
+            hold.settle(amount_of(&closed.entry), now_ms());
+        }
     }
 }
 

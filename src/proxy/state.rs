@@ -10,8 +10,9 @@ use super::sinks::{Running, configured};
 use crate::access_log::Log;
 use crate::config::Config;
 use crate::exchange::answer::Memory;
-use crate::exchange::{Closed, Ending, Exchange};
+use crate::exchange::{Closed, Ending, Exchange, amount_of, who_of};
 use crate::ledger::{Ledger, Rendered};
+use crate::limit::Limits;
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
 use std::io;
@@ -32,6 +33,7 @@ pub struct State {
     pub(super) sinks: Vec<Running>,
     pub(super) answers: Arc<Answers>,
     pub(super) commits: Arc<Commits>,
+    pub(super) limits: Arc<Limits>,
 }
 
 impl State {
@@ -56,6 +58,7 @@ impl State {
             sinks,
             answers: Arc::new(answers),
             commits: Arc::default(),
+            limits: Arc::default(),
         }))
     }
 
@@ -133,6 +136,8 @@ impl State {
     pub(super) fn item(&self, item: &Closed, config: &Config) {
         if self.items.lock().unwrap_or_else(PoisonError::into_inner).is_new(&item.entry.id) {
             self.append(&item.entry.id, &item.records.open);
+            // Nothing was reserved for it.
+            self.limits.recall(&config.limits, &who_of(&item.entry.open), amount_of(&item.entry).spend, now_ms());
             self.closed(item, config);
         }
     }

@@ -35,6 +35,9 @@ pub struct Facts {
     pub conversation: Option<String>,
     /// Nobody waits for the answer.
     pub background: bool,
+    /// The most tokens that an answer may have, and how many answers are wanted.
+    pub output_max: Option<u64>,
+    pub choices: Option<u64>,
     /// The body is a form and no JSON: values stand there as they are.
     pub form: bool,
 }
@@ -54,6 +57,8 @@ enum Key {
     Previous,
     Conversation,
     Background,
+    OutputMax,
+    Choices,
 }
 
 static ROOT: Want<Key> = Fields(&[
@@ -71,6 +76,14 @@ static ROOT: Want<Key> = Fields(&[
     ("previous_response_id", Take(Key::Previous)),
     ("conversation", Take(Key::Conversation)),
     ("background", Take(Key::Background)),
+    // OpenAI's, old and new, and those of Responses; Anthropic's; Google's; Bedrock's; Llama's there.
+    ("max_tokens", Take(Key::OutputMax)),
+    ("max_completion_tokens", Take(Key::OutputMax)),
+    ("max_output_tokens", Take(Key::OutputMax)),
+    ("generationConfig", Fields(&[("maxOutputTokens", Take(Key::OutputMax)), ("candidateCount", Take(Key::Choices))])),
+    ("inferenceConfig", Fields(&[("maxTokens", Take(Key::OutputMax))])),
+    ("max_gen_len", Take(Key::OutputMax)),
+    ("n", Take(Key::Choices)),
     ("metadata", Fields(&[("user_id", Take(Key::User))])),
 ]);
 
@@ -174,6 +187,8 @@ struct Found {
     previous: Option<Range<usize>>,
     conversation: Option<Range<usize>>,
     background: Option<Range<usize>>,
+    output_max: Option<Range<usize>>,
+    choices: Option<Range<usize>>,
     duplicate: Option<&'static str>,
 }
 
@@ -193,6 +208,8 @@ impl Found {
             facts.stream = Some(Spanned { value, span });
         }
         let text = |span: Range<usize>| body.get(span).and_then(text::decode).map(std::borrow::Cow::into_owned);
+        let number = |span: Range<usize>| std::str::from_utf8(body.get(span)?).ok()?.parse::<u64>().ok();
+        (facts.output_max, facts.choices) = (self.output_max.and_then(number), self.choices.and_then(number));
         facts.background = self.background.and_then(|span| body.get(span)) == Some(b"true");
         facts.previous = self.previous.and_then(text);
         facts.conversation = self.conversation.and_then(|span| conversation(body.get(span)?));
@@ -246,6 +263,8 @@ impl Visit<Key> for Found {
                 self.once(self.conversation.is_some(), "conversation");
                 self.conversation = Some(span);
             }
+            Key::OutputMax => self.output_max = Some(span),
+            Key::Choices => self.choices = Some(span),
             Key::Background => {
                 self.once(self.background.is_some(), "background");
                 self.background = Some(span);

@@ -4,7 +4,6 @@
 use super::sqlite::{Row, Sqlite};
 use super::{Cursor, Tail};
 use crate::config::DATABASE;
-use crate::dialect::Dialect;
 use crate::ledger::{self, Entry, Outcome, Source};
 use crate::price::PicoUsd;
 use crate::usage::{Dimension, indexed};
@@ -164,26 +163,7 @@ impl Report {
     /// Says what cannot be read.
     pub fn of(data: &Path, question: &Question, mut progress: impl FnMut(u64, u64)) -> Result<Self, String> {
         let mut report = Self { by: question.by.clone(), ..Self::default() };
-        let (database, folder) = (data.join(DATABASE), data.join("ledger"));
-        let sqlite = Sqlite::open_read_only(&database)?;
-        let cursor = match &sqlite {
-            Some(sqlite) => {
-                let read = sqlite.read(question.since, |row| report.add(&row, question));
-                read.map_err(|why| format!("{}: {why}", database.display()))?
-            }
-            None if !folder.is_dir() => return Err(format!("{}: there is no ledger", folder.display())),
-            None => Cursor::new(),
-        };
-        // Items of batches may have been written down more than once.
-        let mut again: HashSet<String> = HashSet::new();
-        report.damaged = beyond(&folder, cursor, &mut progress, |entry| {
-            let known = sqlite.as_ref().map_or(Ok(false), |sqlite| sqlite.has(&entry.id))?;
-            let is_item = [Dialect::Batch, Dialect::MessageBatch].iter().any(|dialect| entry.open.dialect == dialect.name());
-            if !known && (!is_item || again.insert(entry.id.clone())) {
-                Row::of_entry(entry).iter().for_each(|row| report.add(row, question));
-            }
-            Ok(())
-        })?;
+        report.damaged = rows(data, question.since, &mut progress, |row| report.add(row, question))?;
         Ok(report)
     }
 
@@ -240,6 +220,31 @@ impl Report {
         }
         out
     }
+}
+
+/// The rows of all entries that began at `since` or later, and perhaps of some before. Returns how many lines of the ledger
+/// are damaged.
+///
+/// # Errors
+/// Says what cannot be read.
+pub fn rows(data: &Path, since: Option<u64>, mut progress: impl FnMut(u64, u64), mut on: impl FnMut(&Row)) -> Result<u64, String> {
+    let (database, folder) = (data.join(DATABASE), data.join("ledger"));
+    let sqlite = Sqlite::open_read_only(&database)?;
+    let cursor = match &sqlite {
+        Some(sqlite) => sqlite.read(since, |row| on(&row)).map_err(|why| format!("{}: {why}", database.display()))?,
+        None if !folder.is_dir() => return Err(format!("{}: there is no ledger", folder.display())),
+        None => Cursor::new(),
+    };
+    // What has an id that follows from it may have been written down more than once.
+    let mut again: HashSet<String> = HashSet::new();
+    beyond(&folder, cursor, &mut progress, |entry| {
+        let known = sqlite.as_ref().map_or(Ok(false), |sqlite| sqlite.has(&entry.id))?;
+        let is_derived = uuid::Uuid::parse_str(&entry.id).is_ok_and(|id| id.get_version() == Some(uuid::Version::Custom));
+        if !known && (!is_derived || again.insert(entry.id.clone())) {
+            Row::of_entry(entry).iter().for_each(&mut on);
+        }
+        Ok(())
+    })
 }
 
 /// Entries that the ledger has beyond a cursor, complete or not; how many of its lines are damaged.

@@ -41,7 +41,7 @@ pub fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 /// A gateway that runs until the test process ends.
 pub struct Gateway {
     pub address: SocketAddr,
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
 }
 
 impl Gateway {
@@ -52,7 +52,15 @@ impl Gateway {
 
     /// Starts one with further listeners.
     pub fn start_with(settings: &str, listeners: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), settings, listeners)
+    }
+
+    /// Another on the same data, as after a restart.
+    pub fn successor(&self, upstream: &Upstream, more: &str) -> Self {
+        Self::start_in(self.folder.clone(), &Self::one_upstream(upstream, more), "")
+    }
+
+    fn start_in(folder: Arc<tempfile::TempDir>, settings: &str, listeners: &str) -> Self {
         let address: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().unwrap();
         let text = format!(
             "listen: [\"{address}\"{listeners}]\nadmin: off\nmock: off\nworkers: 1\ndata: {}\naccess_log: off\n{settings}\n",
@@ -71,10 +79,12 @@ impl Gateway {
 
     /// One that knows a single upstream, `up`.
     pub fn before(upstream: &Upstream, more: &str) -> Self {
-        Self::start(&format!(
-            "providers: {{up: {{base_url: \"http://{}/v1\", models: [\"*\"], prices: mock, stream_usage: on_request}}}}\n{more}",
-            upstream.address
-        ))
+        Self::start(&Self::one_upstream(upstream, more))
+    }
+
+    fn one_upstream(upstream: &Upstream, more: &str) -> String {
+        let address = upstream.address;
+        format!("providers: {{up: {{base_url: \"http://{address}/v1\", models: [\"*\"], prices: mock, stream_usage: on_request}}}}\n{more}")
     }
 
     /// Where its data is, and `tollgate.yaml`.

@@ -1,0 +1,85 @@
+//! What a request may come to, and what it came to, as limits count it.
+
+use super::{Exchange, UnixMs};
+use crate::ledger::{Entry, Open};
+use crate::limit::{Amount, Who};
+use crate::meter::prompt_tokens;
+use crate::price::{Moment, Query, Sold, charge, factor};
+use crate::route::Target;
+use crate::usage::{Dimension, Usage};
+
+/// Reserved for an answer whose length nothing bounds.
+pub const OUTPUT_TOKENS_ASSUMED: u64 = 1000;
+
+impl Exchange {
+    /// Who asks, and for what.
+    pub fn who(&self) -> Who<'_> {
+        let key = self.key.as_deref();
+        Who {
+            key: key.map(|key| (key.id.as_str(), key.name.as_str())),
+            org: key.and_then(|key| key.org.as_deref()),
+            project: key.and_then(|key| key.project.as_deref()),
+            user: self.who.user.as_deref(),
+            model: &self.route.model_requested,
+            served: &self.route.model,
+        }
+    }
+
+    /// What the request may come to: its prompt as it is estimated, and the longest answer it allows.
+    pub fn may_come_to(&self, now: UnixMs) -> Amount {
+        if !self.billed || !matches!(self.route.target, Target::Endpoint(_)) {
+            return Amount::default();
+        }
+        self.amount(prompt_tokens(&self.body), now)
+    }
+
+    /// The same for a turn, whose prompt was counted.
+    pub fn turn_may_come_to(&self, prompt: u64, now: UnixMs) -> Amount {
+        self.amount(prompt, now)
+    }
+
+    fn amount(&self, input: u64, now: UnixMs) -> Amount {
+        let writes = !self.route.dialect.grammar().text.is_empty();
+        let output = if writes { self.output_max.unwrap_or(OUTPUT_TOKENS_ASSUMED) } else { 0 };
+        let tokens = input.saturating_add(output);
+        let Some(upstream) = self.upstream().filter(|_| self.config.limits.iter().any(crate::limit::Rule::counts_money)) else {
+            return Amount { tokens, ..Amount::default() };
+        };
+        let model = upstream.deployments.get(&self.route.model).unwrap_or(&self.route.model);
+        let query = Query { provider: &upstream.catalog, model, tier: "", region: "", at: Moment::of_ms(now) };
+        let usage: Usage = [(Dimension::Input, input), (Dimension::Output, output)].into_iter().collect();
+        let charge = charge(&self.config.prices, &query, &usage, 1);
+        let who = self.who();
+        let sold = Sold { provider: &upstream.name, model, key: who.key, org: who.org };
+        let spend = match factor(&self.config.markups, &sold) {
+            Some(factor) => charge.times(factor).amount,
+            None => charge.amount,
+        };
+        Amount { tokens, spend }
+    }
+
+    /// What its attempts came to.
+    pub fn came_to(&self) -> Amount {
+        self.came_to
+    }
+}
+
+/// What an entry came to.
+pub fn amount_of(entry: &Entry) -> Amount {
+    let Some(used) = &entry.used else { return Amount::default() };
+    let counts = |dimension: Dimension| dimension.is_input() || dimension.is_output();
+    let tokens = used.lines.iter().filter_map(|line| line.usage.sum(counts)).fold(0, u64::saturating_add);
+    Amount { tokens, spend: used.total }
+}
+
+/// Whom an attempt was for.
+pub fn who_of(open: &Open) -> Who<'_> {
+    Who {
+        key: open.key.as_deref().map(|id| (id, open.key_name.as_deref().unwrap_or_default())),
+        org: open.org.as_deref(),
+        project: open.project.as_deref(),
+        user: open.user.as_deref(),
+        model: &open.model_requested,
+        served: &open.model,
+    }
+}

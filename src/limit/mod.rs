@@ -1,0 +1,236 @@
+//! Limits: how much may be asked for, used and spent, and by whom. What a request may come to is reserved before it goes
+//! up and settled when its bill is known, in one step each, so that no two requests take the same last token.
+//!
+//! Requests and tokens a minute drain evenly, as a bucket with a hole does, and the whole of a minute may come at once;
+//! money is counted by the day and the month (UTC). The clock is an argument.
+
+mod meter;
+mod rule;
+
+pub use meter::{Bucket, Spending, month_begins};
+pub use rule::{Per, Rule, Who};
+
+use crate::price::PicoUsd;
+use crate::usage::indexed;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Groups of who asks that are counted apart, over all rules; beyond it those nobody has used lately are dropped.
+pub const GROUPS_MAX: usize = 100_000;
+
+indexed! {
+    /// What ran out.
+    Kind {
+        Requests = "requests",
+        Tokens = "tokens",
+        Concurrent = "concurrent",
+        Day = "usd_per_day",
+        Month = "usd_per_month",
+    }
+}
+
+/// What a request may come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    pub tokens: u64,
+    pub spend: PicoUsd,
+}
+
+impl Amount {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { tokens: self.tokens.saturating_add(other.tokens), spend: [self.spend, other.spend].into_iter().sum() }
+    }
+}
+
+/// A request that must wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    pub kind: Kind,
+    /// The limit that it met.
+    pub limit: u64,
+    /// When it may come again.
+    pub retry_ms: u64,
+}
+
+/// How much is left of a minute, for the caller to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    pub limit: u64,
+    pub remaining: u64,
+    /// Until all of it is there again.
+    pub reset_ms: u64,
+}
+
+/// What is left of the rule that leaves least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    pub requests: Option<Left>,
+    pub tokens: Option<Left>,
+}
+
+/// What a group has used.
+#[derive(Debug, Default)]
+struct Counter {
+    requests: Bucket,
+    tokens: Bucket,
+    day: Spending,
+    month: Spending,
+    concurrent: u64,
+    used_ms: u64,
+}
+
+/// By rule and group.
+type Counters = HashMap<String, HashMap<String, Counter>>;
+
+/// Counts for all rules, across changes of the configuration.
+#[derive(Debug, Default)]
+pub struct Limits(Mutex<Counters>);
+
+/// What one request holds until it is settled.
+#[derive(Debug)]
+pub struct Hold {
+    limits: Arc<Limits>,
+    rules: Arc<[Rule]>,
+    /// The rules that count, and the group of each.
+    groups: Vec<(usize, String)>,
+    reserved: Amount,
+    pub standing: Standing,
+}
+
+impl Limits {
+    fn counters(&self) -> MutexGuard<'_, Counters> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reserves what a request may come to with every rule that holds for who asks, or with none.
+    ///
+    /// # Errors
+    /// The first limit that it would exceed.
+    pub fn reserve(self: &Arc<Self>, rules: &Arc<[Rule]>, who: &Who<'_>, amount: Amount, now: u64) -> Result<Hold, Exceeded> {
+        let groups: Vec<_> = rules.iter().enumerate().filter_map(|(at, rule)| Some((at, rule.group(who)?))).collect();
+        let mut hold = Hold { limits: self.clone(), rules: rules.clone(), groups, reserved: amount, standing: Standing::default() };
+        let mut counters = self.counters();
+        for (rule, group) in hold.held() {
+            counter(&mut counters, rule, group).check(rule, amount, now)?;
+        }
+        let mut standing = Standing::default();
+        for (rule, group) in hold.held() {
+            let counter = counter(&mut counters, rule, group);
+            counter.take(rule, amount, now);
+            counter.tell(rule, now, &mut standing);
+        }
+        if counters.values().map(HashMap::len).sum::<usize>() > GROUPS_MAX {
+            counters.values_mut().for_each(|groups| groups.retain(|_, counter| !counter.is_idle(now)));
+        }
+        drop(counters);
+        hold.standing = standing;
+        Ok(hold)
+    }
+
+    /// Counts what was spent before this process knew of it.
+    pub fn recall(&self, rules: &[Rule], who: &Who<'_>, spend: PicoUsd, at: u64) {
+        let mut counters = self.counters();
+        for rule in rules {
+            if let Some(group) = rule.group(who) {
+                counter(&mut counters, rule, &group).spend(spend, at);
+            }
+        }
+    }
+}
+
+fn counter<'c>(counters: &'c mut Counters, rule: &Rule, group: &str) -> &'c mut Counter {
+    counters.entry(rule.name.clone()).or_default().entry(group.to_owned()).or_default()
+}
+
+impl Hold {
+    fn held(&self) -> impl Iterator<Item = (&Rule, &str)> {
+        self.groups.iter().filter_map(|(at, group)| Some((self.rules.get(*at)?, group.as_str())))
+    }
+
+    /// Puts what it came to in the place of what was reserved.
+    pub fn settle(self, actual: Amount, now: u64) {
+        let mut counters = self.limits.counters();
+        for (rule, group) in self.held() {
+            counter(&mut counters, rule, group).settle(rule, self.reserved, actual, now);
+        }
+    }
+}
+
+impl Counter {
+    fn check(&mut self, rule: &Rule, amount: Amount, now: u64) -> Result<(), Exceeded> {
+        if let Some(limit) = rule.concurrent.filter(|limit| self.concurrent >= *limit) {
+            return Err(Exceeded { kind: Kind::Concurrent, limit, retry_ms: 1000 });
+        }
+        for (limit, bucket, count, kind) in [
+            (rule.requests_per_minute, &mut self.requests, 1, Kind::Requests),
+            (rule.tokens_per_minute, &mut self.tokens, amount.tokens, Kind::Tokens),
+        ] {
+            if let Some(limit) = limit {
+                bucket.wait_ms(limit, count, now).map_or(Ok(()), |retry_ms| Err(Exceeded { kind, limit, retry_ms }))?;
+            }
+        }
+        for (limit, spending, period, ends, kind) in [
+            (rule.spend_per_day, &mut self.day, meter::day(now), meter::day_ends(now), Kind::Day),
+            (rule.spend_per_month, &mut self.month, meter::month(now), meter::month_ends(now), Kind::Month),
+        ] {
+            if let Some(limit) = limit
+                && !spending.has_room(period, amount.spend, limit)
+            {
+                let limit = u64::try_from(limit.0 / 1_000_000_000_000).unwrap_or(u64::MAX);
+                return Err(Exceeded { kind, limit, retry_ms: ends.saturating_sub(now) });
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, rule: &Rule, amount: Amount, now: u64) {
+        self.used_ms = now;
+        self.concurrent += 1;
+        rule.requests_per_minute.into_iter().for_each(|limit| self.requests.add(limit, 1, now));
+        rule.tokens_per_minute.into_iter().for_each(|limit| self.tokens.add(limit, amount.tokens, now));
+        self.day.reserve(amount.spend);
+        self.month.reserve(amount.spend);
+    }
+
+    fn settle(&mut self, rule: &Rule, reserved: Amount, actual: Amount, now: u64) {
+        self.used_ms = now;
+        self.concurrent = self.concurrent.saturating_sub(1);
+        if let Some(limit) = rule.tokens_per_minute {
+            self.tokens.correct(limit, reserved.tokens, actual.tokens, now);
+        }
+        self.day.release(reserved.spend);
+        self.month.release(reserved.spend);
+        self.spend(actual.spend, now);
+    }
+
+    fn spend(&mut self, spend: PicoUsd, at: u64) {
+        self.day.add(meter::day(at), spend);
+        self.month.add(meter::month(at), spend);
+    }
+
+    fn tell(&mut self, rule: &Rule, now: u64, standing: &mut Standing) {
+        let buckets = [
+            (rule.requests_per_minute, &mut self.requests, &mut standing.requests),
+            (rule.tokens_per_minute, &mut self.tokens, &mut standing.tokens),
+        ];
+        for (limit, bucket, told) in buckets {
+            let Some(limit) = limit else { continue };
+            let left = bucket.left(limit, now);
+            if told.is_none_or(|known| left.remaining < known.remaining) {
+                *told = Some(left);
+            }
+        }
+    }
+
+    /// Money is remembered: it is counted by the month.
+    fn is_idle(&self, now: u64) -> bool {
+        const IDLE_MS: u64 = 120_000;
+        self.concurrent == 0 && self.month == Spending::default() && self.used_ms.saturating_add(IDLE_MS) < now
+    }
+}
+
+#[cfg(test)]
+#[path = "limit_tests.rs"]
+mod tests;

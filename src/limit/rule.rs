@@ -1,0 +1,77 @@
+//! A rule: for whom it holds, who is counted together, and how much they may.
+
+use crate::price::PicoUsd;
+use crate::provider::fits;
+
+/// Who is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Per {
+    /// Each key alone.
+    Key,
+    Org,
+    Project,
+    /// The end user that requests name, of each key.
+    User,
+    Model,
+    /// All of them.
+    All,
+}
+
+/// Who asks, and for what.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Who<'a> {
+    /// Id and name of the key.
+    pub key: Option<(&'a str, &'a str)>,
+    pub org: Option<&'a str>,
+    pub project: Option<&'a str>,
+    pub user: Option<&'a str>,
+    /// As the caller names it, and as the upstream does.
+    pub model: &'a str,
+    pub served: &'a str,
+}
+
+/// What is left out does not matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Tells rules apart, also across changes of the configuration.
+    pub name: String,
+    /// Id or name.
+    pub key: Option<String>,
+    pub org: Option<String>,
+    pub project: Option<String>,
+    /// Name or pattern.
+    pub model: Option<String>,
+    pub per: Per,
+    pub requests_per_minute: Option<u64>,
+    pub tokens_per_minute: Option<u64>,
+    /// Requests at once.
+    pub concurrent: Option<u64>,
+    pub spend_per_day: Option<PicoUsd>,
+    pub spend_per_month: Option<PicoUsd>,
+}
+
+impl Rule {
+    /// With whom who asks is counted; `None`: the rule does not hold for them.
+    pub fn group(&self, who: &Who<'_>) -> Option<String> {
+        let same = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|wanted| is == Some(wanted));
+        let holds = self.key.as_deref().is_none_or(|wanted| who.key.is_some_and(|(id, name)| id == wanted || name == wanted))
+            && same(&self.org, who.org)
+            && same(&self.project, who.project)
+            && self.model.as_deref().is_none_or(|pattern| fits(who.model, pattern) || fits(who.served, pattern));
+        let key = who.key.map(|(id, _)| id);
+        let group = || match self.per {
+            Per::Key => key.map(str::to_owned),
+            Per::Org => who.org.map(str::to_owned),
+            Per::Project => who.project.map(|project| format!("{}\n{project}", who.org.unwrap_or_default())),
+            Per::User => who.user.map(|user| format!("{}\n{user}", key.unwrap_or_default())),
+            Per::Model => Some(who.served.to_owned()),
+            Per::All => Some(String::new()),
+        };
+        if holds { group() } else { None }
+    }
+
+    /// True if it looks at money.
+    pub fn counts_money(&self) -> bool {
+        self.spend_per_day.is_some() || self.spend_per_month.is_some()
+    }
+}

@@ -1,0 +1,94 @@
+//! Limits at the door: what a request may come to is reserved, or it is told to wait; who is served is told what is left.
+
+use super::state::{State, now_ms};
+use crate::config::Config;
+use crate::error::Error;
+use crate::exchange::Exchange;
+use crate::limit::{Hold, Left, Rule, Standing, Who, month_begins};
+use crate::price::PicoUsd;
+use crate::sink::report::rows;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use std::sync::Arc;
+
+impl State {
+    /// Reserves what a request may come to; nothing where nothing is limited.
+    ///
+    /// # Errors
+    /// [`Error::Limited`].
+    pub(super) fn reserve(&self, exchange: &Exchange) -> Result<Option<Hold>, Error> {
+        let rules = &exchange.config().limits;
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let now = now_ms();
+        self.limits.reserve(rules, &exchange.who(), exchange.may_come_to(now), now).map(Some).map_err(Error::Limited)
+    }
+
+    /// Counts what was spent this month before the process began. What is not limited is not read.
+    ///
+    /// # Errors
+    /// Says what cannot be read.
+    pub(super) fn recall_spending(&self, config: &Arc<Config>) -> Result<(), String> {
+        if !config.limits.iter().any(Rule::counts_money) {
+            return Ok(());
+        }
+        let begins = month_begins(now_ms());
+        rows(
+            &config.data,
+            Some(begins),
+            |_, _| {},
+            |row| {
+                let Some((_, line)) = row.line.as_ref().filter(|_| row.start_ms >= begins) else { return };
+                let who = Who {
+                    key: row.key.as_deref().map(|id| (id, row.key_name.as_deref().unwrap_or_default())),
+                    org: row.org.as_deref(),
+                    project: row.project.as_deref(),
+                    user: row.user.as_deref(),
+                    model: &row.model,
+                    served: &row.model,
+                };
+                if line.charge != PicoUsd::default() {
+                    self.limits.recall(&config.limits, &who, line.charge, row.start_ms);
+                }
+            },
+        )
+        .map(drop)
+    }
+}
+
+/// As OpenAI tells it: <https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers>.
+pub fn tell(standing: &Standing, response: &mut ResponseHeader) -> Result<()> {
+    if let Some(Left { limit, remaining, reset_ms }) = standing.requests {
+        response.insert_header("x-ratelimit-limit-requests", limit)?;
+        response.insert_header("x-ratelimit-remaining-requests", remaining)?;
+        response.insert_header("x-ratelimit-reset-requests", span(reset_ms))?;
+    }
+    if let Some(Left { limit, remaining, reset_ms }) = standing.tokens {
+        response.insert_header("x-ratelimit-limit-tokens", limit)?;
+        response.insert_header("x-ratelimit-remaining-tokens", remaining)?;
+        response.insert_header("x-ratelimit-reset-tokens", span(reset_ms))?;
+    }
+    Ok(())
+}
+
+/// `17ms`, `1.5s`, `6m0s`.
+fn span(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms}ms"),
+        1000..60_000 if ms.is_multiple_of(1000) => format!("{}s", ms / 1000),
+        1000..60_000 => format!("{}.{}s", ms / 1000, format!("{:03}", ms % 1000).trim_end_matches('0')),
+        _ => format!("{}m{}s", ms / 60_000, ms % 60_000 / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn tells_spans_as_openai_does() {
+        for (ms, want) in [(0, "0ms"), (17, "17ms"), (1000, "1s"), (1500, "1.5s"), (12_345, "12.345s"), (360_000, "6m0s"), (61_000, "1m1s")]
+        {
+            assert_eq!(super::span(ms), want);
+        }
+    }
+}
