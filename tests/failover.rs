@@ -180,3 +180,31 @@ fn candidates_a_key_may_not_use_are_not_asked() {
     until("the key", || (gateway.connect().request(CHAT, &[("api-key", &text)], ASK.as_bytes()).status == 200).then_some(()));
     assert_eq!((count(&a), count(&b)), (0, 1));
 }
+
+/// One that is silent before its answer is given up like one that fails; one that goes on for too long is cut off, visibly.
+#[test]
+fn who_takes_longer_than_it_may_is_given_up() {
+    let silent = Upstream::start(|_| vec![Act::Wait, Act::Wait]);
+    let other = good();
+    let own =
+        |upstream: &Upstream, more: &str| format!("{{base_url: \"http://{}/v1\", prices: mock, models: [\"*\"]{more}}}", upstream.address);
+    let quick = ", timeouts: {first_byte: 100ms}";
+    let gateway =
+        Gateway::start(&format!("providers: {{a: {}, b: {}}}\naliases: {{best: [a/one, b/two]}}", own(&silent, quick), own(&other, "")));
+    assert_eq!(gateway.post("/v1/chat/completions", r#"{"model":"best","messages":[]}"#).status, 200);
+    let entries = gateway.closed_entries(2);
+    let told: Vec<_> = entries.iter().map(|entry| (entry.outcome(), entry.close.as_ref().unwrap().error.as_deref())).collect();
+    assert_eq!(told, [(Outcome::UpstreamError, Some("upstream_timeout")), (Outcome::Ok, None)]);
+    // Nobody else is there: the caller is told.
+    let alone = Gateway::start(&format!("providers: {{a: {}}}", own(&silent, quick)));
+    let answer = alone.post("/v1/chat/completions", r#"{"model":"one","messages":[]}"#);
+    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (504, Some("upstream_timeout")));
+    // It began in time, and never ends.
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n10\r\ndata: {\"a\":1}\n\n\n\r\n";
+    let endless = Upstream::start(move |_| vec![Act::Write(head.into()), Act::Wait]);
+    let bounded = Gateway::start(&format!("providers: {{a: {}}}\ntimeouts: {{first_byte: 10s, total: 200ms}}", own(&endless, "")));
+    let answer = bounded.post("/v1/chat/completions", r#"{"model":"one","stream":true,"messages":[]}"#);
+    assert_eq!((answer.status, answer.whole), (200, false));
+    let entry = &bounded.closed_entries(1)[0];
+    assert_eq!((entry.outcome(), entry.close.as_ref().unwrap().error.as_deref()), (Outcome::Truncated, Some("upstream_timeout")));
+}

@@ -60,6 +60,8 @@ pub fn load(source: &Source, variables: Variables<'_>) -> Result<Config, Vec<Pro
     }
 }
 
+const DURATION: &str = "a duration (30s, 500ms, 10m)";
+
 pub(super) struct Reader<'v> {
     pub(super) problems: Problems,
     pub(super) variables: Variables<'v>,
@@ -82,7 +84,8 @@ impl Reader<'_> {
         let anonymous = map.take_bool("anonymous", &mut self.problems).unwrap_or(false);
         let hosts = self.texts(&mut map, "hosts");
         let from_environment = map.take_bool("environment_providers", &mut self.problems).unwrap_or(true);
-        let mut upstreams = self.upstreams(map.take("providers"));
+        let timeouts = self.timeouts(map.take("timeouts"));
+        let mut upstreams = self.upstreams(map.take("providers"), timeouts);
         if from_environment {
             self.add_from_environment(&mut upstreams);
         }
@@ -93,7 +96,6 @@ impl Reader<'_> {
         let retry = self.retry(map.take("retry"));
         let fallback = self.fallback(&mut map, &by_name);
         let bounds = self.bounds(map.take("body"));
-        let timeouts = self.timeouts(map.take("timeouts"));
         let drain = self.drain(map.take("after_disconnect"));
         let limits = self.limits(map.take("limits"));
         let headers = self.headers(map.take("headers"));
@@ -105,7 +107,7 @@ impl Reader<'_> {
         let sinks = self.sinks(map.take("sinks"), &data);
         let [pid_file, upgrade_socket] = [("pid_file", "tollgate.pid"), ("upgrade_socket", "run/upgrade.sock")]
             .map(|(key, usual)| self.path(&mut map, key).unwrap_or_else(|| data.join(usual)));
-        exposed(&listen, [admin, mock], keys.is_some(), anonymous).into_iter().for_each(|address| self.exposed(address));
+        exposed(&listen, [admin, mock], keys.is_some(), anonymous).for_each(|address| self.exposed(address));
         map.finish(&mut self.problems);
         let prices = prices?;
         Some(Config {
@@ -224,23 +226,40 @@ impl Reader<'_> {
     }
 
     fn timeouts(&mut self, node: Option<Node<'_>>) -> Timeouts {
-        let mut map = node.map(|node| Map::new(node, &mut self.problems));
-        let mut take = |key, default_s| {
-            let given = map.as_mut().and_then(|map| map.take_as(key, &mut self.problems, "a duration (30s, 500ms, 10m)", duration));
-            given.unwrap_or(Duration::from_secs(default_s))
-        };
+        let seconds = Duration::from_secs;
         let timeouts = Timeouts {
-            body: take("body", 60),
-            connect: take("connect", 10),
-            upstream_read: take("upstream_read", 600),
-            upstream_write: take("upstream_write", 60),
-            downstream_write: take("downstream_write", 60),
-            drain: take("drain", 600),
+            body: seconds(60),
+            connect: seconds(10),
+            upstream_read: seconds(600),
+            upstream_write: seconds(60),
+            first_byte: None,
+            total: None,
+            downstream_write: seconds(60),
+            drain: seconds(600),
         };
-        if let Some(map) = map {
-            map.finish(&mut self.problems);
-        }
+        let Some(node) = node else { return timeouts };
+        let mut map = Map::new(node, &mut self.problems);
+        let timeouts = self.upstream_timeouts(&mut map, timeouts);
+        let mut take = |key, or| map.take_as(key, &mut self.problems, DURATION, duration).unwrap_or(or);
+        let (body, write) = (take("body", timeouts.body), take("downstream_write", timeouts.downstream_write));
+        let timeouts = Timeouts { body, downstream_write: write, drain: take("drain", timeouts.drain), ..timeouts };
+        map.finish(&mut self.problems);
         timeouts
+    }
+
+    /// Those that a provider may have of its own.
+    pub(super) fn upstream_timeouts(&mut self, map: &mut Map<'_>, or: Timeouts) -> Timeouts {
+        let mut take = |key| map.take_as(key, &mut self.problems, DURATION, duration);
+        let (connect, read, write) = (take("connect"), take("upstream_read"), take("upstream_write"));
+        let (first_byte, total) = (take("first_byte").or(or.first_byte), take("total").or(or.total));
+        Timeouts {
+            connect: connect.unwrap_or(or.connect),
+            upstream_read: read.unwrap_or(or.upstream_read),
+            upstream_write: write.unwrap_or(or.upstream_write),
+            first_byte,
+            total,
+            ..or
+        }
     }
 
     fn drain(&mut self, node: Option<Node<'_>>) -> DrainBounds {

@@ -129,6 +129,9 @@ pub struct Timeouts {
     /// For each read from an upstream: its first byte, and every further one.
     pub upstream_read: Duration,
     pub upstream_write: Duration,
+    /// For the head of an upstream's answer, and for all of it; `None`: as long as something comes.
+    pub first_byte: Option<Duration>,
+    pub total: Option<Duration>,
     /// For a client to take what is sent to it.
     pub downstream_write: Duration,
     /// For open exchanges when the daemon is told to leave.

@@ -2,7 +2,7 @@
 
 use super::file::Reader;
 use super::identity;
-use super::{Credentials, Pass, PromptCache, Secret, Upstream};
+use super::{Credentials, Pass, PromptCache, Secret, Timeouts, Upstream};
 use crate::dialect::Endpoint;
 use crate::provider::auth::AwsKeys;
 use crate::provider::{self, Auth, CHAT_COMPATIBLE, OnDisconnect, Provider, StreamUsage};
@@ -16,11 +16,11 @@ const COMPATIBLE: &Provider = &Provider {
 };
 
 impl Reader<'_> {
-    pub(super) fn upstreams(&mut self, node: Option<Node<'_>>) -> Vec<Upstream> {
-        self.mapping(node, "providers").into_iter().filter_map(|(name, node)| self.upstream(name, node)).collect()
+    pub(super) fn upstreams(&mut self, node: Option<Node<'_>>, timeouts: Timeouts) -> Vec<Upstream> {
+        self.mapping(node, "providers").into_iter().filter_map(|(name, node)| self.upstream(name, node, timeouts)).collect()
     }
 
-    fn upstream(&mut self, name: &str, node: Node<'_>) -> Option<Upstream> {
+    fn upstream(&mut self, name: &str, node: Node<'_>, timeouts: Timeouts) -> Option<Upstream> {
         let fit = !name.is_empty()
             && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte))
             && !matches!(name, "v1" | "v1beta" | "." | "..");
@@ -69,6 +69,12 @@ impl Reader<'_> {
         }
         upstream.socket = map.take_bool("websocket", &mut self.problems).unwrap_or(upstream.socket);
         upstream.prompt_cache = map.take("prompt_cache").and_then(|node| self.prompt_cache(node));
+        upstream.timeouts = map.take("timeouts").map(|node| {
+            let mut map = Map::new(node, &mut self.problems);
+            let own = self.upstream_timeouts(&mut map, timeouts);
+            map.finish(&mut self.problems);
+            own
+        });
         for text in self.texts(&mut map, "allow") {
             upstream.pass.extend(self.pass(map.line(), &text));
         }

@@ -1,6 +1,6 @@
 //! An upstream: a provider's endpoint with its address and credential, as configuration made it.
 
-use super::{Identity, Secret};
+use super::{Identity, Secret, Timeouts};
 use crate::dialect::{Dialect, Endpoint};
 use crate::keys::signature::SCHEME;
 use crate::keys::{PREFIX, strip_bearer};
@@ -95,6 +95,8 @@ pub struct Upstream {
     pub prompt_cache: Option<PromptCache>,
     /// Takes Responses over a WebSocket.
     pub socket: bool,
+    /// In place of those that hold for all.
+    pub timeouts: Option<Timeouts>,
     /// Made of the address when it is asked for first.
     pub authority: OnceLock<String>,
 }
@@ -126,6 +128,7 @@ impl Upstream {
             catalog: if provider.catalog.is_empty() { provider.id } else { provider.catalog }.to_owned(),
             prompt_cache: None,
             socket: provider.socket,
+            timeouts: None,
             authority: OnceLock::new(),
             pass: vec![
                 Pass { method: http::Method::GET, path: "/models".to_owned() },

@@ -5,6 +5,7 @@ use super::downstream::{self, Outlet};
 use super::identity::Held;
 use super::reload::Live;
 use super::state::{State, now_ms};
+use crate::config::Timeouts;
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::exchange::turns::Turns;
@@ -15,6 +16,7 @@ use pingora_proxy::Session;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// One request's way through the hooks.
 pub struct Ctx {
@@ -37,6 +39,8 @@ pub struct Ctx {
     /// What a cloud handed out for the upstream.
     pub(super) held: Option<Arc<Held>>,
     pub(super) counted: bool,
+    /// When the attempt began.
+    pub(super) begins: Option<Instant>,
     /// What is reserved with limits, for the request or for each turn in its order.
     pub(super) holds: VecDeque<Hold>,
 }
@@ -73,8 +77,21 @@ impl Ctx {
             again: None,
             held: None,
             counted: false,
+            begins: None,
             holds: VecDeque::new(),
         }
+    }
+
+    /// By when the upstream must have begun to answer, or to have ended once it has.
+    pub(super) fn set_deadline(&self, begun: bool) {
+        let Some((exchange, begins)) = self.exchange.as_ref().zip(self.begins) else { return };
+        let own = exchange.upstream().and_then(|upstream| upstream.timeouts);
+        let Timeouts { first_byte, total, .. } = own.unwrap_or(exchange.config().timeouts);
+        if first_byte.is_none() && total.is_none() {
+            return;
+        }
+        let soonest = first_byte.filter(|_| !begun).into_iter().chain(total).min();
+        self.outlet.set_deadline(soonest.map(|time| begins + time));
     }
 
     pub(super) fn unwrap_session(&mut self, session: &mut Session) {

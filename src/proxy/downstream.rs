@@ -7,21 +7,22 @@
 use super::commit::Commits;
 use super::costs::{self, Costs, Unsent};
 use super::drain::{Drain, Left};
-use super::failure::is_gone;
+use super::failure::{LATE, is_gone};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 use http::HeaderMap;
-use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::custom::CustomMessageWrite;
 use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
+use pingora::{ErrorType, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// What the hooks and the wrapper share.
 #[derive(Clone, Default)]
@@ -33,6 +34,8 @@ struct Shared {
     slot: Mutex<Option<Box<ServerSession>>>,
     costs: Costs,
     drain: Drain,
+    /// By when something must have come.
+    deadline: Mutex<Option<Instant>>,
     /// What is sent next waits for the disk.
     held: AtomicBool,
     commits: OnceLock<Arc<Commits>>,
@@ -43,6 +46,15 @@ impl Outlet {
     pub fn hold(&self, commits: &Arc<Commits>) {
         self.0.commits.get_or_init(|| commits.clone());
         self.0.held.store(true, Ordering::Release);
+    }
+
+    /// By when something must have come from the upstream; `None`: as long as it takes.
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        *self.0.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        *self.0.deadline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn held(&self) {
@@ -219,7 +231,15 @@ impl CustomSession for Wrapper {
     async fn read_body_or_idle(&mut self, _no_body_expected: bool) -> Result<Option<Bytes>> {
         if self.left.is_none() {
             // The body is here; what remains is to notice that the caller leaves.
-            match self.inner_mut().read_body_or_idle(true).await {
+            let deadline = self.outlet.deadline();
+            let read = self.inner_mut().read_body_or_idle(true);
+            let read = match deadline {
+                None => read.await,
+                Some(deadline) => {
+                    tokio::time::timeout_at(deadline, read).await.map_err(|_| pingora::Error::new(ErrorType::Custom(LATE)))?
+                }
+            };
+            match read {
                 Err(error) if self.leaves(&error) => {}
                 read => return read,
             }

@@ -3,6 +3,14 @@
 use crate::error::Error;
 use pingora::{ErrorSource, ErrorType};
 
+/// An upstream that takes longer than it may.
+pub const LATE: &str = "the upstream took too long";
+
+/// True if the upstream took longer than it may.
+pub fn is_late(error: &pingora::Error) -> bool {
+    matches!(error.etype(), ErrorType::Custom(LATE))
+}
+
 /// True if the caller went away, or does not take what is sent to it.
 pub fn client_left(error: &pingora::Error) -> bool {
     *error.esource() == ErrorSource::Downstream && is_gone(error.etype())
@@ -24,6 +32,9 @@ pub fn is_gone(kind: &ErrorType) -> bool {
 
 /// What the caller hears of a failure at the upstream.
 pub fn failure(error: &pingora::Error, provider: String) -> Error {
+    if is_late(error) {
+        return Error::UpstreamTimeout { provider };
+    }
     match (error.esource(), error.etype()) {
         (_, ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::TLSHandshakeTimedout) => {
             Error::UpstreamTimeout { provider }

@@ -31,6 +31,7 @@ use pingora::{ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The proxy.
 pub struct Gateway(pub Arc<State>);
@@ -173,6 +174,8 @@ impl ProxyHttp for Gateway {
         }
         // Pingora upgrades HTTP/1.1 alone.
         let socket = ctx.turns.is_some() || exchange.is_unmetered();
+        ctx.begins = Some(Instant::now());
+        ctx.set_deadline(false);
         ctx.held = ctx.credential(&live, at).await?;
         match live.peers.get(at) {
             Some(peer) => {
@@ -217,6 +220,7 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         ctx.judge(session, response)?;
+        ctx.set_deadline(true);
         if let Some(exchange) = &mut ctx.exchange {
             exchange.respond(response.status.as_u16(), &response.headers);
         }

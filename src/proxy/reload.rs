@@ -26,7 +26,11 @@ impl Live {
     /// # Errors
     /// If certificates for an upstream cannot be read.
     pub(super) fn new(config: Arc<Config>, old: Option<&Self>) -> io::Result<Self> {
-        let peers = config.upstreams.iter().map(|upstream| Peer::new(upstream, &config.timeouts)).collect::<io::Result<_>>()?;
+        let peers = config
+            .upstreams
+            .iter()
+            .map(|upstream| Peer::new(upstream, &upstream.timeouts.unwrap_or(config.timeouts)))
+            .collect::<io::Result<_>>()?;
         let kept = |upstream: &Upstream| old?.identities.iter().flatten().find(|holder| holder.is(upstream)).cloned();
         let holder = |upstream: &Upstream| {
             // Whoever has a key needs no identity.

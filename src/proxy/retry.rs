@@ -1,7 +1,7 @@
 //! Attempts after the first, as Pingora makes them: an error that may be retried leads back to `upstream_peer`.
 
 use super::ctx::Ctx;
-use super::failure::failure;
+use super::failure::{failure, is_late};
 use super::gateway::Gateway;
 use super::identity::Held;
 use super::reload::Live;
@@ -48,6 +48,7 @@ impl Ctx {
         self.state.close(exchange, ending);
         // There is nothing to read on until the next attempt.
         self.outlet.drain().allow(None);
+        self.outlet.set_deadline(None);
         self.again = Some(wait);
         true
     }
@@ -85,7 +86,7 @@ impl Ctx {
             return error;
         }
         let answered = self.exchange.as_ref().is_some_and(|exchange| exchange.is_answered());
-        if answered || session.response_written().is_some() || *error.esource() == ErrorSource::Downstream {
+        if answered || session.response_written().is_some() || (*error.esource() == ErrorSource::Downstream && !is_late(&error)) {
             error.retry = false.into();
             return error;
         }
@@ -93,7 +94,7 @@ impl Ctx {
         // Later than that it may have been, and the provider may be at work on it.
         let at_once = self.exchange.as_ref().is_some_and(|exchange| exchange.attempt_age(now_ms()) <= DEAD_AT_ONCE_MS);
         error.retry.decide_reuse(reused && at_once);
-        if !error.retry() && *error.esource() == ErrorSource::Upstream {
+        if !error.retry() && (*error.esource() == ErrorSource::Upstream || is_late(&error)) {
             let ending = Ending::Failed(failure(&error, self.provider()));
             error.set_retry(self.try_again(&ending, None, None));
         }
