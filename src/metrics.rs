@@ -184,6 +184,11 @@ impl Metrics {
         self.identities.with_label_values(&[provider, if got { "ok" } else { "failed" }]).inc();
     }
 
+    /// True if the configuration read last holds.
+    pub fn config_holds(&self) -> bool {
+        self.reload_ok.get() == 1
+    }
+
     /// The configuration was read again, at `now` seconds since 1970.
     pub fn reload(&self, taken: bool, now: i64) {
         self.reloads.with_label_values(&[if taken { "ok" } else { "refused" }]).inc();

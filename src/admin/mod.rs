@@ -1,14 +1,31 @@
-//! The admin listener: health, metrics and usage, for this machine and whoever the operator lets reach it. Read-only.
+//! The admin listener: health, metrics, usage and the dashboard, for this machine or whoever has the token. To be read, but
+//! for the reload.
 
+mod ui;
 mod usage;
 
+use crate::config::Secret;
 use crate::proxy::{State, now_ms};
 use async_trait::async_trait;
-use http::{Method, Response, header};
+use http::{HeaderMap, Method, Response, header};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
+use subtle::ConstantTimeEq;
 use usage::Answer;
+
+const TEXT: &str = "text/plain";
+const PATHS: &str = "there are /, /healthz, /metrics, /status, /overview, /usage, /usage/requests/{id} and /reload\n";
+
+/// True if nobody needs a token, or it is there.
+fn is_trusted(headers: &HeaderMap, token: Option<&Secret>) -> bool {
+    let Some(token) = token else { return true };
+    let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    // Digests are compared: lengths tell nothing.
+    let digest = |text: &[u8]| -> [u8; 32] { Sha256::digest(text).into() };
+    sent.is_some_and(|sent| digest(sent).ct_eq(&digest(token.expose().as_bytes())).into())
+}
 
 /// The app.
 pub struct Admin {
@@ -22,31 +39,55 @@ impl Admin {
 
     async fn answer(&self, session: &ServerSession) -> Answer {
         let request = session.req_header();
-        if let Err(error) = crate::proxy::check_origin(request, &self.state.config()) {
-            return (error.status(), "text/plain", format!("{error}\n"));
+        let (config, path) = (self.state.config(), request.uri.path());
+        if let Err(error) = crate::proxy::check_origin(request, &config) {
+            return (error.status(), TEXT, format!("{error}\n"));
         }
-        if request.method != Method::GET {
-            return (405, "text/plain", "only GET is served here\n".to_owned());
+        // The page is no secret; what it shows is.
+        if let (&Method::GET, Some((_, kind, text))) = (&request.method, ui::file(path)) {
+            return (200, kind, (*text).to_owned());
         }
-        match request.uri.path() {
-            "/metrics" => (200, "text/plain; version=0.0.4", self.state.metrics.render()),
-            "/healthz" => self.health(),
-            path if path == "/usage" || path.starts_with("/usage/requests/") => {
-                let (data, path) = (self.state.config().data.clone(), path.to_owned());
+        if path == "/healthz" && request.method == Method::GET {
+            return self.health();
+        }
+        if !is_trusted(&request.headers, config.admin_token.as_ref()) {
+            return (401, TEXT, "the admin token is needed: Authorization: Bearer …\n".to_owned());
+        }
+        match (&request.method, path) {
+            (&Method::POST, "/reload") => self.reload(config.admin_token.is_some()).await,
+            (&Method::GET, "/reload") => (405, TEXT, "POST to reload\n".to_owned()),
+            (&Method::GET, "/metrics") => (200, "text/plain; version=0.0.4", self.state.metrics.render()),
+            (&Method::GET, "/status") => (200, "application/json", self.state.status().to_string()),
+            (&Method::GET, path) if matches!(path, "/usage" | "/overview") || path.starts_with("/usage/requests/") => {
+                let (data, path) = (config.data.clone(), path.to_owned());
                 let query = request.uri.query().unwrap_or_default().to_owned();
                 let now = now_ms();
                 let answered = tokio::task::spawn_blocking(move || usage::answer(&data, &path, &query, now));
-                answered.await.unwrap_or_else(|_| (500, "text/plain", "the report failed\n".to_owned()))
+                answered.await.unwrap_or_else(|_| (500, TEXT, "the report failed\n".to_owned()))
             }
-            _ => (404, "text/plain", "there are /healthz, /metrics, /usage and /usage/requests/{id}\n".to_owned()),
+            (&Method::GET, _) => (404, TEXT, PATHS.to_owned()),
+            _ => (405, TEXT, "only GET is served here, and POST /reload\n".to_owned()),
+        }
+    }
+
+    /// Who may change something says so, also on this machine: any page could post here.
+    async fn reload(&self, may: bool) -> Answer {
+        if !may {
+            return (403, TEXT, "reloading over HTTP takes an `admin_token` in the configuration; send SIGHUP instead\n".to_owned());
+        }
+        let state = self.state.clone();
+        match tokio::task::spawn_blocking(move || state.reload()).await {
+            Ok(true) => (200, TEXT, "the configuration was read again and holds\n".to_owned()),
+            Ok(false) => (422, TEXT, "the configuration was refused, and the one in use stays; the log says why\n".to_owned()),
+            Err(_) => (500, TEXT, "the reload failed\n".to_owned()),
         }
     }
 
     /// Healthy while the ledger takes what is written to it.
     fn health(&self) -> Answer {
         match (self.state.ledger.waiting_bytes(), self.state.ledger.is_failing()) {
-            (_, false) => (200, "text/plain", "ok\n".to_owned()),
-            (waiting, true) => (503, "text/plain", format!("the ledger cannot be written; {waiting} bytes of it wait\n")),
+            (_, false) => (200, TEXT, "ok\n".to_owned()),
+            (waiting, true) => (503, TEXT, format!("the ledger cannot be written; {waiting} bytes of it wait\n")),
         }
     }
 }
@@ -60,6 +101,8 @@ impl ServeHttp for Admin {
             .header(header::CONTENT_TYPE, kind)
             .header(header::CONTENT_LENGTH, text.len())
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+            .header(header::CONTENT_SECURITY_POLICY, ui::POLICY)
+            .header(header::REFERRER_POLICY, "no-referrer")
             .header(header::CACHE_CONTROL, "no-store");
         response.body(text.into_bytes()).unwrap_or_default()
     }

@@ -1,5 +1,6 @@
 //! `GET /usage`: reports over the ledger; `GET /usage/requests/{id}`: the attempts of one request.
 
+use crate::sink::overview::overview;
 use crate::sink::report::{By, Question, Report, moment, request};
 use percent_encoding::percent_decode_str;
 use std::path::Path;
@@ -15,7 +16,24 @@ const TEXT: &str = "text/plain; charset=utf-8";
 pub fn answer(data: &Path, path: &str, query: &str, now_ms: u64) -> Answer {
     match path.strip_prefix("/usage/requests/") {
         Some(id) => one(data, id),
+        None if path == "/overview" => whole(data, query, now_ms),
         None => report(data, query, now_ms),
+    }
+}
+
+/// A day, unless something else is asked for.
+fn whole(data: &Path, query: &str, now_ms: u64) -> Answer {
+    const DAY_MS: u64 = 86_400_000;
+    match question(query, now_ms) {
+        Ok((Question { by, since, until, only }, false)) if only.is_empty() && by.len() == 1 => {
+            let (by, since) = (by.first().copied().unwrap_or(By::Model), since.unwrap_or(now_ms.saturating_sub(DAY_MS)));
+            match overview(data, by, since, until.unwrap_or(now_ms)) {
+                Ok(overview) => (200, JSON, overview.to_string()),
+                Err(why) => failed(&why),
+            }
+        }
+        Ok(_) => (400, TEXT, "an overview takes one `by`, `since` and `until`\n".to_owned()),
+        Err(why) => (400, TEXT, format!("{why}\n")),
     }
 }
 

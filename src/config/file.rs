@@ -1,7 +1,7 @@
 //! Reads the configuration file into [`Config`], collecting every mistake.
 
 use super::units::{bytes, bytes_or_share, duration, interpolate};
-use super::{AccessLog, Bounds, Config, DrainBounds, HeaderRules, Timeouts, Upstream, exposed};
+use super::{AccessLog, Bounds, Config, DrainBounds, HeaderRules, Listener, Secret, Timeouts, Upstream, exposed};
 use crate::provider;
 use crate::yaml::{self, Map, Node, Problem, Problems};
 use std::collections::HashMap;
@@ -60,6 +60,16 @@ pub fn load(source: &Source, variables: Variables<'_>) -> Result<Config, Vec<Pro
     }
 }
 
+/// Where it is reached.
+struct Addresses {
+    listen: Vec<Listener>,
+    admin: Option<SocketAddr>,
+    admin_token: Option<Secret>,
+    mock: Option<SocketAddr>,
+}
+
+/// A shorter token of the admin listener is refused.
+pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
 const DURATION: &str = "a duration (30s, 500ms, 10m)";
 
 pub(super) struct Reader<'v> {
@@ -74,9 +84,7 @@ pub(super) struct Reader<'v> {
 
 impl Reader<'_> {
     fn config(&mut self, mut map: Map<'_>) -> Option<Config> {
-        let listen = self.listeners(map.take("listen"));
-        let admin = self.address_or_off(&mut map, "admin", "127.0.0.1:9090");
-        let mock = self.address_or_off(&mut map, "mock", "127.0.0.1:8081");
+        let Addresses { listen, admin, admin_token, mock } = self.addresses(&mut map);
         let workers = map.take_as("workers", &mut self.problems, "`auto` or a number from 1 to 1024", workers);
         let data = self.path(&mut map, "data").unwrap_or_else(|| PathBuf::from("data"));
         // A daemon leaves the folder it was started in.
@@ -107,7 +115,8 @@ impl Reader<'_> {
         let sinks = self.sinks(map.take("sinks"), &data);
         let [pid_file, upgrade_socket] = [("pid_file", "tollgate.pid"), ("upgrade_socket", "run/upgrade.sock")]
             .map(|(key, usual)| self.path(&mut map, key).unwrap_or_else(|| data.join(usual)));
-        exposed(&listen, [admin, mock], keys.is_some(), anonymous).for_each(|address| self.exposed(address));
+        exposed(&listen, [admin.filter(|_| admin_token.is_none()), mock], keys.is_some(), anonymous)
+            .for_each(|address| self.exposed(address));
         map.finish(&mut self.problems);
         let prices = prices?;
         Some(Config {
@@ -116,6 +125,7 @@ impl Reader<'_> {
             own_names: Config::own_names(listen.iter().map(|listener| listener.address).chain(admin)),
             listen,
             admin,
+            admin_token,
             mock,
             workers: workers.flatten().unwrap_or_else(cores),
             data,
@@ -144,6 +154,21 @@ impl Reader<'_> {
             ledger,
             sinks,
         })
+    }
+
+    fn addresses(&mut self, map: &mut Map<'_>) -> Addresses {
+        let listen = self.listeners(map.take("listen"));
+        let admin = self.address_or_off(map, "admin", "127.0.0.1:9090");
+        let mock = self.address_or_off(map, "mock", "127.0.0.1:8081");
+        Addresses { listen, admin, admin_token: self.admin_token(map), mock }
+    }
+
+    fn admin_token(&mut self, map: &mut Map<'_>) -> Option<Secret> {
+        let (line, token) = self.text(map, "admin_token")?;
+        if token.len() < ADMIN_TOKEN_BYTES_MIN {
+            self.problems.add(line, format!("`admin_token` needs at least {ADMIN_TOKEN_BYTES_MIN} characters (openssl rand -hex 16)"));
+        }
+        Some(Secret::new(token))
     }
 
     fn exposed(&mut self, address: SocketAddr) {

@@ -48,6 +48,8 @@ pub struct Config {
     pub files: Vec<PathBuf>,
     pub listen: Vec<Listener>,
     pub admin: Option<SocketAddr>,
+    /// Asked for at the admin listener; without one it serves this machine alone, and only to be read.
+    pub admin_token: Option<Secret>,
     /// Where the built-in mock provider listens.
     pub mock: Option<SocketAddr>,
     pub workers: usize,
@@ -217,7 +219,8 @@ impl Config {
 
     /// Addresses that others can reach though whoever comes would be served.
     pub fn exposed(&self) -> impl Iterator<Item = SocketAddr> {
-        exposed(&self.listen, [self.admin, self.mock], self.keys.is_some(), self.anonymous)
+        let admin = self.admin.filter(|_| self.admin_token.is_none());
+        exposed(&self.listen, [admin, self.mock], self.keys.is_some(), self.anonymous)
     }
 
     /// True if every listener is reachable from this machine alone.

@@ -14,8 +14,10 @@ use crate::exchange::{Closed, Ending, Exchange, amount_of, who_of};
 use crate::ledger::{Ledger, Rendered};
 use crate::limit::Limits;
 use crate::metrics::Metrics;
+use crate::sink::Progress;
 use arc_swap::ArcSwap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -65,6 +67,29 @@ impl State {
     /// The configuration that holds now.
     pub fn config(&self) -> Arc<Config> {
         self.live.load().config.clone()
+    }
+
+    /// How it is doing, for those who look.
+    pub fn status(&self) -> serde_json::Value {
+        let sink = |sink: &Running| {
+            let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+            let Progress { entries, failures, lag_bytes, .. } = &*sink.progress;
+            serde_json::json!({"name": sink.name, "entries": count(entries), "failures": count(failures), "lag_bytes": count(lag_bytes)})
+        };
+        let config = self.config();
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "in_flight": self.metrics.in_flight.get(),
+            "draining": self.metrics.draining.get(),
+            "config_holds": self.metrics.config_holds(),
+            "catalog": config.prices.version,
+            "providers": config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect::<Vec<_>>(),
+            "ledger": {
+                "failing": self.ledger.is_failing(), "waiting_bytes": self.ledger.waiting_bytes(),
+                "failures": self.ledger.failures(), "lost": self.ledger.lost(),
+            },
+            "sinks": self.sinks.iter().map(sink).collect::<Vec<_>>(),
+        })
     }
 
     /// Begins to fetch what clouds hand out. Called again and again: a reload may have brought new ones.

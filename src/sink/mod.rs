@@ -4,6 +4,7 @@
 pub mod clickhouse;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod overview;
 mod post;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -32,7 +32,7 @@ indexed! {
 
 impl By {
     /// The groups a row belongs to: one, but for tags.
-    fn of(self, row: &Row) -> Vec<String> {
+    pub(super) fn of(self, row: &Row) -> Vec<String> {
         let or_dash = |text: &Option<String>| vec![text.clone().unwrap_or_else(|| "-".to_owned())];
         match self {
             Self::Model => vec![row.line.as_ref().map_or(&row.model, |(_, line)| &line.model).clone()],

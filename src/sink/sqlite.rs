@@ -126,14 +126,17 @@ impl Sqlite {
 
 const ROWS: &str = "
 SELECT e.id, e.start_ms, e.upstream, e.key, e.key_name, e.org, e.project, e.end_user, e.tags, e.credential, e.outcome, e.billed,
-  e.source, e.model, l.line, l.model, l.usage, l.micro_usd, l.pico_usd, l.unpriced
+  e.source, e.model, l.line, l.model, l.usage, l.micro_usd, l.pico_usd, l.unpriced, e.request_id, e.first_byte_ms, e.end_ms
 FROM entries e LEFT JOIN lines l ON l.entry = e.id WHERE e.start_ms >= ? ORDER BY e.id, l.line";
 
 /// A line of an entry, or an entry without one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     pub id: String,
+    pub request_id: String,
     pub start_ms: u64,
+    pub first_byte_ms: Option<u64>,
+    pub end_ms: Option<u64>,
     pub upstream: String,
     pub key: Option<String>,
     pub key_name: Option<String>,
@@ -163,7 +166,10 @@ impl Row {
         };
         Ok(Self {
             id: row.get(0)?,
+            request_id: row.get(20)?,
             start_ms: row.get(1)?,
+            first_byte_ms: row.get(21)?,
+            end_ms: row.get(22)?,
             upstream: row.get(2)?,
             key: row.get(3)?,
             key_name: row.get(4)?,
@@ -184,7 +190,10 @@ impl Row {
     pub fn of_entry(entry: &Entry) -> Vec<Self> {
         let row = |line| Self {
             id: entry.id.clone(),
+            request_id: entry.open.request_id.clone(),
             start_ms: entry.open.start_ms,
+            first_byte_ms: entry.close.as_ref().and_then(|close| close.first_byte_ms),
+            end_ms: entry.close.as_ref().map(|close| close.end_ms),
             upstream: entry.open.upstream.clone(),
             key: entry.open.key.clone(),
             key_name: entry.open.key_name.clone(),
