@@ -59,6 +59,10 @@ pub enum Error {
     NotFound {
         path: String,
     },
+    /// The answer is made in the background and its bill is open: it stays until that is known.
+    UnbilledAnswer {
+        id: String,
+    },
     /// Nobody here knows the answer or conversation, or it is another caller's.
     UnknownAnswer {
         id: String,
@@ -134,6 +138,7 @@ impl Error {
             Self::UnknownModel { .. } | Self::NotFound { .. } | Self::UnknownAnswer { .. } => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTimeout => 408,
+            Self::UnbilledAnswer { .. } => 409,
             Self::Limited(_) => 429,
             Self::BodyTooLarge { .. } => 413,
             Self::Internal => 500,
@@ -163,6 +168,7 @@ impl Error {
             Self::UnknownFormat => "unknown_format",
             Self::NotFound { .. } => "not_found",
             Self::UnknownAnswer { .. } => "response_not_found",
+            Self::UnbilledAnswer { .. } => "response_not_billed",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotAllowed { .. } => "path_not_allowed",
             Self::BadPath => "invalid_path",
@@ -230,8 +236,15 @@ impl fmt::Display for Error {
                 "the format of the request cannot be told: expected `messages`, `input` or `prompt` in the body, or a known path",
             ),
             Self::NotFound { path } => write!(to, "there is nothing at `{path}`"),
+            Self::UnbilledAnswer { id } => {
+                write!(
+                    to,
+                    "the response `{}` is made in the background and not billed yet; cancel it, or delete it when it is done",
+                    shown(id)
+                )
+            }
             Self::UnknownAnswer { id } => {
-                write!(to, "there is no response or conversation `{}` of yours", id.get(..id.floor_char_boundary(128)).unwrap_or_default())
+                write!(to, "there is no response or conversation `{}` of yours", shown(id))
             }
             Self::MethodNotAllowed => to.write_str("this method is not allowed here"),
             Self::NotAllowed { path } => write!(to, "`{path}` is not on the provider's list of allowed paths"),
@@ -250,6 +263,7 @@ impl fmt::Display for Error {
                 Kind::Tokens => write!(to, "the limit of {limit} tokens per minute is reached, counting what this request may use"),
                 Kind::Concurrent => write!(to, "the limit of {limit} requests at once is reached"),
                 Kind::Day => write!(to, "what may be spent in a day is used up, or would be by this request"),
+                Kind::Reserved => write!(to, "what may be spent is reserved by requests under way; try again shortly"),
                 Kind::Month => write!(to, "what may be spent in a month is used up, or would be by this request"),
             },
             Self::NoCredential { provider } => {
@@ -262,6 +276,12 @@ impl fmt::Display for Error {
             Self::Internal => to.write_str("the gateway failed to handle the request"),
         }
     }
+}
+
+/// As much of an id as an error may repeat.
+fn shown(id: &str) -> &str {
+    const SHOWN_BYTES_MAX: usize = 128;
+    id.get(..id.floor_char_boundary(SHOWN_BYTES_MAX)).unwrap_or_default()
 }
 
 impl std::error::Error for Error {}

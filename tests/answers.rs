@@ -30,6 +30,12 @@ fn provider(name: &'static str) -> Upstream {
             return document(&response(id.split('?').next().unwrap(), if done { "completed" } else { "in_progress" }));
         }
         let at = asked.fetch_add(1, Ordering::SeqCst);
+        if String::from_utf8_lossy(&request.body).contains("stream") {
+            let created = response(&format!("bg_{name}{at}"), "in_progress");
+            let event = format!("event: response.created\ndata: {{\"type\":\"response.created\",\"response\":{created}}}\n\n");
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            return vec![Act::Write(format!("{head}{:x}\r\n{event}\r\n", event.len()).into_bytes()), Act::Wait];
+        }
         let background = String::from_utf8_lossy(&request.body).contains("background");
         let (kind, status) = if background { ("bg", "queued") } else { ("resp", "completed") };
         document(&response(&format!("{kind}_{name}{at}"), status))
@@ -38,7 +44,8 @@ fn provider(name: &'static str) -> Upstream {
 
 fn before(a: &Upstream, b: &Upstream, more: &str) -> Gateway {
     let upstream = |upstream: &Upstream| {
-        format!("{{base_url: \"http://{}/v1\", prices: mock, api_key: theirs, endpoints: [/responses]}}", upstream.address)
+        let allowed = "allow: [\"GET /*\", \"POST /*\"]";
+        format!("{{base_url: \"http://{}/v1\", prices: mock, api_key: theirs, endpoints: [/responses], {allowed}}}", upstream.address)
     };
     Gateway::start(&format!(
         "providers: {{a: {}, b: {}}}\naliases: {{m: [{{to: a/mock-x, weight: 1}}, {{to: b/mock-x, weight: 1}}]}}\n{more}",
@@ -95,6 +102,12 @@ fn what_follows_an_answer_goes_where_it_is_and_to_nobody_else() {
     // Under another provider's name it is nobody's.
     let elsewhere = if own.as_bytes()[5] == b'a' { "b" } else { "a" };
     assert_eq!(get(&gateway, &one, &format!("/{elsewhere}{path}")).status, 404);
+    // However it is spelled, and whatever list allows it.
+    for spelled in ["/Responses/", "/responses//", "/%72esponses/", "/RESPONSES/", "/x/responses/"] {
+        for provider in ["a", "b"] {
+            assert_eq!(get(&gateway, &two, &format!("/{provider}/v1{spelled}{own}")).status, 403, "{spelled}");
+        }
+    }
     assert_eq!(asked(), before, "nobody was asked");
     assert!(a.requests.lock().unwrap().iter().all(|request| request.header("authorization") == Some("Bearer theirs")));
     // Reading is not paid for.
@@ -145,4 +158,54 @@ fn an_answer_made_in_the_background_is_paid_for_once_whoever_fetches_it() {
         assert_eq!(a.requests.lock().unwrap().len() + b.requests.lock().unwrap().len(), asked);
         assert_eq!(background_entries(&gateway).len(), 2);
     }
+}
+
+#[test]
+fn what_follows_an_answer_does_not_pay_for_it() {
+    let (a, b) = (provider("a"), provider("b"));
+    let gateway = before(&a, &b, "keys: {}");
+    let key = gateway.add_key(|_| {});
+    until("the key", || (get(&gateway, &key, "/v1/models").status == 200).then_some(()));
+    let made = id(&ask(&gateway, &key, r#","background":true"#));
+    let next = ask(&gateway, &key, &format!(r#","previous_response_id":"{made}""#));
+    assert_eq!(next.status, 200);
+    // It cannot be made away with before it is billed.
+    let mut client = gateway.connect();
+    let head = format!("DELETE /v1/responses/{made} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {key}\r\n\r\n", gateway.address);
+    client.write(head.as_bytes());
+    let refused = client.response();
+    assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (409, Some("response_not_billed")));
+    let entries = until("both bills", || {
+        let paid: Vec<_> = gateway.entries().into_iter().filter(|entry| entry.used.as_ref().is_some_and(|used| used.total.0 > 0)).collect();
+        (paid.len() == 2).then_some(paid)
+    });
+    let ids: std::collections::HashSet<_> = entries.iter().map(|entry| entry.used.as_ref().unwrap().response_id.clone()).collect();
+    assert!(ids.contains(&made) && ids.len() == 2, "{ids:?}");
+}
+
+#[test]
+fn an_answer_made_in_the_background_is_remembered_before_its_caller_hears_of_it_and_limited() {
+    let (a, b) = (provider("a"), provider("b"));
+    let gateway = before(&a, &b, "keys: {}\nlimits: [{concurrent: 2}]");
+    let key = gateway.add_key(|_| {});
+    until("the key", || (get(&gateway, &key, "/v1/models").status == 200).then_some(()));
+    let mut client = gateway.connect();
+    let body = r#"{"model":"m","input":"x","background":1,"stream":true}"#;
+    client.head(RESPONSES, &[("authorization", &format!("Bearer {key}"))], Some(body.len()));
+    client.write(body.as_bytes());
+    client.read(20);
+    let requests = |upstream: &Upstream| upstream.requests.lock().unwrap().len();
+    let made = if requests(&a) == 1 { "bg_a0" } else { "bg_b0" };
+    // While the stream goes on, and after its caller has left.
+    assert_eq!(id(&get(&gateway, &key, &format!("/v1/responses/{made}"))), made);
+    drop(client);
+    let other = ask(&gateway, &key, r#","background":true"#);
+    assert_eq!(other.status, 200);
+    // Two are being made: a third must wait until one is done and billed.
+    assert_eq!(ask(&gateway, &key, "").status, 429);
+    until("a place", || (ask(&gateway, &key, "").status == 200).then_some(()));
+    let bill = until("the bill", || {
+        gateway.entries().into_iter().find(|entry| entry.used.as_ref().is_some_and(|used| used.response_id == made && used.total.0 > 0))
+    });
+    assert_eq!(bill.used.unwrap().total.0, 30_000_000);
 }

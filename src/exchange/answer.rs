@@ -13,6 +13,7 @@ use crate::ledger::{Close, Entry, Open, Outcome, Rendered};
 use crate::meter::{Fault, Found};
 use crate::price::Moment;
 use crate::route::{Destination, Head, Target};
+use http::Method;
 use std::fmt;
 use std::sync::Arc;
 
@@ -59,6 +60,8 @@ pub(super) struct Keeping {
     /// The one it asks for, if its bill is open.
     pub(super) pending: Option<Kept>,
     pub(super) remembered: bool,
+    /// It was remembered as yet to be billed.
+    pub(super) owes: Option<String>,
 }
 
 /// The upstream that knows the answers a request names; `None` if it names none, or any will do.
@@ -89,7 +92,12 @@ pub(super) fn bound<'i>(
             return Err(unknown());
         }
         bound = Some(at);
-        pending = Some(kept).filter(|kept| kept.pending.is_some());
+        // What follows an answer says nothing of what that cost.
+        let itself = matches!(destination, Destination::Kept { .. });
+        pending = Some(kept).filter(|kept| itself && kept.pending.is_some());
+        if pending.is_some() && head.method == Method::DELETE {
+            return Err(Error::UnbilledAnswer { id: id.to_owned() });
+        }
     }
     Ok((bound, pending))
 }
@@ -103,13 +111,13 @@ fn owner(key: Option<&Key>, upstream: &Upstream, head: &Head<'_>) -> Option<Stri
 impl Exchange {
     /// Answers that the provider keeps from now on, to be remembered; once.
     pub fn keeps(&mut self) -> Vec<Kept> {
-        let id = self.attempt.as_ref().filter(|attempt| attempt.status < 300).and_then(|attempt| attempt.meter.as_ref());
-        let Some(found) = id.map(|meter| meter.found()).filter(|found| !found.id.is_empty()) else { return vec![] };
         let answers = self.route.target == Target::Endpoint(Endpoint::Responses);
         let creates = self.route.target == Target::Kept && self.route.path.ends_with("/conversations");
         if !(answers || creates) || self.keeping.remembered {
             return vec![];
         }
+        let meter = self.attempt.as_ref().filter(|attempt| attempt.status < 300).and_then(|attempt| attempt.meter.as_ref());
+        let Some(found) = meter.map(|meter| meter.found()).filter(|found| !found.id.is_empty()) else { return vec![] };
         let pending = self.keeping.background && !found.has_usage() && found.error.is_none();
         let open = self.attempt.as_ref().filter(|_| pending).map(|attempt| Box::new(attempt.open.0.clone()));
         let owner = self.owner();
@@ -120,8 +128,21 @@ impl Exchange {
             pending,
         };
         let list = std::iter::once(kept(&found.id, open)).chain(self.keeping.conversation.as_deref().map(|id| kept(id, None))).collect();
-        self.keeping.remembered = true;
+        let owes = pending.then(|| found.id.clone());
+        (self.keeping.remembered, self.keeping.owes) = (true, owes);
         list
+    }
+
+    /// True while the answer that is given is made in the background and has stated no usage.
+    pub fn owes(&self) -> Option<&str> {
+        self.keeping.owes.as_deref()
+    }
+
+    /// The answer that was to be billed later and has stated its usage here after all.
+    pub fn paid(&mut self) -> Option<String> {
+        self.keeping.owes.as_ref()?;
+        let found = self.attempt.as_ref()?.meter.as_ref()?.found();
+        if found.has_usage() && found.finished { self.keeping.owes.take() } else { None }
     }
 
     /// Whose the answers to this caller are.
@@ -141,6 +162,9 @@ impl Exchange {
         let attempt = self.attempt.as_ref().filter(|attempt| attempt.body_ended && attempt.status < 300)?;
         let found = attempt.meter.as_ref()?.found();
         if !found.has_usage() || !(found.finished || found.ended) {
+            return None;
+        }
+        if self.keeping.pending.as_ref().is_none_or(|kept| kept.id != found.id) {
             return None;
         }
         let kept = self.keeping.pending.take()?;

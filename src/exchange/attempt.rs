@@ -2,9 +2,10 @@
 
 use super::batch::Items;
 use super::conceal::Conceal;
-use super::{Ending, UnixMs};
+use super::{Ending, Exchange, UnixMs};
 use crate::ledger::{Close, Open, Outcome, Rendered, Used};
 use crate::meter::{Fault, Meter};
+use crate::route::Target;
 use bytes::Bytes;
 
 #[derive(Debug)]
@@ -25,6 +26,67 @@ pub(super) struct Attempt {
     pub(super) estimates: u32,
     /// The upstream said that its body ends.
     pub(super) body_ended: bool,
+}
+
+impl Exchange {
+    /// Starts the next attempt: its id and its record, which must be appended before the upstream sees anything.
+    pub fn attempt(&mut self, now: UnixMs) -> (&str, &Rendered) {
+        self.attempts += 1;
+        let id = uuid::Uuid::now_v7().to_string();
+        let upstream = self.upstream();
+        let (provider, name) = (upstream.map_or("", |upstream| upstream.provider.id), upstream.map_or("", |upstream| &upstream.name));
+        let open = Open {
+            request_id: self.request_id.clone(),
+            attempt: self.attempts,
+            start_ms: now,
+            provider: provider.to_owned(),
+            upstream: name.to_owned(),
+            dialect: self.route.dialect.name().to_owned(),
+            endpoint: match self.route.target {
+                Target::Endpoint(endpoint) => endpoint.name().to_owned(),
+                Target::Pass | Target::Kept => self.route.path.clone(),
+            },
+            model_requested: self.route.model_requested.clone(),
+            model: self.route.model.clone(),
+            stream: self.stream,
+            bytes_in: self.bytes_in,
+            billed: self.billed,
+            key: self.key.as_ref().map(|key| key.id.clone()),
+            key_name: self.key.as_ref().map(|key| key.name.clone()),
+            org: self.key.as_ref().and_then(|key| key.org.clone()),
+            project: self.key.as_ref().and_then(|key| key.project.clone()),
+            user: self.who.user.clone(),
+            tags: self.who.tags.clone(),
+            credential: self.credential.clone(),
+        };
+        let rendered = Rendered::open(&open);
+        let attempt = Attempt {
+            id,
+            open: (open, rendered),
+            status: 0,
+            first_byte_ms: None,
+            bytes_out: 0,
+            meter: None,
+            conceal: None,
+            items: None,
+            used: None,
+            settled: 0,
+            estimates: 0,
+            body_ended: false,
+        };
+        let attempt = self.attempt.insert(attempt);
+        (&attempt.id, &attempt.open.1)
+    }
+
+    /// The attempt was not begun after all.
+    pub fn abandon(&mut self) {
+        self.attempt = None;
+    }
+
+    /// True while an attempt is under way.
+    pub fn is_open(&self) -> bool {
+        self.attempt.is_some()
+    }
 }
 
 impl Attempt {

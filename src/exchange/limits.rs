@@ -1,5 +1,6 @@
 //! What a request may come to, and what it came to, as limits count it.
 
+use super::turns::Asked;
 use super::{Exchange, UnixMs};
 use crate::ledger::{Entry, Open};
 use crate::limit::{Amount, Who};
@@ -30,22 +31,25 @@ impl Exchange {
         if !self.billed || !matches!(self.route.target, Target::Endpoint(_)) {
             return Amount::default();
         }
-        self.amount(prompt_tokens(&self.body), now)
+        // Files in forms are no text.
+        let input = if self.form { 0 } else { prompt_tokens(&self.body) };
+        self.amount(input, self.output_max, &self.route.model, now)
     }
 
-    /// The same for a turn, whose prompt was counted.
-    pub fn turn_may_come_to(&self, prompt: u64, now: UnixMs) -> Amount {
-        self.amount(prompt, now)
+    /// Who asks for a turn, and what it may come to.
+    pub fn turn_may_come_to<'t>(&'t self, turn: &'t Asked, now: UnixMs) -> (Who<'t>, Amount) {
+        let who = Who { model: &turn.requested, served: &turn.model, ..self.who() };
+        (who, self.amount(turn.prompt, turn.output_max, &turn.model, now))
     }
 
-    fn amount(&self, input: u64, now: UnixMs) -> Amount {
+    fn amount(&self, input: u64, output_max: Option<u64>, model: &str, now: UnixMs) -> Amount {
         let writes = !self.route.dialect.grammar().text.is_empty();
-        let output = if writes { self.output_max.unwrap_or(OUTPUT_TOKENS_ASSUMED) } else { 0 };
+        let output = if writes { output_max.unwrap_or(OUTPUT_TOKENS_ASSUMED) } else { 0 };
         let tokens = input.saturating_add(output);
         let Some(upstream) = self.upstream().filter(|_| self.config.limits.iter().any(crate::limit::Rule::counts_money)) else {
             return Amount { tokens, ..Amount::default() };
         };
-        let model = upstream.deployments.get(&self.route.model).unwrap_or(&self.route.model);
+        let model = upstream.deployments.get(model).map_or(model, String::as_str);
         let query = Query { provider: &upstream.catalog, model, tier: "", region: "", at: Moment::of_ms(now) };
         let usage: Usage = [(Dimension::Input, input), (Dimension::Output, output)].into_iter().collect();
         let charge = charge(&self.config.prices, &query, &usage, 1);

@@ -19,8 +19,8 @@ use crate::config::{Config, Upstream};
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::keys::Key;
-use crate::ledger::{Entry, Open, Rendered};
-use crate::limit::Amount;
+use crate::ledger::{Entry, Rendered};
+use crate::limit::{Amount, Hold};
 use crate::meter::{Fault, Framing, Meter};
 use crate::rewrite::cache::{Header, Headers};
 use crate::rewrite::{Rewritten, rewrite};
@@ -100,6 +100,9 @@ pub struct Exchange {
     keeping: Keeping,
     /// The most tokens that may be generated, if that is said.
     output_max: Option<u64>,
+    form: bool,
+    /// What is reserved for the turn under way.
+    hold: Option<Hold>,
     /// What its attempts came to so far.
     came_to: Amount,
     attempts: u32,
@@ -141,6 +144,7 @@ impl Exchange {
         let Rewritten { body: rewritten, usage_asked, headers } = rewritten;
         Ok(Self {
             implied,
+            form: facts.form,
             output_max: facts.output_max.map(|most| most.saturating_mul(facts.choices.unwrap_or(1).max(1))),
             keeping,
             who,
@@ -182,6 +186,8 @@ impl Exchange {
             prompt: None,
             keeping: Keeping::default(),
             output_max: None,
+            form: false,
+            hold: None,
             came_to: Amount::default(),
             attempts: 0,
             attempt: None,
@@ -194,65 +200,6 @@ impl Exchange {
     pub fn rename(&self, model: &str) -> Option<String> {
         let renamed = route::model_at(model, self.route.upstream, &self.config);
         self.key.as_ref().is_none_or(|key| key.allows_model(model, &renamed)).then_some(renamed)
-    }
-
-    /// Starts the next attempt: its id and its record, which must be appended before the upstream sees anything.
-    pub fn attempt(&mut self, now: UnixMs) -> (&str, &Rendered) {
-        self.attempts += 1;
-        let id = uuid::Uuid::now_v7().to_string();
-        let upstream = self.upstream();
-        let (provider, name) = (upstream.map_or("", |upstream| upstream.provider.id), upstream.map_or("", |upstream| &upstream.name));
-        let open = Open {
-            request_id: self.request_id.clone(),
-            attempt: self.attempts,
-            start_ms: now,
-            provider: provider.to_owned(),
-            upstream: name.to_owned(),
-            dialect: self.route.dialect.name().to_owned(),
-            endpoint: match self.route.target {
-                Target::Endpoint(endpoint) => endpoint.name().to_owned(),
-                Target::Pass | Target::Kept => self.route.path.clone(),
-            },
-            model_requested: self.route.model_requested.clone(),
-            model: self.route.model.clone(),
-            stream: self.stream,
-            bytes_in: self.bytes_in,
-            billed: self.billed,
-            key: self.key.as_ref().map(|key| key.id.clone()),
-            key_name: self.key.as_ref().map(|key| key.name.clone()),
-            org: self.key.as_ref().and_then(|key| key.org.clone()),
-            project: self.key.as_ref().and_then(|key| key.project.clone()),
-            user: self.who.user.clone(),
-            tags: self.who.tags.clone(),
-            credential: self.credential.clone(),
-        };
-        let rendered = Rendered::open(&open);
-        let attempt = Attempt {
-            id,
-            open: (open, rendered),
-            status: 0,
-            first_byte_ms: None,
-            bytes_out: 0,
-            meter: None,
-            conceal: None,
-            items: None,
-            used: None,
-            settled: 0,
-            estimates: 0,
-            body_ended: false,
-        };
-        let attempt = self.attempt.insert(attempt);
-        (&attempt.id, &attempt.open.1)
-    }
-
-    /// The attempt was not begun after all.
-    pub fn abandon(&mut self) {
-        self.attempt = None;
-    }
-
-    /// True while an attempt is under way.
-    pub fn is_open(&self) -> bool {
-        self.attempt.is_some()
     }
 
     /// The upstream chosen.
@@ -388,7 +335,9 @@ impl Exchange {
         let (used, rendered_used) = attempt.used.unzip();
         let records = Records { open: rendered_open, used: rendered_used, close: Rendered::close(&close) };
         let entry = Entry { id: attempt.id, open, used, close: Some(close) };
-        self.came_to = self.came_to.and(amount_of(&entry));
+        let came_to = amount_of(&entry);
+        self.came_to = self.came_to.and(came_to);
+        self.hold.take().into_iter().for_each(|hold| hold.settle(came_to, now));
         Some(Closed { entry, records, usage_news })
     }
 }

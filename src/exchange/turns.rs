@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::json::Want::{self, Fields, Take};
 use crate::json::{Splices, text};
+use crate::limit::Hold;
 use crate::meter::{Meter, prompt_tokens};
 use crate::rewrite::spans::members;
 use crate::route::{self, Facts, Head as RequestHead, Target};
@@ -57,12 +58,17 @@ enum Side {
 }
 
 /// A turn that the caller asked for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Asked {
     pub requested: String,
     pub model: String,
     /// The tokens of what it asks, as they are estimated.
     pub prompt: u64,
+    /// The most it may generate, if it says so.
+    pub output_max: Option<u64>,
+    pub conversation: Option<String>,
+    /// What is reserved for it.
+    pub hold: Option<Hold>,
 }
 
 impl Turns {
@@ -76,7 +82,7 @@ impl Turns {
 
     /// Takes bytes of the caller and returns what goes up, with the turns that begin with it. A message past `max`
     /// bytes, what is no frame, or a model (or an answer to follow) that `rename` refuses becomes a close: the provider's answer to it tells the caller.
-    pub fn up(&mut self, chunk: &[u8], max: u64, rename: impl Fn(&str, Option<&str>) -> Option<String>) -> (Bytes, Vec<Asked>) {
+    pub fn up(&mut self, chunk: &[u8], max: u64, rename: impl Fn(&str, &[&str]) -> Option<String>) -> (Bytes, Vec<Asked>) {
         let (mut out, mut asked) = (BytesMut::new(), vec![]);
         let mut frames = std::mem::take(&mut self.up);
         frames.push(chunk, |piece| {
@@ -126,22 +132,34 @@ impl Turns {
     }
 
     /// Sends a whole message on: as it came, unless its model has another name there.
-    fn message(&mut self, rename: &impl Fn(&str, Option<&str>) -> Option<String>, out: &mut BytesMut) -> Option<Asked> {
-        static ROOT: Want<usize> = Fields(&[("type", Take(0)), ("model", Take(1)), ("previous_response_id", Take(2))]);
+    fn message(&mut self, rename: &impl Fn(&str, &[&str]) -> Option<String>, out: &mut BytesMut) -> Option<Asked> {
+        static ROOT: Want<usize> = Fields(&[("type", Take(0)), ("model", Take(1))]);
         let (raw, plain) = (self.raw.split(), std::mem::take(&mut self.plain));
-        let [kind, model, previous] = members(&plain, 0..plain.len(), &ROOT);
+        let [kind, model] = members(&plain, 0..plain.len(), &ROOT);
         let is_create =
             self.text && kind.and_then(|kind| plain.get(kind)).and_then(text::decode).is_some_and(|kind| kind == "response.create");
         if !is_create {
             out.extend(raw);
             return None;
         }
-        let requested = model.clone().and_then(|span| plain.get(span)).and_then(text::decode).unwrap_or_default().into_owned();
-        let prompt = prompt_tokens(&plain);
-        let previous = previous.and_then(|span| plain.get(span)).and_then(text::decode);
-        let Some(renamed) = rename(&requested, previous.as_deref()) else {
+        // What could be read two ways is refused here as it is over HTTP.
+        let Ok(facts) = Facts::read(&plain) else {
             self.close(POLICY, out);
             return None;
+        };
+        let requested = facts.model.as_ref().map(|model| model.value.clone()).unwrap_or_default();
+        let kept: Vec<&str> = [&facts.previous, &facts.conversation].into_iter().flatten().map(String::as_str).collect();
+        let Some(renamed) = rename(&requested, &kept) else {
+            self.close(POLICY, out);
+            return None;
+        };
+        let asked = Asked {
+            prompt: prompt_tokens(&plain),
+            output_max: facts.output_max,
+            conversation: facts.conversation,
+            hold: None,
+            requested: requested.clone(),
+            model: renamed.clone(),
         };
         match model.filter(|_| renamed != requested) {
             Some(span) => {
@@ -151,7 +169,7 @@ impl Turns {
             }
             None => out.extend(raw),
         }
-        Some(Asked { requested, model: renamed, prompt })
+        Some(asked)
     }
 
     fn close(&mut self, code: u16, out: &mut BytesMut) {
@@ -234,7 +252,7 @@ impl Exchange {
 
     fn begin(&mut self, turn: Asked, now: UnixMs) -> News {
         (self.route.model_requested, self.route.model, self.stream) = (turn.requested, turn.model, true);
-        self.prompt = Some(turn.prompt);
+        (self.prompt, self.hold, self.keeping.conversation) = (Some(turn.prompt), turn.hold, turn.conversation);
         let (id, open) = self.attempt(now);
         let news = News::Open(id.to_owned(), open.clone());
         let grammar = self.route.dialect.grammar();

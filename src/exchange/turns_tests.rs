@@ -162,3 +162,20 @@ fn who_leaves_first_decides_how_a_turn_ended() {
         assert_eq!(exchange.close(&ending, 3).unwrap().entry.outcome(), want);
     }
 }
+
+#[test]
+fn a_turn_names_what_it_follows_and_says_it_once() {
+    let ask = |body: &str| {
+        let (mut turns, mut seen) = (Turns::default(), vec![]);
+        let named = std::cell::RefCell::new(&mut seen);
+        let (_, asked) = turns.up(&frame(TEXT, MASK, body.as_bytes()), MAX, |model, kept| {
+            named.borrow_mut().extend(kept.iter().map(|id| (*id).to_owned()));
+            Some(model.to_owned())
+        });
+        (seen, asked.len(), turns.closed)
+    };
+    let body = r#"{"type":"response.create","model":"m","previous_response_id":"a","conversation":{"id":"b"},"max_output_tokens":7}"#;
+    assert_eq!(ask(body), (vec!["a".to_owned(), "b".to_owned()], 1, false));
+    let twice = r#"{"type":"response.create","model":"m","conversation":"a","conversation":"b"}"#;
+    assert_eq!(ask(twice), (vec![], 0, true));
+}

@@ -105,6 +105,17 @@ impl Ledger {
         })
     }
 
+    /// The same for several records of one entry, of which others see all or none.
+    ///
+    /// # Errors
+    /// As [`Ledger::append_or_keep`].
+    pub fn append_all<'r>(&self, id: &str, records: impl IntoIterator<Item = &'r Rendered>) -> io::Result<()> {
+        self.with_segment(id, |segment| {
+            records.into_iter().for_each(|record| self.keep(segment, id, record));
+            Some(segment.flush())
+        })
+    }
+
     /// Puts a record off until the next one is appended or [`Ledger::flush`] is called: for records that tell no more
     /// than that nothing was left open, and whose loss costs no money.
     pub fn append_later(&self, id: &str, record: &Rendered) {

@@ -71,7 +71,8 @@ fn money_is_counted_by_day_and_month() {
     let limits = Arc::new(Limits::default());
     let ask = |count, now| limits.reserve(&rules, &who("a"), Amount { tokens: 0, spend: dollars(count) }, now);
     let hold = ask(10, NOW).unwrap();
-    assert_eq!(ask(0, NOW).unwrap_err(), Exceeded { kind: Kind::Day, limit: 10, retry_ms: MINUTE });
+    assert_eq!(ask(0, NOW).unwrap_err(), Exceeded { kind: Kind::Reserved, limit: 10, retry_ms: 1000 });
+    assert_eq!(ask(11, NOW).unwrap_err(), Exceeded { kind: Kind::Day, limit: 10, retry_ms: MINUTE });
     hold.settle(Amount { tokens: 0, spend: dollars(9) }, NOW);
     assert!(ask(2, NOW).is_err());
     ask(1, NOW).unwrap().settle(Amount { tokens: 0, spend: dollars(1) }, NOW);
@@ -89,8 +90,8 @@ fn money_is_counted_by_day_and_month() {
 fn what_was_spent_before_counts_and_what_is_over_does_not() {
     let rules: Arc<[Rule]> = Arc::from([Rule { spend_per_day: Some(dollars(10)), ..rule(Per::Key) }]);
     let limits = Arc::new(Limits::default());
-    limits.recall(&rules, &who("a"), dollars(100), NOW - 86_400_000);
-    limits.recall(&rules, &who("a"), dollars(6), NOW - 1000);
+    limits.recall(&*rules, &who("a"), Amount { tokens: 0, spend: dollars(100) }, NOW - 86_400_000);
+    limits.recall(&*rules, &who("a"), Amount { tokens: 0, spend: dollars(6) }, NOW - 1000);
     let ask = |count| limits.reserve(&rules, &who("a"), Amount { tokens: 0, spend: dollars(count) }, NOW);
     assert!(ask(5).is_err() && ask(4).is_ok());
 }
@@ -143,4 +144,28 @@ fn threads_never_overspend() {
         })
         .collect();
     assert_eq!(threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>(), 100);
+}
+
+#[test]
+fn what_is_given_up_holds_nothing() {
+    let rules: Arc<[Rule]> = Arc::from([Rule { concurrent: Some(1), spend_per_day: Some(dollars(1)), ..rule(Per::All) }]);
+    let limits = Arc::new(Limits::default());
+    let ask = || limits.reserve(&rules, &who("a"), Amount { tokens: 0, spend: dollars(1) }, NOW);
+    (0..3).for_each(|_| drop(ask().unwrap()));
+    let held = ask().unwrap();
+    assert!(ask().is_err());
+    drop(held);
+    assert!(ask().is_ok());
+}
+
+#[test]
+fn groups_that_callers_make_up_are_forgotten() {
+    let rules: Arc<[Rule]> = Arc::from([Rule { requests_per_minute: Some(1), spend_per_month: Some(dollars(1)), ..rule(Per::User) }]);
+    let limits = Arc::new(Limits::default());
+    for at in 0..=GROUPS_MAX as u64 {
+        let user = at.to_string();
+        let who = Who { user: Some(&user), ..who("a") };
+        drop(limits.reserve(&rules, &who, Amount::default(), NOW + at * 10).unwrap());
+    }
+    assert!(limits.counters().by_rule["rule"].len() < GROUPS_MAX);
 }

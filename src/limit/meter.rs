@@ -47,6 +47,15 @@ impl Bucket {
     }
 }
 
+/// Whether more may be spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    Enough,
+    /// Once requests under way have come to less than was reserved for them.
+    Reserved,
+    Spent,
+}
+
 /// Money of one period, and what requests under way may come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spending {
@@ -62,11 +71,20 @@ impl Spending {
         }
     }
 
-    pub fn has_room(&mut self, period: u64, more: PicoUsd, limit: PicoUsd) -> bool {
+    pub(super) fn room(&mut self, period: u64, more: PicoUsd, limit: PicoUsd) -> Room {
         self.turn(period);
         // What is spent must leave something, also for what seems to cost nothing.
-        let taken = self.spent.saturating_add(self.reserved);
-        taken < limit.0 && taken.saturating_add(more.0) <= limit.0
+        let fits = |taken: i128| taken < limit.0 && taken.saturating_add(more.0) <= limit.0;
+        match (fits(self.spent.saturating_add(self.reserved)), fits(self.spent)) {
+            (true, _) => Room::Enough,
+            (false, true) => Room::Reserved,
+            (false, false) => Room::Spent,
+        }
+    }
+
+    /// True if it says something of this period.
+    pub fn matters(&self, period: u64) -> bool {
+        self.reserved != 0 || (self.period >= period && self.spent != 0)
     }
 
     pub fn reserve(&mut self, spend: PicoUsd) {

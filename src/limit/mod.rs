@@ -7,6 +7,7 @@
 mod meter;
 mod rule;
 
+use meter::Room;
 pub use meter::{Bucket, Spending, month_begins};
 pub use rule::{Per, Rule, Who};
 
@@ -26,6 +27,8 @@ indexed! {
         Concurrent = "concurrent",
         Day = "usd_per_day",
         Month = "usd_per_month",
+        /// Money that requests under way may come to.
+        Reserved = "reserved",
     }
 }
 
@@ -82,7 +85,11 @@ struct Counter {
 }
 
 /// By rule and group.
-type Counters = HashMap<String, HashMap<String, Counter>>;
+#[derive(Debug, Default)]
+struct Counters {
+    by_rule: HashMap<String, HashMap<String, Counter>>,
+    pruned_ms: u64,
+}
 
 /// Counts for all rules, across changes of the configuration.
 #[derive(Debug, Default)]
@@ -97,6 +104,8 @@ pub struct Hold {
     groups: Vec<(usize, String)>,
     reserved: Amount,
     pub standing: Standing,
+    at_ms: u64,
+    settled: bool,
 }
 
 impl Limits {
@@ -110,51 +119,77 @@ impl Limits {
     /// The first limit that it would exceed.
     pub fn reserve(self: &Arc<Self>, rules: &Arc<[Rule]>, who: &Who<'_>, amount: Amount, now: u64) -> Result<Hold, Exceeded> {
         let groups: Vec<_> = rules.iter().enumerate().filter_map(|(at, rule)| Some((at, rule.group(who)?))).collect();
-        let mut hold = Hold { limits: self.clone(), rules: rules.clone(), groups, reserved: amount, standing: Standing::default() };
         let mut counters = self.counters();
-        for (rule, group) in hold.held() {
-            counter(&mut counters, rule, group).check(rule, amount, now)?;
+        for (rule, group) in held(rules, &groups) {
+            counters.of(rule, group).check(rule, amount, now)?;
         }
         let mut standing = Standing::default();
-        for (rule, group) in hold.held() {
-            let counter = counter(&mut counters, rule, group);
+        for (rule, group) in held(rules, &groups) {
+            let counter = counters.of(rule, group);
             counter.take(rule, amount, now);
             counter.tell(rule, now, &mut standing);
         }
-        if counters.values().map(HashMap::len).sum::<usize>() > GROUPS_MAX {
-            counters.values_mut().for_each(|groups| groups.retain(|_, counter| !counter.is_idle(now)));
-        }
+        counters.prune(now);
         drop(counters);
-        hold.standing = standing;
-        Ok(hold)
+        let (limits, rules) = (self.clone(), rules.clone());
+        Ok(Hold { limits, rules, groups, reserved: amount, standing, at_ms: now, settled: false })
     }
 
-    /// Counts what was spent before this process knew of it.
-    pub fn recall(&self, rules: &[Rule], who: &Who<'_>, spend: PicoUsd, at: u64) {
+    /// Counts what was used without having been reserved.
+    pub fn recall<'r>(&self, rules: impl IntoIterator<Item = &'r Rule>, who: &Who<'_>, amount: Amount, at: u64) {
         let mut counters = self.counters();
         for rule in rules {
             if let Some(group) = rule.group(who) {
-                counter(&mut counters, rule, &group).spend(spend, at);
+                let counter = counters.of(rule, &group);
+                counter.used_ms = counter.used_ms.max(at);
+                rule.tokens_per_minute.into_iter().for_each(|limit| counter.tokens.add(limit, amount.tokens, at));
+                counter.spend(amount.spend, at);
             }
         }
     }
 }
 
-fn counter<'c>(counters: &'c mut Counters, rule: &Rule, group: &str) -> &'c mut Counter {
-    counters.entry(rule.name.clone()).or_default().entry(group.to_owned()).or_default()
+/// The rules that count, and the group of each.
+fn held<'h>(rules: &'h [Rule], groups: &'h [(usize, String)]) -> impl Iterator<Item = (&'h Rule, &'h str)> {
+    groups.iter().filter_map(|(at, group)| Some((rules.get(*at)?, group.as_str())))
+}
+
+impl Counters {
+    fn of(&mut self, rule: &Rule, group: &str) -> &mut Counter {
+        self.by_rule.entry(rule.name.clone()).or_default().entry(group.to_owned()).or_default()
+    }
+
+    /// Drops groups that matter no more once there are many; callers name users and models as they like.
+    fn prune(&mut self, now: u64) {
+        const PERIOD_MS: u64 = 10_000;
+        let due = now.saturating_sub(self.pruned_ms) >= PERIOD_MS;
+        if due && self.by_rule.values().map(HashMap::len).sum::<usize>() > GROUPS_MAX {
+            self.pruned_ms = now;
+            self.by_rule.values_mut().for_each(|groups| groups.retain(|_, counter| !counter.is_idle(now)));
+        }
+    }
 }
 
 impl Hold {
-    fn held(&self) -> impl Iterator<Item = (&Rule, &str)> {
-        self.groups.iter().filter_map(|(at, group)| Some((self.rules.get(*at)?, group.as_str())))
+    /// Puts what it came to in the place of what was reserved.
+    pub fn settle(mut self, actual: Amount, now: u64) {
+        self.release(actual, now);
     }
 
-    /// Puts what it came to in the place of what was reserved.
-    pub fn settle(self, actual: Amount, now: u64) {
-        let mut counters = self.limits.counters();
-        for (rule, group) in self.held() {
-            counter(&mut counters, rule, group).settle(rule, self.reserved, actual, now);
+    fn release(&mut self, actual: Amount, now: u64) {
+        if !std::mem::replace(&mut self.settled, true) {
+            let mut counters = self.limits.counters();
+            for (rule, group) in held(&self.rules, &self.groups) {
+                counters.of(rule, group).settle(rule, self.reserved, actual, now);
+            }
         }
+    }
+}
+
+impl Drop for Hold {
+    /// What was given up before it could be settled used nothing.
+    fn drop(&mut self) {
+        self.release(Amount::default(), self.at_ms);
     }
 }
 
@@ -175,11 +210,13 @@ impl Counter {
             (rule.spend_per_day, &mut self.day, meter::day(now), meter::day_ends(now), Kind::Day),
             (rule.spend_per_month, &mut self.month, meter::month(now), meter::month_ends(now), Kind::Month),
         ] {
-            if let Some(limit) = limit
-                && !spending.has_room(period, amount.spend, limit)
-            {
-                let limit = u64::try_from(limit.0 / 1_000_000_000_000).unwrap_or(u64::MAX);
-                return Err(Exceeded { kind, limit, retry_ms: ends.saturating_sub(now) });
+            let Some(limit) = limit else { continue };
+            let dollars = u64::try_from(limit.0 / 1_000_000_000_000).unwrap_or(u64::MAX);
+            match spending.room(period, amount.spend, limit) {
+                Room::Enough => {}
+                // Requests under way may come to less than they might.
+                Room::Reserved => return Err(Exceeded { kind: Kind::Reserved, limit: dollars, retry_ms: 1000 }),
+                Room::Spent => return Err(Exceeded { kind, limit: dollars, retry_ms: ends.saturating_sub(now) }),
             }
         }
         Ok(())
@@ -224,10 +261,10 @@ impl Counter {
         }
     }
 
-    /// Money is remembered: it is counted by the month.
+    /// Money is remembered as long as its month lasts.
     fn is_idle(&self, now: u64) -> bool {
         const IDLE_MS: u64 = 120_000;
-        self.concurrent == 0 && self.month == Spending::default() && self.used_ms.saturating_add(IDLE_MS) < now
+        self.concurrent == 0 && !self.month.matters(meter::month(now)) && self.used_ms.saturating_add(IDLE_MS) < now
     }
 }
 

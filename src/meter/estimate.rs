@@ -13,7 +13,7 @@ pub type Keys = &'static [&'static Lazy<Finder<'static>>];
 
 /// Of an event that is cut by the end of a chunk so much is kept; a longer one is counted in pieces.
 const PIECE_BYTES_MAX: usize = 4096;
-/// A longer string of a request without a blank is data (a picture, sound), not text.
+/// A longer string of a request, in ASCII and without a blank, is data (a picture, sound), not text.
 const WORD_BYTES_MAX: usize = 512;
 const ASCII_PER_TOKEN: u64 = 4;
 
@@ -167,7 +167,8 @@ pub fn prompt_tokens(body: &[u8]) -> u64 {
         count.add(before);
         let end = string_end(string);
         let (text, tail) = string.split_at(end);
-        if text.len() <= WORD_BYTES_MAX || memchr2(b' ', b'\\', text).is_some() {
+        // Pictures are ASCII without blanks, however lines are broken in them; not all that is written has blanks.
+        if text.len() <= WORD_BYTES_MAX || memchr(b' ', text).is_some() || !text.is_ascii() {
             count.add(text);
         }
         count.add(tail.get(..1).unwrap_or_default());
@@ -230,6 +231,10 @@ mod tests {
     fn prompts_are_all_but_their_data() {
         let picture = format!(r#"{{"url":"{}"}}"#, "A".repeat(WORD_BYTES_MAX + 1));
         assert_eq!(prompt_tokens(picture.as_bytes()), 3);
+        let broken = format!(r#"{{"url":"{}"}}"#, r"AAAA\/AA\n".repeat(WORD_BYTES_MAX));
+        assert_eq!(prompt_tokens(broken.as_bytes()), 3);
+        let unbroken = format!("[\"{}\"]", "日".repeat(WORD_BYTES_MAX));
+        assert_eq!(prompt_tokens(unbroken.as_bytes()), 1 + WORD_BYTES_MAX as u64);
         let words = format!(r#"{{"t":"{}"}}"#, "ab ".repeat(WORD_BYTES_MAX));
         assert_eq!(prompt_tokens(words.as_bytes()), (words.len() as u64).div_ceil(4));
         assert_eq!(prompt_tokens("[\"日本\"]".as_bytes()), 1 + 2);

@@ -33,7 +33,7 @@ impl Answers {
     pub fn open(path: &Path) -> Result<Self, String> {
         let open = || {
             let connection = Connection::open(path)?;
-            connection.busy_timeout(std::time::Duration::from_secs(10))?;
+            connection.busy_timeout(std::time::Duration::from_secs(1))?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             connection.execute_batch(TABLE)?;
@@ -43,43 +43,35 @@ impl Answers {
         Ok(Self { connection: Mutex::new(connection), waiting: Mutex::default() })
     }
 
-    /// Remembers answers: those that are to be billed before this returns.
+    /// Remembers answers: those that are to be billed before this returns, if the disk takes them.
     pub fn remember(&self, kept: Vec<Kept>, now_s: i64) {
-        let (mut now, later): (Vec<_>, Vec<_>) = kept.into_iter().partition(|kept| kept.pending.is_some());
-        if !later.is_empty() {
-            let mut waiting = self.waiting();
-            waiting.extend(later.into_iter().map(|kept| (kept.id.clone(), kept)));
-            if waiting.len() > WAITING_MAX {
-                now.extend(waiting.drain().map(|(_, kept)| kept));
-            }
+        let now = kept.iter().any(|kept| kept.pending.is_some());
+        let mut waiting = self.waiting();
+        waiting.extend(kept.into_iter().map(|kept| (kept.id.clone(), kept)));
+        let many = waiting.len() > WAITING_MAX;
+        drop(waiting);
+        if now || many {
+            self.write_out(now_s);
         }
-        self.write(&now, now_s);
     }
 
-    /// Writes what waits.
+    /// Writes what waits. What the disk does not take waits on.
     pub fn write_out(&self, now_s: i64) {
-        let waiting: Vec<Kept> = self.waiting().drain().map(|(_, kept)| kept).collect();
-        self.write(&waiting, now_s);
-    }
-
-    fn write(&self, kept: &[Kept], now_s: i64) {
-        if kept.is_empty() {
+        if self.waiting().is_empty() {
             return;
         }
+        // Whoever looks for one finds it waiting, or waits here until it is written.
         let mut connection = self.connection();
-        let mut write = || {
-            let transaction = connection.transaction()?;
-            for Kept { id, upstream, owner, pending } in kept {
-                let pending = pending.as_ref().and_then(|open| serde_json::to_string(open).ok());
-                // Whose it is does not change; one that was billed stays so.
-                transaction
-                    .prepare_cached("INSERT INTO answers VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET used_s = excluded.used_s")?
-                    .execute(params![id, upstream, owner, now_s, pending])?;
+        let kept = std::mem::take(&mut *self.waiting());
+        if let Err(error) = write(&mut connection, &kept, now_s) {
+            log::error!("{} kept answers could not be written down, and wait: {error}", kept.len());
+            let mut waiting = self.waiting();
+            for (id, kept) in kept {
+                // Without bound only what is to be billed is kept.
+                if waiting.len() < WAITING_MAX || kept.pending.is_some() {
+                    waiting.entry(id).or_insert(kept);
+                }
             }
-            transaction.commit()
-        };
-        if let Err(error) = write() {
-            log::error!("{} kept answers could not be written down: {error}", kept.len());
         }
     }
 
@@ -87,17 +79,24 @@ impl Answers {
     pub fn pending(&self) -> Vec<Kept> {
         let connection = self.connection();
         let read = || {
-            let mut statement = connection.prepare_cached("SELECT id, upstream, owner, pending FROM answers WHERE pending IS NOT NULL")?;
+            let mut statement =
+                connection.prepare_cached("SELECT id, upstream, owner, pending FROM answers WHERE pending IS NOT NULL LIMIT 10000")?;
             statement.query_map([], read)?.collect::<rusqlite::Result<Vec<_>>>()
         };
-        read().unwrap_or_else(|error| {
+        let mut found = read().unwrap_or_else(|error| {
             log::error!("answers that are to be billed cannot be read: {error}");
             vec![]
-        })
+        });
+        drop(connection);
+        found.extend(self.waiting().values().filter(|kept| kept.pending.is_some()).cloned());
+        found
     }
 
     /// One is billed.
     pub fn billed(&self, id: &str) {
+        if let Some(kept) = self.waiting().get_mut(id) {
+            kept.pending = None;
+        }
         if let Err(error) = self.connection().execute("UPDATE answers SET pending = NULL WHERE id = ?", [id]) {
             log::error!("that an answer was billed could not be written down: {error}");
         }
@@ -117,6 +116,18 @@ impl Answers {
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn write(connection: &mut Connection, kept: &HashMap<String, Kept>, now_s: i64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for Kept { id, upstream, owner, pending } in kept.values() {
+        let pending = pending.as_ref().and_then(|open| serde_json::to_string(open).ok());
+        // Whose it is does not change; one that was billed stays so.
+        transaction
+            .prepare_cached("INSERT INTO answers VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET used_s = excluded.used_s")?
+            .execute(params![id, upstream, owner, now_s, pending])?;
+    }
+    transaction.commit()
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Kept> {
@@ -160,11 +171,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.db");
         let answers = Answers::open(&path).unwrap();
-        answers.remember(vec![kept("a", false), kept("b", true)], 100);
+        answers.remember(vec![kept("a", false)], 100);
         let other = Answers::open(&path).unwrap();
         assert_eq!((answers.find("a"), other.find("a")), (Some(kept("a", false)), None));
+        answers.remember(vec![kept("b", true)], 100);
         assert_eq!((other.find("b"), other.pending()), (Some(kept("b", true)), vec![kept("b", true)]));
-        answers.write_out(100);
         assert_eq!(other.find("a"), Some(kept("a", false)));
         // Nobody takes over what is another's.
         other.remember(vec![Kept { owner: None, ..kept("a", false) }], 200);
@@ -179,6 +190,22 @@ mod tests {
         assert_eq!(answers.pending(), []);
         other.forget(301);
         assert_eq!(other.find("b"), None);
+    }
+
+    #[test]
+    fn what_the_disk_does_not_take_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers.db");
+        let answers = Answers::open(&path).unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        answers.remember(vec![kept("a", true)], 100);
+        assert_eq!((answers.find("a"), answers.pending()), (Some(kept("a", true)), vec![kept("a", true)]));
+        answers.billed("a");
+        other.execute_batch("COMMIT").unwrap();
+        answers.write_out(100);
+        assert!(answers.waiting().is_empty());
+        assert_eq!((answers.find("a"), answers.pending()), (Some(kept("a", false)), vec![]));
     }
 
     #[test]

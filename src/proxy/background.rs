@@ -8,9 +8,11 @@ use crate::config::{Credentials, Upstream, certificates};
 use crate::dialect::Dialect;
 use crate::exchange::answer::{Kept, bill, lost};
 use crate::meter::{Framing, Meter};
+use futures::StreamExt;
 use pingora::http::RequestHeader;
 use reqwest::{Client, redirect};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,14 +21,18 @@ const PERIOD: Duration = Duration::from_secs(2);
 const PERIOD_MAX: Duration = Duration::from_secs(60);
 /// Of one that is not done by then nothing more is expected.
 const PATIENCE_MS: u64 = 48 * 3600 * 1000;
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// A longer answer is not read.
 pub const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
-/// What is fetched, and when next.
+/// Asked for at once.
+const AT_ONCE: usize = 16;
+
+/// What is fetched and when next, and with what.
 #[derive(Default)]
 pub struct Background {
     due: HashMap<String, (Instant, Duration)>,
+    clients: HashMap<Option<PathBuf>, Client>,
 }
 
 /// What came of asking.
@@ -40,7 +46,10 @@ impl Background {
     /// Asks for those that are due.
     pub async fn run(&mut self, state: &Arc<State>) {
         let pending = state.answers.pending();
-        self.due.retain(|id, _| pending.iter().any(|kept| kept.id == *id));
+        let ids: HashSet<&str> = pending.iter().map(|kept| kept.id.as_str()).collect();
+        self.due.retain(|id, _| ids.contains(id.as_str()));
+        let live = state.live.load_full();
+        let mut due = vec![];
         for kept in pending {
             let (at, period) = self.due.entry(kept.id.clone()).or_insert_with(|| (Instant::now() + PERIOD, PERIOD));
             if *at > Instant::now() {
@@ -48,12 +57,36 @@ impl Background {
             }
             *period = (*period * 3 / 2).min(PERIOD_MAX);
             *at = Instant::now() + *period;
-            let live = state.live.load_full();
-            match fetch(&live, &kept).await {
-                Ok(came) => settle(state, &live, &kept, came),
-                Err(why) => log::warn!("an answer made in the background could not be fetched from `{}`: {why}", kept.upstream),
-            }
+            let client = self.client(&live, &kept);
+            due.push((kept, client));
         }
+        let fetched = futures::stream::iter(due).for_each_concurrent(AT_ONCE, |(kept, client)| {
+            let live = &live;
+            async move {
+                let came = match client {
+                    Ok(client) => fetch(live, &kept, &client).await,
+                    Err(why) => Err(why),
+                };
+                let came = came.unwrap_or_else(|why| {
+                    log::warn!("an answer made in the background could not be fetched from `{}`: {why}", kept.upstream);
+                    Came::NotYet
+                });
+                settle(state, live, &kept, came);
+            }
+        });
+        fetched.await;
+    }
+
+    /// One for each set of certificates to trust.
+    fn client(&mut self, live: &Live, kept: &Kept) -> Result<Client, String> {
+        let upstream = live.config.upstream(&kept.upstream).and_then(|at| live.config.upstreams.get(at));
+        let ca = upstream.ok_or("it is no longer configured")?.ca.clone();
+        if let Some(client) = self.clients.get(&ca) {
+            return Ok(client.clone());
+        }
+        let client = client(ca.as_deref())?;
+        self.clients.insert(ca, client.clone());
+        Ok(client)
     }
 }
 
@@ -75,19 +108,19 @@ fn settle(state: &State, live: &Live, kept: &Kept, came: Came) {
                 closed.entry.id
             );
         }
-        state.item(&closed, config);
+        state.item(&closed, Some(&kept.id), config);
     }
     state.answers.billed(&kept.id);
 }
 
-async fn fetch(live: &Live, kept: &Kept) -> Result<Came, String> {
+async fn fetch(live: &Live, kept: &Kept, client: &Client) -> Result<Came, String> {
     let at = live.config.upstream(&kept.upstream).ok_or("no longer configured")?;
     let upstream = live.config.upstreams.get(at).ok_or("no longer configured")?;
     if upstream.credentials == Credentials::Caller {
         return Err("its caller brought the key".to_owned());
     }
     let request = request(live, at, upstream, &kept.id).await?;
-    let mut answer = client(upstream)?.execute(request).await.map_err(|error| error.without_url().to_string())?;
+    let mut answer = client.execute(request).await.map_err(|error| error.without_url().to_string())?;
     match answer.status().as_u16() {
         200 => {}
         404 | 410 => return Ok(Came::Gone),
@@ -132,9 +165,9 @@ async fn request(live: &Live, at: usize, upstream: &Upstream, id: &str) -> Resul
     Ok(request)
 }
 
-fn client(upstream: &Upstream) -> Result<Client, String> {
+fn client(ca: Option<&Path>) -> Result<Client, String> {
     let mut builder = Client::builder().timeout(TIMEOUT).redirect(redirect::Policy::none()).no_proxy();
-    if let Some(path) = &upstream.ca {
+    if let Some(path) = ca {
         let list = certificates(path).map_err(|error| error.to_string())?;
         let list = list.iter().map(|certificate| reqwest::Certificate::from_der(certificate)).collect::<Result<Vec<_>, _>>();
         builder = builder.tls_certs_only(list.map_err(|error| error.to_string())?);

@@ -10,10 +10,9 @@ use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::exchange::turns::Turns;
 use crate::exchange::{Ending, Exchange};
-use crate::limit::{Amount, Hold};
+use crate::limit::Hold;
 use http::HeaderValue;
 use pingora_proxy::Session;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -41,8 +40,8 @@ pub struct Ctx {
     pub(super) counted: bool,
     /// When the attempt began.
     pub(super) begins: Option<Instant>,
-    /// What is reserved with limits, for the request or for each turn in its order.
-    pub(super) holds: VecDeque<Hold>,
+    /// What is reserved with limits; turns have their own.
+    pub(super) hold: Option<Hold>,
 }
 
 impl Drop for Ctx {
@@ -52,8 +51,7 @@ impl Drop for Ctx {
             self.state.close(exchange, &Ending::Failed(Error::Internal));
         }
         let came_to = self.exchange.as_ref().map(|exchange| exchange.came_to()).unwrap_or_default();
-        let last = if self.turns.is_some() { Amount::default() } else { came_to };
-        self.holds.drain(..).for_each(|hold| hold.settle(last, now_ms()));
+        self.hold.take().into_iter().for_each(|hold| hold.settle(came_to, now_ms()));
         if self.counted {
             self.state.metrics.in_flight.dec();
         }
@@ -78,7 +76,7 @@ impl Ctx {
             held: None,
             counted: false,
             begins: None,
-            holds: VecDeque::new(),
+            hold: None,
         }
     }
 

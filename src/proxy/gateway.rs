@@ -74,7 +74,7 @@ impl Gateway {
         };
         let exchange = Exchange::plan(&head, destination, &body, config, asked)?;
         ctx.dialect = exchange.dialect();
-        ctx.holds.extend(state.reserve(&exchange)?);
+        ctx.hold = state.reserve(&exchange)?;
         let asked = session.req_header().headers.get(&head::COST_EVENT).map(|value| value == "true");
         ctx.comments = asked.unwrap_or(exchange.config().cost_event);
         ctx.permit = Some(permit);
@@ -252,7 +252,7 @@ impl ProxyHttp for Gateway {
             // It does not know chunks; the end of the connection is the end of the answer.
             response.remove_header(&header::TRANSFER_ENCODING);
         }
-        if let Some(hold) = ctx.holds.front() {
+        if let Some(hold) = &ctx.hold {
             limits::tell(&hold.standing, response)?;
         }
         ctx.tell_debug(session, response)?;
@@ -282,13 +282,17 @@ impl ProxyHttp for Gateway {
                 ctx.outlet.hold(&self.0.commits);
             }
         }
-        exchange.items(now).iter().for_each(|item| self.0.item(item, exchange.config()));
+        // Before the caller knows of it.
+        self.0.remember(exchange, &mut ctx.hold);
+        exchange.items(now).iter().for_each(|item| self.0.item(item, None, exchange.config()));
         let mut out = out;
         if end {
-            self.0.remember(exchange);
             if let Some((id, bill)) = exchange.background_bill(now) {
-                self.0.item(&bill, exchange.config());
+                self.0.item(&bill, Some(&id), exchange.config());
                 self.0.answers.billed(&id);
+                if always {
+                    ctx.outlet.hold(&self.0.commits);
+                }
             }
             let cost = exchange.cost();
             if let Some(cost) = cost.as_ref().filter(|_| ctx.comments && exchange.takes_comment()) {

@@ -4,12 +4,11 @@ use super::state::{State, now_ms};
 use crate::config::Config;
 use crate::error::Error;
 use crate::exchange::Exchange;
-use crate::limit::{Hold, Left, Rule, Standing, Who, month_begins};
-use crate::price::PicoUsd;
+use crate::limit::{Amount, Hold, Left, Rule, Standing, Who, month_begins};
 use crate::sink::report::rows;
+use crate::sink::sqlite::Row;
 use pingora::Result;
 use pingora::http::ResponseHeader;
-use std::sync::Arc;
 
 impl State {
     /// Reserves what a request may come to; nothing where nothing is limited.
@@ -25,35 +24,30 @@ impl State {
         self.limits.reserve(rules, &exchange.who(), exchange.may_come_to(now), now).map(Some).map_err(Error::Limited)
     }
 
-    /// Counts what was spent this month before the process began. What is not limited is not read.
+    /// Counts what was spent this month before rules were known; what is not limited is not read.
     ///
     /// # Errors
     /// Says what cannot be read.
-    pub(super) fn recall_spending(&self, config: &Arc<Config>) -> Result<(), String> {
-        if !config.limits.iter().any(Rule::counts_money) {
+    pub(super) fn recall_spending(&self, config: &Config, known: &[Rule]) -> Result<(), String> {
+        let fresh = |rule: &&Rule| rule.counts_money() && known.iter().all(|old| old.name != rule.name);
+        let rules: Vec<Rule> = config.limits.iter().filter(fresh).cloned().collect();
+        if rules.is_empty() {
             return Ok(());
         }
         let begins = month_begins(now_ms());
-        rows(
-            &config.data,
-            Some(begins),
-            |_, _| {},
-            |row| {
-                let Some((_, line)) = row.line.as_ref().filter(|_| row.start_ms >= begins) else { return };
-                let who = Who {
-                    key: row.key.as_deref().map(|id| (id, row.key_name.as_deref().unwrap_or_default())),
-                    org: row.org.as_deref(),
-                    project: row.project.as_deref(),
-                    user: row.user.as_deref(),
-                    model: &row.model,
-                    served: &row.model,
-                };
-                if line.charge != PicoUsd::default() {
-                    self.limits.recall(&config.limits, &who, line.charge, row.start_ms);
-                }
-            },
-        )
-        .map(drop)
+        let count = |row: &Row| {
+            let Some((_, line)) = row.line.as_ref().filter(|_| row.start_ms >= begins) else { return };
+            let who = Who {
+                key: row.key.as_deref().map(|id| (id, row.key_name.as_deref().unwrap_or_default())),
+                org: row.org.as_deref(),
+                project: row.project.as_deref(),
+                user: row.user.as_deref(),
+                model: &row.model_requested,
+                served: &row.model,
+            };
+            self.limits.recall(&rules, &who, Amount { tokens: 0, spend: line.charge }, row.start_ms);
+        };
+        rows(&config.data, Some(begins), |_, _| {}, count).map(drop)
     }
 }
 

@@ -71,6 +71,7 @@ impl State {
             return Err(vec![format!("{address} can be reached from other machines, and with this configuration it would ask for no key")]);
         }
         let certificates = self.certificates.read(&fresh).map_err(|why| vec![why])?;
+        self.recall_spending(&fresh, &old.limits).map_err(|why| vec![why])?;
         let live = Live::new(Arc::new(fresh), Some(&self.live.load())).map_err(|error| vec![error.to_string()])?;
         for name in kept {
             log::warn!("`{name}` was changed; that takes a new process (start it with --upgrade, then send SIGQUIT)");

@@ -63,7 +63,7 @@ pub fn build(config: Config, start: Start) -> io::Result<(Server, Arc<State>)> {
     let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
     let access_log = Log::open(&config.access_log, metrics.clone())?;
     let state = State::new(config.clone(), ledger, metrics, access_log)?;
-    state.recall_spending(&config).map_err(io::Error::other)?;
+    state.recall_spending(&config, &[]).map_err(io::Error::other)?;
     let opt = Opt { upgrade: start.upgrade, daemon: start.daemon, ..Opt::default() };
     let mut server = Server::new_with_opt_and_conf(Some(opt), server_conf(&config, start));
     server.bootstrap();

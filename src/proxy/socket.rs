@@ -7,8 +7,7 @@ use super::head;
 use super::state::{now_ms, now_s};
 use crate::error::Error;
 use crate::exchange::turns::News;
-use crate::exchange::{Asked, Exchange, amount_of};
-use crate::limit::Who;
+use crate::exchange::{Asked, Exchange};
 use bytes::Bytes;
 use http::{HeaderName, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -65,19 +64,16 @@ pub(super) fn up(ctx: &mut Ctx, body: &mut Option<Bytes>) -> Result<()> {
     let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body.take()) else { return Ok(()) };
     // A turn is asked for anew: a key that was revoked meanwhile buys no more of them.
     let memory = state.memory();
-    let rename = |model: &str, previous: Option<&str>| {
-        let may = state.still_admits(exchange.key_id()) && previous.is_none_or(|id| exchange.may_follow(id, &memory));
+    let rename = |model: &str, kept: &[&str]| {
+        let may = state.still_admits(exchange.key_id()) && kept.iter().all(|id| exchange.may_follow(id, &memory));
         may.then(|| exchange.rename(model)).flatten()
     };
-    let (out, asked) = turns.up(&chunk, exchange.config().bounds.body_bytes_max, rename);
-    for turn in &asked {
-        let (rules, now) = (exchange.config().limits.clone(), now_ms());
-        if rules.is_empty() {
-            break;
-        }
-        let who = Who { model: &turn.requested, served: &turn.model, ..exchange.who() };
-        match state.limits.reserve(&rules, &who, exchange.turn_may_come_to(turn.prompt, now), now) {
-            Ok(hold) => ctx.holds.push_back(hold),
+    let (out, mut asked) = turns.up(&chunk, exchange.config().bounds.body_bytes_max, rename);
+    let (rules, now) = (exchange.config().limits.clone(), now_ms());
+    for turn in asked.iter_mut().filter(|_| !rules.is_empty()) {
+        let (who, amount) = exchange.turn_may_come_to(turn, now);
+        match state.limits.reserve(&rules, &who, amount, now) {
+            Ok(hold) => turn.hold = Some(hold),
             Err(exceeded) => {
                 // The connection ends: there is no other way to say no to one turn.
                 ctx.refused = Some(Error::Limited(exceeded));
@@ -103,11 +99,6 @@ pub(super) fn down(ctx: &mut Ctx, body: &Option<Bytes>) {
     let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body) else { return };
     for news in exchange.hear(turns, chunk, now_ms()) {
         write(&state, &news, exchange);
-        if let News::Closed(closed) = &news
-            && let Some(hold) = ctx.holds.pop_front()
-        {
-            hold.settle(amount_of(&closed.entry), now_ms());
-        }
     }
 }
 

@@ -10,12 +10,13 @@ use super::sinks::{Running, configured};
 use crate::access_log::Log;
 use crate::config::Config;
 use crate::exchange::answer::Memory;
-use crate::exchange::{Closed, Ending, Exchange, amount_of, who_of};
+use crate::exchange::{Closed, Ending, Exchange, Records, amount_of, who_of};
 use crate::ledger::{Ledger, Rendered};
-use crate::limit::Limits;
+use crate::limit::{Hold, Limits};
 use crate::metrics::Metrics;
 use crate::sink::Progress;
 use arc_swap::ArcSwap;
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +37,8 @@ pub struct State {
     pub(super) answers: Arc<Answers>,
     pub(super) commits: Arc<Commits>,
     pub(super) limits: Arc<Limits>,
+    /// What is reserved for answers made in the background, by their ids.
+    pub(super) background: Mutex<HashMap<String, Hold>>,
 }
 
 impl State {
@@ -61,6 +64,7 @@ impl State {
             answers: Arc::new(answers),
             commits: Arc::default(),
             limits: Arc::default(),
+            background: Mutex::default(),
         }))
     }
 
@@ -138,10 +142,12 @@ impl State {
 
     /// Ends an attempt: the ledger first, then what is derived from the entry.
     pub(super) fn close(&self, exchange: &mut Exchange, ending: &Ending) {
-        self.remember(exchange);
+        let mut hold = None;
+        self.remember(exchange, &mut hold);
         if let Some(closed) = exchange.close(ending, now_ms()) {
             self.closed(&closed, exchange.config());
         }
+        hold.into_iter().for_each(|hold: Hold| hold.settle(exchange.came_to(), now_ms()));
     }
 
     /// What is known of kept answers.
@@ -150,20 +156,39 @@ impl State {
     }
 
     /// Remembers answers that a provider keeps.
-    pub(super) fn remember(&self, exchange: &mut Exchange) {
+    pub(super) fn remember(&self, exchange: &mut Exchange, hold: &mut Option<Hold>) {
         let kept = exchange.keeps();
         if !kept.is_empty() {
             self.answers.remember(kept, now_s());
         }
+        let held = || self.background.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = exchange.paid() {
+            *hold = held().remove(&id);
+            self.answers.billed(&id);
+        } else if let Some(id) = exchange.owes()
+            && let Some(reserved) = hold.take()
+        {
+            // Its bill will settle it.
+            held().insert(id.to_owned(), reserved);
+        }
     }
 
-    /// Writes down an item of a batch, unless that was done before.
-    pub(super) fn item(&self, item: &Closed, config: &Config) {
-        if self.items.lock().unwrap_or_else(PoisonError::into_inner).is_new(&item.entry.id) {
-            self.append(&item.entry.id, &item.records.open);
+    /// Writes down an item of a batch, or the bill of an answer made in the background (`kept`), unless that was done before.
+    pub(super) fn item(&self, item: &Closed, kept: Option<&str>, config: &Config) {
+        if !self.items.lock().unwrap_or_else(PoisonError::into_inner).is_new(&item.entry.id) {
+            return;
+        }
+        let (id, Records { open, used, close }) = (&item.entry.id, &item.records);
+        if let Err(error) = self.ledger.append_all(id, std::iter::once(open).chain(used).chain([close])) {
+            log::error!("the ledger records of entry {id} wait for the disk: {error}");
+        }
+        self.metrics.attempt(&item.entry, config);
+        self.access_log.line(|buffer| item.write_line(buffer));
+        let (came_to, now) = (amount_of(&item.entry), now_ms());
+        match kept.and_then(|kept| self.background.lock().unwrap_or_else(PoisonError::into_inner).remove(kept)) {
+            Some(hold) => hold.settle(came_to, now),
             // Nothing was reserved for it.
-            self.limits.recall(&config.limits, &who_of(&item.entry.open), amount_of(&item.entry).spend, now_ms());
-            self.closed(item, config);
+            None => self.limits.recall(&*config.limits, &who_of(&item.entry.open), came_to, now),
         }
     }
 

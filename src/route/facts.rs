@@ -210,7 +210,9 @@ impl Found {
         let text = |span: Range<usize>| body.get(span).and_then(text::decode).map(std::borrow::Cow::into_owned);
         let number = |span: Range<usize>| std::str::from_utf8(body.get(span)?).ok()?.parse::<u64>().ok();
         (facts.output_max, facts.choices) = (self.output_max.and_then(number), self.choices.and_then(number));
-        facts.background = self.background.and_then(|span| body.get(span)) == Some(b"true");
+        // Some servers take any number or text for a yes.
+        let raw = self.background.and_then(|span| body.get(span));
+        facts.background = raw.is_some_and(|raw| raw != b"false" && raw != b"null");
         facts.previous = self.previous.and_then(text);
         facts.conversation = self.conversation.and_then(|span| conversation(body.get(span)?));
         facts.user = self.safety_identifier.and_then(text).or_else(|| self.user.and_then(text));

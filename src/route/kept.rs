@@ -47,6 +47,12 @@ fn below_openai<'a>(rest: &'a str, upstream: &Upstream) -> &'a str {
         .map_or(below, |below| below.strip_prefix("/v1").unwrap_or(below))
 }
 
+/// True if a path leads to what is kept, in whatever spelling a server might take for it.
+pub(super) fn is_spelled(path: &str) -> bool {
+    let plain = percent_encoding::percent_decode_str(path).decode_utf8_lossy().to_ascii_lowercase();
+    plain.split('/').any(|segment| matches!(segment, "responses" | "conversations"))
+}
+
 fn is_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
 }

@@ -174,6 +174,10 @@ fn pass(head: &Head<'_>, config: &Config, mount: usize, rest: &str) -> Result<De
     if !upstream.passes(head.method, below) {
         return Err(Error::NotAllowed { path: head.path.to_owned() });
     }
+    // What is kept belongs to who asked for it, which no list can say.
+    if kept::is_spelled(below) {
+        return Err(Error::NotAllowed { path: head.path.to_owned() });
+    }
     // What a job made is billed by where it lies, so there is one way to say where.
     let plain = percent_encoding::percent_decode_str(below).decode_utf8_lossy();
     let unclear = below.contains('%') || below.contains("//");

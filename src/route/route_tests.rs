@@ -216,6 +216,14 @@ fn other_paths_pass_by_the_list_alone() {
     assert!(matches!(at(&Method::POST, "/openai/v1/chat/completions"), Ok(Destination::Endpoint { .. })));
     assert!(matches!(at(&Method::DELETE, "/openai/v1/models/x"), Err(Error::NotAllowed { .. })));
     assert!(matches!(at(&Method::GET, "/openai/v1/responses/resp_1"), Ok(Destination::Kept { .. })));
+    for spelled in [
+        "/openai/v1/responses/resp%5F1",
+        "/openai/v1/Responses/resp_1",
+        "/openai/v1/responses/resp_1//",
+        "/openai/v1/threads/%72esponses/r",
+    ] {
+        assert!(matches!(at(&Method::POST, spelled), Err(Error::NotAllowed { .. })), "{spelled}");
+    }
     assert!(matches!(at(&Method::PUT, "/openai/v1/responses/resp_1"), Err(Error::NotAllowed { .. })));
     assert_eq!(at(&Method::GET, "/v1/models"), Ok(Destination::Models));
     assert_eq!(at(&Method::GET, "/v1/chat/completions"), Err(Error::MethodNotAllowed));

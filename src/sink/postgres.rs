@@ -103,11 +103,21 @@ pub(crate) fn config_of(url: &str) -> Result<Config, tokio_postgres::Error> {
         Host::Tcp(name) => matches!(name.as_str(), "localhost" | "127.0.0.1" | "::1"),
         Host::Unix(_) => true,
     };
-    if !url.contains("sslmode") && !config.get_hosts().iter().all(near) {
+    let addresses = config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
+    let named = !config.get_hosts().is_empty() || !config.get_hostaddrs().is_empty();
+    let stays = named && addresses && config.get_hosts().iter().all(near);
+    if !says_sslmode(url) && !stays {
         config.ssl_mode(SslMode::Require);
     }
     config.application_name("tollgate");
     Ok(config)
+}
+
+/// True if the address has the parameter, not if a password happens to look like it.
+fn says_sslmode(url: &str) -> bool {
+    let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    let parameters = if is_url { url.rsplit_once('?').map_or("", |(_, query)| query) } else { url };
+    parameters.split(['&', ' ']).any(|pair| pair.trim_start().starts_with("sslmode"))
 }
 
 fn told(error: tokio_postgres::Error) -> String {
@@ -183,6 +193,9 @@ mod tests {
             ("postgres://u:p@localhost,db.example/bills", SslMode::Require),
             ("postgres://u@127.0.0.1:5433/bills", SslMode::Prefer),
             ("postgres://u@db.example/bills?sslmode=disable", SslMode::Disable),
+            ("postgres://u:sslmode@db.example/bills", SslMode::Require),
+            ("hostaddr=10.0.0.5 dbname=bills", SslMode::Require),
+            ("host=db.example sslmode=disable", SslMode::Disable),
             ("host=/run/postgresql dbname=bills", SslMode::Prefer),
         ] {
             assert_eq!(config_of(url).unwrap().get_ssl_mode(), want, "{url}");

@@ -126,7 +126,7 @@ impl Sqlite {
 
 const ROWS: &str = "
 SELECT e.id, e.start_ms, e.upstream, e.key, e.key_name, e.org, e.project, e.end_user, e.tags, e.credential, e.outcome, e.billed,
-  e.source, e.model, l.line, l.model, l.usage, l.micro_usd, l.pico_usd, l.unpriced, e.request_id, e.first_byte_ms, e.end_ms
+  e.source, e.model, l.line, l.model, l.usage, l.micro_usd, l.pico_usd, l.unpriced, e.request_id, e.first_byte_ms, e.end_ms, e.model_requested
 FROM entries e LEFT JOIN lines l ON l.entry = e.id WHERE e.start_ms >= ? ORDER BY e.id, l.line";
 
 /// A line of an entry, or an entry without one.
@@ -148,7 +148,8 @@ pub struct Row {
     pub outcome: String,
     pub billed: bool,
     pub source: Option<String>,
-    /// As it was asked for.
+    /// As its caller named it, and as it was asked for.
+    pub model_requested: String,
     pub model: String,
     pub line: Option<(u64, Line)>,
 }
@@ -181,6 +182,7 @@ impl Row {
             outcome: row.get(10)?,
             billed: row.get(11)?,
             source: row.get(12)?,
+            model_requested: row.get(23)?,
             model: row.get(13)?,
             line,
         })
@@ -205,6 +207,7 @@ impl Row {
             outcome: entry.outcome().name().to_owned(),
             billed: entry.open.billed,
             source: entry.used.as_ref().map(|used| used.source.name().to_owned()),
+            model_requested: entry.open.model_requested.clone(),
             model: entry.open.model.clone(),
             line,
         };
