@@ -1,0 +1,69 @@
+//! What documents and the files of operators say of the product must hold.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// Names of metrics in a text; series of histograms go by their metric.
+fn metrics(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices("tollgate_") {
+        let name: String = text[at..].chars().take_while(|letter| letter.is_ascii_lowercase() || *letter == '_').collect();
+        let before = text[..at].chars().last();
+        if before.is_none_or(|letter| !letter.is_ascii_alphanumeric()) {
+            found.insert(name.strip_suffix("_bucket").unwrap_or(&name).to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn every_metric_is_documented_and_no_other_is_asked_for() {
+    let made = metrics(&read("src/metrics.rs"));
+    assert!(made.len() > 20);
+    assert_eq!(metrics(&read("docs/metrics.md")), made);
+    for path in ["conf/alerts.yaml", "conf/grafana.json"] {
+        let asked = metrics(&read(path));
+        assert!(asked.is_subset(&made), "{path}: {:?}", asked.difference(&made));
+    }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = vec!["README.md".to_owned(), "SECURITY.md".to_owned(), "CHANGELOG.md".to_owned()];
+    for entry in std::fs::read_dir(root.join("docs")).unwrap() {
+        paths.push(format!("docs/{}", entry.unwrap().file_name().to_string_lossy()));
+    }
+    for path in paths.iter().filter(|path| path.ends_with(".md")) {
+        let text = read(path);
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let file = link.split('#').next().unwrap();
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            assert!(root.join(path).parent().unwrap().join(file).exists(), "{path}: {link}");
+        }
+    }
+}
+
+/// Whole configurations in documents are read, and pieces are those of one.
+#[test]
+fn configurations_in_documents_are_understood() {
+    let variables = |name: &str| Some(format!("{name}-of-the-test-and-long-enough-for-a-secret"));
+    for path in ["README.md", "docs/sinks.md", "docs/operations.md"] {
+        for block in read(path).split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()) {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("tollgate.yaml");
+            std::fs::write(&file, &block).unwrap();
+            let problems = tollgate::config::load(&tollgate::config::Source::File(file), &variables).err().unwrap_or_default();
+            // What is elsewhere (certificates, providers) need not be here.
+            let wrong: Vec<_> = problems.iter().filter(|problem| problem.message.contains("unknown key")).collect();
+            assert!(wrong.is_empty(), "{path}: {wrong:?}\n{block}");
+        }
+    }
+}
