@@ -19,6 +19,7 @@ test: cmake
 # Minutes of kill -9 under load; a short form is part of CI.
 soak: build
 	python3 tests/crash.py target/release/tollgate 300
+	python3 tests/upgrade.py target/release/tollgate 10
 
 lint:
 	$(CARGO) fmt --check

@@ -1,0 +1,178 @@
+"""Replaces a gateway by another under load, again and again: upgrade.py BINARY UPGRADES. Standard library only.
+
+What must hold: no request fails and no stream is cut, on kept-alive and on new connections, in plain and over TLS; each
+old process is gone within two seconds of the later of its last stream and the five seconds for which it hands over; each
+request has its entry. A successor whose configuration is refused changes nothing, nor does SIGQUIT without one. A
+kept-alive connection that is closed before it carried a byte of the request is no failure.
+"""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+HAND_OVER_S = 5
+GONE_S = 2
+STREAM_S = 8
+STREAMS = 40
+REQUEST_EVERY_S = 0.02
+CLIENTS = 8
+
+binary, upgrades = sys.argv[1], int(sys.argv[2])
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return one.getsockname()[1]
+
+
+def wait_for(port, process):
+    until = time.monotonic() + 30
+    while socket.socket().connect_ex(("127.0.0.1", port)):
+        assert process.poll() is None and time.monotonic() < until, "the gateway did not start"
+        time.sleep(0.02)
+
+
+class Load:
+    """Asks without pause until told to stop, and counts."""
+
+    def __init__(self, plain, tls):
+        self.ports = {False: plain, True: tls}
+        self.stop, self.lock = threading.Event(), threading.Lock()
+        self.done, self.streams, self.reopened, self.failures, self.ids = 0, 0, 0, [], set()
+        self.trust = ssl.create_default_context()
+        self.trust.check_hostname, self.trust.verify_mode = False, ssl.CERT_NONE
+        asking = [threading.Thread(target=self.ask, args=(at % 2 == 0, at % 4 < 2)) for at in range(CLIENTS)]
+        streaming = [threading.Thread(target=self.keep_streaming, args=(at % 2 == 0, at)) for at in range(STREAMS)]
+        self.threads = asking + streaming
+        [thread.start() for thread in self.threads]
+
+    def connect(self, tls):
+        port = self.ports[tls]
+        if tls:
+            return http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=self.trust)
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def fail(self, what):
+        with self.lock:
+            self.failures.append(what)
+
+    def post(self, connection, body):
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read()
+        assert answer.status == 200, f"status {answer.status}: {text[:200]}"
+        with self.lock:
+            self.ids.add(answer.headers["x-gateway-request-id"])
+        return text
+
+    def ask(self, tls, keeps):
+        connection, used = self.connect(tls), False
+        while not self.stop.is_set():
+            try:
+                self.post(connection, {"model": "mock-small", "messages": []})
+                self.done += 1
+                used = True
+                if not keeps:
+                    connection.close()
+                    connection, used = self.connect(tls), False
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as error:
+                if used:
+                    self.reopened += 1
+                else:
+                    self.fail(f"request: {error!r}")
+                connection.close()
+                connection, used = self.connect(tls), False
+            except Exception as error:
+                self.fail(f"request: {error!r}")
+                connection.close()
+                connection, used = self.connect(tls), False
+            time.sleep(REQUEST_EVERY_S)
+
+    def keep_streaming(self, tls, at):
+        time.sleep(at * STREAM_S / STREAMS)
+        model = f"mock-small?chunks=40&delay_ms={STREAM_S * 1000 // 40}"
+        while not self.stop.is_set():
+            try:
+                text = self.post(self.connect(tls), {"model": model, "messages": [], "stream": True})
+                assert text.endswith(b"data: [DONE]\n\n"), "the stream was cut"
+                self.streams += 1
+            except Exception as error:
+                self.fail(f"stream: {error!r}")
+
+    def end(self):
+        self.stop.set()
+        [thread.join() for thread in self.threads]
+
+
+def main():
+    folder = Path(tempfile.mkdtemp(prefix="tollgate-upgrade-"))
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
+         "/CN=localhost", "-keyout", key, "-out", cert], check=True, capture_output=True)
+    plain, tls, mock = free_port(), free_port(), free_port()
+    settings = {
+        "listen": [f"127.0.0.1:{plain}", {"address": f"127.0.0.1:{tls}", "tls": {"cert": str(cert), "key": str(key)}}],
+        "admin": "off", "mock": "off", "data": str(folder / "data"), "access_log": "off", "environment_providers": False,
+        "providers": {"mock": {"base_url": f"http://127.0.0.1:{mock}/v1"}},
+    }
+    config, broken, log = folder / "tollgate.yaml", folder / "broken.yaml", open(folder / "log", "w")
+    config.write_text(json.dumps(settings))
+    broken.write_text(json.dumps(settings | {"limitz": []}))
+    start = lambda *options: subprocess.Popen([binary, *options], stderr=log, stdout=log)
+    upstream = start("mock", "--listen", f"127.0.0.1:{mock}")
+    wait_for(mock, upstream)
+    old = start("-c", config)
+    wait_for(plain, old)
+    load = Load(plain, tls)
+    slowest = 0
+    try:
+        # Nobody is there to take over: it serves on.
+        old.send_signal(signal.SIGQUIT)
+        assert start("-c", broken, "--upgrade").wait(30) != 0, "a refused configuration must end its process"
+        time.sleep(1)
+        assert old.poll() is None
+        for at in range(upgrades):
+            time.sleep(1)
+            new = start("-c", config, "--upgrade")
+            time.sleep(1.5)
+            assert new.poll() is None, "the successor died"
+            asked = time.monotonic()
+            old.send_signal(signal.SIGQUIT)
+            old.wait(HAND_OVER_S + STREAM_S + GONE_S + 20)
+            took = time.monotonic() - asked
+            # Streams that began while it handed over are the last to end.
+            late = took - max(HAND_OVER_S, HAND_OVER_S + STREAM_S)
+            slowest = max(slowest, late)
+            print(f"upgrade {at + 1}: the old process was gone after {took:.1f} s", flush=True)
+            old = new
+    finally:
+        load.end()
+        old.terminate()
+        left = old.wait(30)
+        upstream.kill()
+    print(f"{load.done} requests, {load.streams} streams, {load.reopened} kept-alive connections closed between requests")
+    assert left == 0
+    assert not load.failures, f"{len(load.failures)} failures, such as {load.failures[:5]}"
+    assert load.done > 100 and load.streams > STREAMS / 2
+    assert slowest <= GONE_S, f"an old process stayed {slowest:.1f} s too long"
+    entries = {}
+    for path in (folder / "data/ledger").glob("*.jsonl"):
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            entries.setdefault(record["id"], {})[record["record"]] = record
+    closed = {entry["open"]["request_id"] for entry in entries.values() if "usage" in entry and entry.get("close", {}).get("outcome") == "ok"}
+    assert load.ids <= closed, f"{len(load.ids - closed)} requests have no entry"
+    assert "panicked" not in (folder / "log").read_text()
+
+
+main()
