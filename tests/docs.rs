@@ -67,3 +67,24 @@ fn configurations_in_documents_are_understood() {
         }
     }
 }
+
+/// `docs/billing.md` shows answers and what `tollgate replay` makes of them.
+#[test]
+fn worked_examples_come_out_as_they_say() {
+    let text = read("docs/billing.md");
+    let mut examples = 0;
+    for block in text.split("```json ").skip(1) {
+        let (options, rest) = block.split_once('\n').unwrap();
+        let (answer, rest) = rest.split_once("\n```").unwrap();
+        let want = rest.split("```text\n").nth(1).unwrap().split("\n```").next().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("answer.json");
+        std::fs::write(&file, answer).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        let done = command.arg("replay").args(options.split(' ')).arg(&file).output().unwrap();
+        let told: Vec<&str> = std::str::from_utf8(&done.stdout).unwrap().lines().map(str::trim_end).collect();
+        assert_eq!(told.join("\n"), want, "{options}");
+        examples += 1;
+    }
+    assert_eq!(examples, 4);
+}

@@ -119,10 +119,10 @@ impl Attempt {
         let carried = found.and_then(|found| found.error.clone());
         let cut_off = faults.has(Fault::CutOff) && endpoint;
         let outcome = match ending {
-            // Clients close at the last event, or once a document is complete: nothing was left for them to read.
+            // Clients close at an error, at the last event, or once a document is complete: nothing was left for them to read.
+            _ if self.status >= 400 || carried.is_some() => Outcome::UpstreamError,
             Ending::Drained => Outcome::ClientClosed,
             Ending::ClientClosed if !found.is_some_and(|found| found.ended) => Outcome::ClientClosed,
-            _ if self.status >= 400 || carried.is_some() => Outcome::UpstreamError,
             Ending::Failed(_) if self.first_byte_ms.is_none() => Outcome::UpstreamError,
             Ending::Failed(_) => Outcome::Truncated,
             Ending::Complete if cut_off && self.status < 300 => Outcome::Truncated,
