@@ -53,7 +53,9 @@ pub fn print(config: &Config) {
     if let Some(fallback) = config.fallback.and_then(|at| config.upstreams.get(at)) {
         println!("fallback    {}", fallback.name);
     }
+    config.limits.iter().for_each(|rule| println!("limit       {rule}"));
     println!("prices      {}", config.prices.version);
+    println!("sinks       {}", config.sinks.names().collect::<Vec<_>>().join(", "));
     match &config.access_log {
         AccessLog::Off => println!("access log  off"),
         AccessLog::Stdout => println!("access log  stdout"),

@@ -49,6 +49,21 @@ pub struct KafkaRules {
     pub password: Option<Secret>,
 }
 
+impl Sinks {
+    /// Those that are configured, by name.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let Self { sqlite, webhook, postgres, clickhouse, kafka } = self;
+        let all = [
+            ("sqlite", sqlite.is_some()),
+            ("webhook", webhook.is_some()),
+            ("postgres", postgres.is_some()),
+            ("clickhouse", clickhouse.is_some()),
+            ("kafka", kafka.is_some()),
+        ];
+        all.into_iter().filter(|(_, configured)| *configured).map(|(name, _)| name)
+    }
+}
+
 /// Who is posted entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookRules {

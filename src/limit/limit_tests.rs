@@ -169,3 +169,10 @@ fn groups_that_callers_make_up_are_forgotten() {
     }
     assert!(limits.counters().by_rule["rule"].len() < GROUPS_MAX);
 }
+
+#[test]
+fn a_rule_says_what_it_is() {
+    let told =
+        Rule { tokens_per_minute: Some(5), spend_per_day: Some(dollars(2)), org: Some("acme".to_owned()), ..rule(Per::Org) }.to_string();
+    assert_eq!(told, "tokens_per_minute 5, usd_per_day 2.00, per org, of org acme");
+}

@@ -2,6 +2,7 @@
 
 use crate::price::PicoUsd;
 use crate::provider::fits;
+use std::fmt;
 
 /// Who is counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,5 +74,27 @@ impl Rule {
     /// True if it looks at money.
     pub fn counts_money(&self) -> bool {
         self.spend_per_day.is_some() || self.spend_per_month.is_some()
+    }
+}
+
+impl fmt::Display for Rule {
+    /// `requests_per_minute 600, usd_per_day 5, per key, of org acme`.
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            ("requests_per_minute", self.requests_per_minute),
+            ("tokens_per_minute", self.tokens_per_minute),
+            ("concurrent", self.concurrent),
+        ];
+        for (name, count) in counts {
+            count.map_or(Ok(()), |count| write!(to, "{name} {count}, "))?;
+        }
+        for (name, amount) in [("usd_per_day", self.spend_per_day), ("usd_per_month", self.spend_per_month)] {
+            amount.map_or(Ok(()), |amount| write!(to, "{name} {amount}, "))?;
+        }
+        write!(to, "per {}", format!("{:?}", self.per).to_lowercase())?;
+        for (name, wanted) in [("key", &self.key), ("org", &self.org), ("project", &self.project), ("model", &self.model)] {
+            wanted.as_ref().map_or(Ok(()), |wanted| write!(to, ", of {name} {wanted}"))?;
+        }
+        Ok(())
     }
 }

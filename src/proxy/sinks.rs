@@ -20,16 +20,7 @@ pub struct Running {
 
 /// Those that are configured.
 pub fn configured(config: &Config) -> Vec<Running> {
-    let running = |name| Running { name, progress: Arc::default() };
-    let Sinks { sqlite, webhook, postgres, clickhouse, kafka } = &config.sinks;
-    let all = [
-        ("sqlite", sqlite.is_some()),
-        ("webhook", webhook.is_some()),
-        ("postgres", postgres.is_some()),
-        ("clickhouse", clickhouse.is_some()),
-        ("kafka", kafka.is_some()),
-    ];
-    all.into_iter().filter(|(_, configured)| *configured).map(|(name, _)| running(name)).collect()
+    config.sinks.names().map(|name| Running { name, progress: Arc::default() }).collect()
 }
 
 /// A service, so that threads begin after a daemon has left its terminal.

@@ -92,6 +92,25 @@ struct Gather {
 }
 
 impl Gather {
+    fn new(since: u64, step: u64, by: By) -> Self {
+        Self {
+            since,
+            step,
+            by,
+            now: Whole::default(),
+            groups: HashMap::new(),
+            outcomes: BTreeMap::new(),
+            first_byte: vec![],
+            duration: vec![],
+            slowest: vec![],
+            dearest: vec![],
+            doubtful: BTreeMap::new(),
+            total: Whole::default(),
+            requests: 0,
+            estimated: 0,
+        }
+    }
+
     fn row(&mut self, row: &Row) {
         if row.id != self.now.row.id {
             let whole = std::mem::replace(&mut self.now, Whole { row: row.clone(), ..Whole::default() });
@@ -220,22 +239,7 @@ pub fn overview(data: &Path, by: By, since: u64, until: u64) -> Result<Value, St
     let step = STEPS_MS.iter().find(fits).or(STEPS_MS.last()).copied().unwrap_or(MINUTE_MS);
     // Not further back than there are points for.
     let since = since.max(until.saturating_sub(step * POINTS_MAX));
-    let mut gather = Gather {
-        since,
-        step,
-        by,
-        now: Whole::default(),
-        groups: HashMap::new(),
-        outcomes: BTreeMap::new(),
-        first_byte: vec![],
-        duration: vec![],
-        slowest: vec![],
-        dearest: vec![],
-        doubtful: BTreeMap::new(),
-        total: Whole::default(),
-        requests: 0,
-        estimated: 0,
-    };
+    let mut gather = Gather::new(since, step, by);
     rows(data, Some(since), |_, _| {}, |row| gather.row(row))?;
     Ok(gather.told(until))
 }
@@ -264,23 +268,7 @@ mod tests {
 
     #[test]
     fn gathers_entries_whole_and_shows_what_stands_out() {
-        let gather = || Gather {
-            since: 0,
-            step: 5 * MINUTE_MS,
-            by: By::Model,
-            now: Whole::default(),
-            groups: HashMap::new(),
-            outcomes: BTreeMap::new(),
-            first_byte: vec![],
-            duration: vec![],
-            slowest: vec![],
-            dearest: vec![],
-            doubtful: BTreeMap::new(),
-            total: Whole::default(),
-            requests: 0,
-            estimated: 0,
-        };
-        let mut one = gather();
+        let mut one = Gather::new(0, 5 * MINUTE_MS, By::Model);
         // Two lines of one entry, a hundred of others.
         one.row(&row(1000, 0, "dear", 7, 2_000_000_000_000));
         one.row(&row(1000, 1, "dear", 7, 1_500_000_000_000));
