@@ -5,12 +5,13 @@ mod ui;
 mod usage;
 
 use crate::config::Secret;
+use crate::keys::hash;
 use crate::proxy::{State, now_ms};
+use crate::sink::report::BILL;
 use async_trait::async_trait;
 use http::{HeaderMap, Method, Response, header};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use usage::Answer;
@@ -22,9 +23,7 @@ const PATHS: &str = "there are /, /healthz, /metrics, /status, /overview, /usage
 fn is_trusted(headers: &HeaderMap, token: Option<&Secret>) -> bool {
     let Some(token) = token else { return true };
     let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    // Digests are compared: lengths tell nothing.
-    let digest = |text: &[u8]| -> [u8; 32] { Sha256::digest(text).into() };
-    sent.is_some_and(|sent| digest(sent).ct_eq(&digest(token.expose().as_bytes())).into())
+    sent.is_some_and(|sent| hash(sent).ct_eq(&hash(token.expose().as_bytes())).into())
 }
 
 /// The app.
@@ -58,7 +57,7 @@ impl Admin {
             (&Method::GET, "/reload") => (405, TEXT, "POST to reload\n".to_owned()),
             (&Method::GET, "/metrics") => (200, "text/plain; version=0.0.4", self.state.metrics.render()),
             (&Method::GET, "/status") => (200, "application/json", self.state.status().to_string()),
-            (&Method::GET, path) if matches!(path, "/usage" | "/overview") || path.starts_with("/usage/requests/") => {
+            (&Method::GET, path) if matches!(path, "/usage" | "/overview") || path.starts_with(BILL) => {
                 let (data, path) = (config.data.clone(), path.to_owned());
                 let query = request.uri.query().unwrap_or_default().to_owned();
                 let now = now_ms();

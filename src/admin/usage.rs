@@ -1,7 +1,7 @@
 //! `GET /usage`: reports over the ledger; `GET /usage/requests/{id}`: the attempts of one request.
 
 use crate::sink::overview::overview;
-use crate::sink::report::{By, Question, Report, moment, request};
+use crate::sink::report::{BILL, By, Question, Report, bill, moment, request};
 use percent_encoding::percent_decode_str;
 use std::path::Path;
 
@@ -14,7 +14,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What a path below `/usage` is answered with. Reads files; `now_ms` is what ages count from.
 pub fn answer(data: &Path, path: &str, query: &str, now_ms: u64) -> Answer {
-    match path.strip_prefix("/usage/requests/") {
+    match path.strip_prefix(BILL) {
         Some(id) => one(data, id),
         None if path == "/overview" => whole(data, query, now_ms),
         None => report(data, query, now_ms),
@@ -40,7 +40,7 @@ fn whole(data: &Path, query: &str, now_ms: u64) -> Answer {
 fn one(data: &Path, id: &str) -> Answer {
     match request(data, id) {
         Ok(entries) if entries.is_empty() => (404, TEXT, "no request of this id is known\n".to_owned()),
-        Ok(entries) => (200, JSON, serde_json::json!({"request_id": id, "entries": entries}).to_string()),
+        Ok(entries) => (200, JSON, bill(id, &entries)),
         Err(why) => failed(&why),
     }
 }

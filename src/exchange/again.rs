@@ -1,6 +1,6 @@
 //! Another attempt after one that failed before its caller saw anything: who is asked next, and after what wait.
 
-use super::{Asked, Exchange, UnixMs, query, short_hash};
+use super::{Asked, Exchange, UnixMs, credential_hash, query};
 use crate::config::Config;
 use crate::error::Error;
 use crate::provider::OnDisconnect;
@@ -128,7 +128,7 @@ impl Exchange {
         let Rewritten { body, usage_asked, headers: added } = rewritten;
         (self.body, self.usage_asked, self.headers) = (body, usage_asked, added);
         self.query = query(route.dialect, candidates.query.as_deref(), route.query.as_ref());
-        self.credential = upstream.callers_credential(route.dialect, headers).map(|(_, value)| short_hash(value.as_bytes()));
+        self.credential = credential_hash(upstream, route.dialect, headers);
         self.route = route;
         Ok(())
     }

@@ -3,15 +3,14 @@
 //! <https://platform.openai.com/docs/guides/background>
 
 use super::batch::derived_id;
-use super::settle::{Markups, Terms, settle};
-use super::{Asked, Closed, Exchange, Records, UnixMs, short_hash};
+use super::settle::Terms;
+use super::{Asked, Closed, Exchange, UnixMs, credential_hash};
 use crate::config::{Config, Upstream};
 use crate::dialect::{Dialect, Endpoint};
 use crate::error::Error;
 use crate::keys::Key;
-use crate::ledger::{Close, Entry, Open, Outcome, Rendered};
-use crate::meter::{Fault, Found};
-use crate::price::Moment;
+use crate::ledger::Open;
+use crate::meter::Found;
 use crate::route::{Destination, Head, Target};
 use http::Method;
 use std::fmt;
@@ -104,8 +103,7 @@ pub(super) fn bound<'i>(
 
 /// Whose what is made now will be.
 fn owner(key: Option<&Key>, upstream: &Upstream, head: &Head<'_>) -> Option<String> {
-    let own = || upstream.callers_credential(Dialect::Responses, head.headers).map(|(_, value)| short_hash(value.as_bytes()));
-    key.map(|key| key.id.clone()).or_else(own)
+    key.map(|key| key.id.clone()).or_else(|| credential_hash(upstream, Dialect::Responses, head.headers))
 }
 
 impl Exchange {
@@ -176,52 +174,18 @@ impl Exchange {
 /// The entry of an answer that was made in the background. Its id follows from the answer, so that it is the same entry
 /// whoever fetched it, and however often.
 pub fn bill(kept: &Kept, found: &Found, config: &Config, key: Option<&Key>, now: UnixMs) -> Option<Closed> {
-    let (open, at) = (kept.pending.as_deref()?.clone(), config.upstream(&kept.upstream)?);
+    let (open, at) = (kept.pending.as_deref()?, config.upstream(&kept.upstream)?);
     let upstream = config.upstreams.get(at)?;
-    let terms = Terms {
-        upstream,
-        catalog: &config.prices,
-        convention: upstream.provider.convention(Dialect::Responses),
-        model: upstream.deployments.get(&open.model).unwrap_or(&open.model),
-        asked_first: false,
-        opening_only: false,
-        estimate: None,
-        at: Moment::of_ms(now),
-        markups: Markups { rules: &config.markups, key },
-    };
-    let (used, mut faults) = settle(found, &terms);
-    found.faults.iter().for_each(|fault| faults.add(fault));
-    let outcome = if found.error.is_some() { Outcome::UpstreamError } else { Outcome::Ok };
-    Some(entry(kept, open, Some(used), (outcome, found.error.clone()), faults.iter().map(Fault::name), now))
+    let model = upstream.deployments.get(&open.model).unwrap_or(&open.model);
+    let terms = Terms::new(upstream, Dialect::Responses, model, config, key, now);
+    Some(Closed::billed(entry_id(kept), open.clone(), found, &terms, now))
 }
 
 /// The entry of one of which nothing more can be learned.
 pub fn lost(kept: &Kept, why: &str, now: UnixMs) -> Option<Closed> {
-    let open = kept.pending.as_deref()?.clone();
-    Some(entry(kept, open, None, (Outcome::Truncated, Some(why.to_owned())), std::iter::once(Fault::CutOff.name()), now))
+    Some(Closed::lost(entry_id(kept), kept.pending.as_deref()?.clone(), why, now))
 }
 
-fn entry(
-    kept: &Kept,
-    open: Open,
-    used: Option<crate::ledger::Used>,
-    (outcome, error): (Outcome, Option<String>),
-    faults: impl Iterator<Item = &'static str>,
-    now: UnixMs,
-) -> Closed {
-    let close = Close {
-        end_ms: now,
-        first_byte_ms: None,
-        status: 200,
-        outcome,
-        error,
-        faults: faults.map(str::to_owned).collect(),
-        bytes_out: 0,
-        metered: used.is_some(),
-        last_reading: used.as_ref().map(|used| used.reading),
-    };
-    let open = Open { bytes_in: 0, ..open };
-    let records = Records { open: Rendered::open(&open), used: used.as_ref().map(Rendered::used), close: Rendered::close(&close) };
-    let id = derived_id("answer", &kept.upstream, &kept.id, b"");
-    Closed { entry: Entry { id, open, used, close: Some(close) }, records, usage_news: true }
+fn entry_id(kept: &Kept) -> String {
+    derived_id("answer", &kept.upstream, &kept.id, b"")
 }

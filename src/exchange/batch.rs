@@ -2,14 +2,14 @@
 //! id follows from the item, so that results that are fetched again are the same entries and not further ones.
 //! <https://platform.openai.com/docs/guides/batch>, <https://docs.claude.com/en/docs/build-with-claude/batch-processing>
 
-use super::settle::{Markups, Terms, settle};
-use super::{Closed, Exchange, Records, UnixMs};
+use super::settle::Terms;
+use super::{Closed, Exchange, UnixMs};
 use crate::dialect::{Dialect, Grammar};
 use crate::json::Want::{self, Fields, Take};
 use crate::json::{Scanner, Visit};
-use crate::ledger::{Close, Entry, Open, Outcome, Rendered};
+use crate::ledger::Open;
 use crate::meter::{Found, Framing, Meter};
-use crate::price::{BATCH, Moment};
+use crate::price::BATCH;
 use sha2::{Digest, Sha256};
 
 /// Cuts results into items and meters each.
@@ -117,43 +117,17 @@ impl Exchange {
         let (upstream, (dialect, of)) = (self.upstream()?, self.batch_results()?);
         let mut found = item.found;
         found.tier = BATCH.to_owned();
-        let terms = Terms {
-            upstream,
-            catalog: &self.config.prices,
-            convention: upstream.provider.convention(dialect),
-            model: "",
-            asked_first: false,
-            opening_only: false,
-            estimate: None,
-            at: Moment::of_ms(now),
-            markups: Markups { rules: &self.config.markups, key: self.key.as_deref() },
-        };
-        let (used, mut faults) = settle(&found, &terms);
-        found.faults.iter().for_each(|fault| faults.add(fault));
+        let terms = Terms::new(upstream, dialect, "", &self.config, self.key.as_deref(), now);
         let open = Open {
             request_id: self.request_id.clone(),
             start_ms: now,
             dialect: dialect.name().to_owned(),
             model_requested: found.model.clone(),
             model: found.model.clone(),
-            bytes_in: 0,
             billed: true,
             ..self.attempt.as_ref()?.open.0.clone()
         };
-        let close = Close {
-            end_ms: now,
-            first_byte_ms: None,
-            status: 200,
-            outcome: if found.error.is_some() { Outcome::UpstreamError } else { Outcome::Ok },
-            error: found.error.clone(),
-            faults: faults.iter().map(|fault| fault.name().to_owned()).collect(),
-            bytes_out: 0,
-            metered: true,
-            last_reading: Some(used.reading),
-        };
-        let records = Records { open: Rendered::open(&open), used: Some(Rendered::used(&used)), close: Rendered::close(&close) };
-        let entry = Entry { id: derived_id("batch", &upstream.name, of, &item.name), open, used: Some(used), close: Some(close) };
-        Some(Closed { entry, records, usage_news: true })
+        Some(Closed::billed(derived_id("batch", &upstream.name, of, &item.name), open, &found, &terms, now))
     }
 }
 

@@ -1,6 +1,9 @@
 //! What is left of an attempt: its entry, and the records it was written down in.
 
-use crate::ledger::{Entry, Rendered, write_entry};
+use super::UnixMs;
+use super::settle::{Terms, settle};
+use crate::ledger::{Close, Entry, Open, Outcome, Rendered, Used, write_entry};
+use crate::meter::{Fault, Faults, Found};
 
 /// An attempt that has ended.
 #[derive(Debug)]
@@ -19,6 +22,45 @@ pub struct Records {
 }
 
 impl Closed {
+    /// An entry that is written whole, of what is billed apart from the exchange it is read in.
+    pub(super) fn billed(id: String, open: Open, found: &Found, terms: &Terms<'_>, now: UnixMs) -> Self {
+        let (used, mut faults) = settle(found, terms);
+        found.faults.iter().for_each(|fault| faults.add(fault));
+        let outcome = if found.error.is_some() { Outcome::UpstreamError } else { Outcome::Ok };
+        Self::whole(id, open, Some(used), (outcome, found.error.clone()), &faults, now)
+    }
+
+    /// The same where nothing more can be learned, and why.
+    pub(super) fn lost(id: String, open: Open, why: &str, now: UnixMs) -> Self {
+        let mut faults = Faults::default();
+        faults.add(Fault::CutOff);
+        Self::whole(id, open, None, (Outcome::Truncated, Some(why.to_owned())), &faults, now)
+    }
+
+    fn whole(
+        id: String,
+        open: Open,
+        used: Option<Used>,
+        (outcome, error): (Outcome, Option<String>),
+        faults: &Faults,
+        now: UnixMs,
+    ) -> Self {
+        let open = Open { bytes_in: 0, ..open };
+        let close = Close {
+            end_ms: now,
+            first_byte_ms: None,
+            status: 200,
+            outcome,
+            error,
+            faults: faults.iter().map(|fault| fault.name().to_owned()).collect(),
+            bytes_out: 0,
+            metered: used.is_some(),
+            last_reading: used.as_ref().map(|used| used.reading),
+        };
+        let records = Records { open: Rendered::open(&open), used: used.as_ref().map(Rendered::used), close: Rendered::close(&close) };
+        Self { entry: Entry { id, open, used, close: Some(close) }, records, usage_news: true }
+    }
+
     /// Usage that has not been appended yet, and must be before the close.
     pub fn usage_news(&self) -> Option<&Rendered> {
         self.records.used.as_ref().filter(|_| self.usage_news)

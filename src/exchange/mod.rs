@@ -166,7 +166,7 @@ impl Exchange {
 
     fn of(head: &Head<'_>, route: Route, config: Arc<Config>, asked: Asked) -> Result<Self, Error> {
         let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
-        let credential = upstream.callers_credential(route.dialect, head.headers).map(|(_, value)| short_hash(value.as_bytes()));
+        let credential = credential_hash(upstream, route.dialect, head.headers);
         Ok(Self {
             request_id: asked.request_id,
             key: asked.key,
@@ -342,9 +342,10 @@ impl Exchange {
     }
 }
 
-/// A short hash by which one credential can be told from another.
-fn short_hash(credential: &[u8]) -> String {
-    hex::encode(Sha256::digest(credential).get(..8).unwrap_or_default())
+/// A short hash by which a caller's own credential can be told from another's.
+fn credential_hash(upstream: &Upstream, dialect: Dialect, headers: &HeaderMap) -> Option<String> {
+    let (_, value) = upstream.callers_credential(dialect, headers)?;
+    Some(hex::encode(Sha256::digest(value.as_bytes()).get(..8).unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Settling: what a meter found becomes lines, charges and a usage record.
 
 use super::{Ending, Exchange, UnixMs};
-use crate::config::Upstream;
+use crate::config::{Config, Upstream};
 use crate::dialect::Dialect;
 use crate::keys::Key;
 use crate::ledger::{Line, Rendered, Source, Used};
@@ -27,6 +27,30 @@ pub struct Terms<'a> {
     pub estimate: Option<Estimate>,
     pub at: Moment,
     pub markups: Markups<'a>,
+}
+
+impl<'a> Terms<'a> {
+    /// Of an answer that is whole.
+    pub(super) fn new(
+        upstream: &'a Upstream,
+        dialect: Dialect,
+        model: &'a str,
+        config: &'a Config,
+        key: Option<&'a Key>,
+        now: UnixMs,
+    ) -> Self {
+        Self {
+            upstream,
+            catalog: &config.prices,
+            convention: upstream.provider.convention(dialect),
+            model,
+            asked_first: false,
+            opening_only: false,
+            estimate: None,
+            at: Moment::of_ms(now),
+            markups: Markups { rules: &config.markups, key },
+        }
+    }
 }
 
 /// Tokens as their text lets guess.
@@ -60,16 +84,12 @@ impl Exchange {
         let (Some(upstream), Some(attempt)) = (self.config.upstreams.get(self.route.upstream), &mut self.attempt) else { return };
         let Some(meter) = attempt.meter.as_mut().filter(|_| charged) else { return };
         let found = meter.found();
+        let model = upstream.deployments.get(&self.route.model).unwrap_or(&self.route.model);
         let terms = Terms {
-            upstream,
-            catalog: &self.config.prices,
-            convention: upstream.provider.convention(self.route.dialect),
-            model: upstream.deployments.get(&self.route.model).unwrap_or(&self.route.model),
             opening_only: found.opening && !found.finished,
             estimate,
             asked_first: self.route.dialect == Dialect::Invoke,
-            at: Moment::of_ms(now),
-            markups: Markups { rules: &self.config.markups, key: self.key.as_deref() },
+            ..Terms::new(upstream, self.route.dialect, model, &self.config, self.key.as_deref(), now)
         };
         let (mut used, faults) = settle(found, &terms);
         attempt.settled = found.usages;

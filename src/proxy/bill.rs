@@ -4,15 +4,13 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::keys::Caller;
 use crate::route::Head;
-use crate::sink::report::request;
+use crate::sink::report::{BILL, bill, request};
 use bytes::Bytes;
 use http::Method;
 
-const PREFIX: &str = "/usage/requests/";
-
 /// The id of the request whose bill is asked for, unless a provider is called like that.
 pub fn asked<'h>(head: &Head<'h>, config: &Config) -> Option<&'h str> {
-    let id = head.path.strip_prefix(PREFIX).filter(|_| head.method == Method::GET && config.upstream("usage").is_none())?;
+    let id = head.path.strip_prefix(BILL).filter(|_| head.method == Method::GET && config.upstream("usage").is_none())?;
     (!id.is_empty() && !id.contains('/')).then_some(id)
 }
 
@@ -30,7 +28,7 @@ pub async fn answer(config: &Config, id: &str, caller: Option<&Caller>) -> Resul
     let key = caller.map(|caller| caller.key.id.as_str());
     entries.retain(|entry| key.is_none() || entry.open.key.as_deref() == key);
     if entries.is_empty() {
-        return Err(Error::NotFound { path: format!("{PREFIX}{id}") });
+        return Err(Error::NotFound { path: format!("{BILL}{id}") });
     }
-    Ok(serde_json::json!({"request_id": id, "entries": entries}).to_string().into())
+    Ok(bill(id, &entries).into())
 }

@@ -271,6 +271,14 @@ fn beyond(
     Ok(damaged)
 }
 
+/// What a request cost is found below this path, by the request's id.
+pub const BILL: &str = "/usage/requests/";
+
+/// It, as JSON.
+pub fn bill(request_id: &str, entries: &[Entry]) -> String {
+    serde_json::json!({"request_id": request_id, "entries": entries}).to_string()
+}
+
 /// The attempts and turns of one request, as far as they are known.
 ///
 /// # Errors
