@@ -1,7 +1,7 @@
 //! Reads who may use the gateway: its keys.
 
 use super::file::Reader;
-use super::{Secret, Upstream, key_file};
+use super::{Secret, Stamp, Upstream, key_file};
 use crate::keys::Keys;
 use crate::provider::Auth;
 use crate::yaml::{Map, Node};
@@ -23,7 +23,7 @@ impl Reader<'_> {
         }
         let unsigned_payload = map.take_bool("unsigned_payload", &mut self.problems).unwrap_or(false);
         map.finish(&mut self.problems);
-        self.files.push(path.clone());
+        self.files.push(Stamp::of(&path));
         let records = key_file::read(&path).map_err(|why| self.problems.add(line, why)).ok()?;
         let aws = upstreams.iter().filter(|upstream| upstream.provider.auth == Auth::Aws);
         let regions = aws.filter_map(|upstream| upstream.place("region").map(str::to_owned)).collect();

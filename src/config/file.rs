@@ -1,7 +1,7 @@
 //! Reads the configuration file into [`Config`], collecting every mistake.
 
 use super::units::{bytes, bytes_or_share, duration, interpolate};
-use super::{AccessLog, Bounds, Config, DrainBounds, HeaderRules, Listener, Secret, Timeouts, Upstream, exposed};
+use super::{AccessLog, Bounds, Config, DrainBounds, HeaderRules, Listener, Secret, Stamp, Timeouts, Upstream, exposed};
 use crate::provider;
 use crate::yaml::{self, Map, Node, Problem, Problems};
 use std::collections::HashMap;
@@ -25,6 +25,10 @@ pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// # Errors
 /// Every mistake in the file and in the price files it names.
 pub fn load(source: &Source, variables: Variables<'_>) -> Result<Config, Vec<Problem>> {
+    let (origin, files) = match source {
+        Source::Embedded => (Source::Embedded, vec![]),
+        Source::File(path) => (Source::File(absolute(path)), vec![Stamp::of(&absolute(path))]),
+    };
     let (name, text) = match source {
         Source::Embedded => ("(embedded configuration)".to_owned(), Ok(super::EMBEDDED.to_owned())),
         Source::File(path) => (path.display().to_string(), std::fs::read_to_string(path)),
@@ -37,11 +41,7 @@ pub fn load(source: &Source, variables: Variables<'_>) -> Result<Config, Vec<Pro
             return Err(problems.into_list());
         }
     };
-    let (source, files) = match source {
-        Source::Embedded => (Source::Embedded, vec![]),
-        Source::File(path) => (Source::File(absolute(path)), vec![absolute(path)]),
-    };
-    let mut reader = Reader { problems, variables, prices: vec![], source, files };
+    let mut reader = Reader { problems, variables, prices: vec![], source: origin, files };
     let Some(document) = yaml::parse(&text, &mut reader.problems) else {
         let mut list = reader.problems.into_list();
         if list.is_empty() {
@@ -79,7 +79,7 @@ pub(super) struct Reader<'v> {
     pub(super) prices: Vec<Problem>,
     source: Source,
     /// What was read so far.
-    pub(super) files: Vec<PathBuf>,
+    pub(super) files: Vec<Stamp>,
 }
 
 impl Reader<'_> {

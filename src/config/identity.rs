@@ -1,7 +1,7 @@
 //! Reads who the gateway is to a cloud that hands out credentials for a while, instead of one key for good.
 
 use super::file::Reader;
-use super::{Secret, Upstream};
+use super::{Secret, Stamp, Upstream};
 use crate::provider::{Cloud, Provider};
 use crate::yaml::{Map, Node};
 use std::path::PathBuf;
@@ -92,8 +92,8 @@ impl Reader<'_> {
 
     fn google_file(&mut self, line: usize, path: PathBuf) -> Option<Identity> {
         let name = path.display().to_string();
+        self.files.push(Stamp::of(&path));
         let text = std::fs::read_to_string(&path);
-        self.files.push(path);
         let kind = |text: &str| Some(serde_json::from_str::<serde_json::Value>(text).ok()?.get("type")?.as_str()?.to_owned());
         match text {
             Ok(text) if kind(&text).is_some_and(|kind| GOOGLE_FILES.contains(&kind.as_str())) => {

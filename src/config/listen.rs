@@ -1,7 +1,7 @@
 //! Reads where to listen, and the certificates for it.
 
 use super::file::Reader;
-use super::{Listener, Tls};
+use super::{Listener, Stamp, Tls};
 use crate::yaml::{Map, Node};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -56,14 +56,14 @@ impl Reader<'_> {
 
     /// Certificates that cannot be read would be found out only when they are needed.
     pub(super) fn check_certificates(&mut self, line: usize, path: &Path) {
-        self.files.push(path.to_owned());
+        self.files.push(Stamp::of(path));
         if let Err(why) = certificates(path) {
             self.problems.add(line, why);
         }
     }
 
     fn check_key(&mut self, line: usize, path: &Path) {
-        self.files.push(path.to_owned());
+        self.files.push(Stamp::of(path));
         if let Err(error) = PrivateKeyDer::from_pem_file(path) {
             self.problems.add(line, format!("{}: {error}", path.display()));
         }

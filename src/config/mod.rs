@@ -26,7 +26,7 @@ pub use prices::Published;
 pub use secret::Secret;
 pub use sinks::{ClickHouseRules, DATABASE, KafkaRules, PostgresRules, Sinks, WebhookRules};
 pub use upstream::{Credentials, Pass, PathStyle, PromptCache, Upstream};
-pub use watch::Watch;
+pub use watch::{Stamp, Watch};
 
 use crate::keys::Keys;
 use crate::limit::Rule;
@@ -45,7 +45,7 @@ pub const EMBEDDED: &str = include_str!("../../conf/tollgate.yaml");
 pub struct Config {
     pub source: Source,
     /// What was read: a change of any of these is a change of the configuration.
-    pub files: Vec<PathBuf>,
+    pub files: Vec<Stamp>,
     pub listen: Vec<Listener>,
     pub admin: Option<SocketAddr>,
     /// Asked for at the admin listener; without one it serves this machine alone, and only to be read.

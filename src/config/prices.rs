@@ -1,5 +1,6 @@
 //! Reads where prices come from: published catalogs over the embedded one, the operator's files over those, and markups.
 
+use super::Stamp;
 use super::file::{Reader, absolute};
 use super::units::duration;
 use crate::price::import::{Format, check_change, import, lay_over};
@@ -46,10 +47,10 @@ impl Reader<'_> {
         if let Some(mut map) = map {
             for path in self.texts(&mut map, "overlay") {
                 let path = absolute(Path::new(&path));
+                self.files.push(Stamp::of(&path));
                 if let Err(list) = price::overlay(&mut prices.catalog, &path.display().to_string()) {
                     self.prices.extend(list);
                 }
-                self.files.push(path);
             }
             prices.markups = map.take("markup").and_then(Node::items).into_iter().flatten().filter_map(|node| self.markup(node)).collect();
             map.finish(&mut self.problems);
@@ -88,7 +89,7 @@ impl Reader<'_> {
     }
 
     fn import_file(&mut self, format: Format, path: &Path, trusted: bool, prices: &mut Prices) {
-        self.files.push(path.to_owned());
+        self.files.push(Stamp::of(path));
         let read = price::read_published(path).map_err(|error| format!("cannot be read: {error}"));
         let imported = read.and_then(|text| take_over(format, &text, trusted, prices));
         if let Err(message) = imported {
@@ -107,7 +108,7 @@ impl Reader<'_> {
 
     /// What was fetched lately. It was looked at when it came; without it the embedded prices hold until it does.
     fn import_published(&mut self, published: Published, prices: &mut Prices) {
-        self.files.push(published.cache.path().to_owned());
+        self.files.push(Stamp::of(published.cache.path()));
         let read = published.cache.read().map_err(|error| format!("cannot be read: {error}"));
         let imported = read.and_then(|text| text.map_or(Ok(()), |text| take_over(published.format, &text, true, prices)));
         if let Err(why) = imported {

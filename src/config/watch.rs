@@ -3,22 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Notices that files changed, by what their folder says of them.
-#[derive(Debug, Default)]
-pub struct Watch {
-    taken: Vec<Stamp>,
-    seen: Vec<Stamp>,
-}
-
+/// How a file stood when it was read, by what its folder says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Stamp {
+pub struct Stamp {
     path: PathBuf,
     /// Modification, length and inode.
     state: Option<(SystemTime, u64, u64)>,
 }
 
 impl Stamp {
-    fn of(path: &Path) -> Self {
+    /// To be taken before the file is read: what is written in between is then noticed.
+    pub(super) fn of(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt;
         let metadata = std::fs::metadata(path).ok();
         let state = metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len(), metadata.ino())));
@@ -26,19 +21,21 @@ impl Stamp {
     }
 }
 
-impl Watch {
-    pub fn new(files: &[PathBuf]) -> Self {
-        let taken: Vec<Stamp> = files.iter().map(|path| Stamp::of(path)).collect();
-        Self { seen: taken.clone(), taken }
-    }
+/// Notices that files changed since they were read.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// What was told last.
+    told: Vec<Stamp>,
+    seen: Vec<Stamp>,
+}
 
-    /// True once after a change, when two looks in a row saw the same.
-    pub fn changed(&mut self, files: &[PathBuf]) -> bool {
-        let now: Vec<Stamp> = files.iter().map(|path| Stamp::of(path)).collect();
-        let settled = now == self.seen;
-        let changed = settled && now != self.taken;
+impl Watch {
+    /// True once for a state other than what was read, when two looks in a row saw it.
+    pub fn changed(&mut self, read: &[Stamp]) -> bool {
+        let now: Vec<Stamp> = read.iter().map(|stamp| Stamp::of(&stamp.path)).collect();
+        let changed = now == self.seen && now != read && now != self.told;
         if changed {
-            self.taken.clone_from(&now);
+            self.told.clone_from(&now);
         }
         self.seen = now;
         changed
@@ -54,15 +51,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = [folder.path().join("a"), folder.path().join("b")];
         std::fs::write(&files[0], "1").unwrap();
-        let mut watch = Watch::new(&files);
-        assert!(!watch.changed(&files));
+        let read = files.each_ref().map(|path| Stamp::of(path));
+        let mut watch = Watch::default();
+        assert!(!watch.changed(&read) && !watch.changed(&read));
         std::fs::write(&files[0], "12").unwrap();
-        assert!(!watch.changed(&files));
+        assert!(!watch.changed(&read));
         std::fs::write(&files[1], "new").unwrap();
-        assert!(!watch.changed(&files));
-        assert!(watch.changed(&files));
-        assert!(!watch.changed(&files));
+        assert!(!watch.changed(&read));
+        assert!(watch.changed(&read));
+        // It was refused.
+        assert!(!watch.changed(&read));
+        let read = files.each_ref().map(|path| Stamp::of(path));
+        assert!(!watch.changed(&read));
         std::fs::remove_file(&files[1]).unwrap();
-        assert!(!watch.changed(&files) && watch.changed(&files) && !watch.changed(&files));
+        assert!(!watch.changed(&read) && watch.changed(&read) && !watch.changed(&read));
+    }
+
+    #[test]
+    fn what_changed_before_the_first_look_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = [Stamp::of(&folder.path().join("a"))];
+        std::fs::write(&read[0].path, "1").unwrap();
+        let mut watch = Watch::default();
+        assert!(!watch.changed(&read) && watch.changed(&read));
     }
 }

@@ -37,7 +37,7 @@ impl Every {
 #[async_trait]
 impl BackgroundService for Housekeeping {
     async fn start(&self, _shutdown: ShutdownWatch) {
-        let mut watch = Watch::new(&self.0.config().files);
+        let mut watch = Watch::default();
         let [mut look, mut fetch, mut sync, mut rotate, mut forget] = [(); 5].map(|()| Every(Instant::now()));
         let [mut syncing, mut rotating, mut forgetting] = [(); 3].map(|()| Aside::default());
         let fetching = Fetching::default();
