@@ -133,7 +133,7 @@ fn what_cannot_be_read_leaves_everything_as_it_was() {
     let write = |more: &str| std::fs::write(&path, format!("{text}{more}")).unwrap();
     write("providers: {up: {base_url: \"http://127.0.0.1:1\"}}");
     let config = config::load(&Source::File(path.clone()), &|_| None).unwrap();
-    let (_server, state) = server::build(config, Start::default()).unwrap();
+    let state = server::build(config, Start::default()).unwrap().state;
     let first = state.config();
     for bad in
         ["providers: {up: {base_url: nowhere}}", "provider: {}", "prices: {overlay: [missing.yaml]}", "keys: {signing_secret: short}"]
@@ -150,7 +150,7 @@ fn what_cannot_be_read_leaves_everything_as_it_was() {
     let public = text.replace("127.0.0.1:0", "0.0.0.0:0");
     std::fs::write(&open, format!("{public}keys: {{}}\n")).unwrap();
     let config = config::load(&Source::File(open.clone()), &|_| None).unwrap();
-    let (_server, guarded) = server::build(config, Start::default()).unwrap();
+    let guarded = server::build(config, Start::default()).unwrap().state;
     std::fs::write(&open, &text).unwrap();
     assert!(!guarded.reload() && guarded.config().keys.is_some());
     // What is bound stays bound, and is reported as it is.

@@ -96,8 +96,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check { config }) => config.load().map(|config| check::print(&config)),
         Some(Command::Mock { listen, threads }) => {
             eprintln!("mock provider on http://{listen}");
-            server::run_mock(listen, threads);
-            Ok(())
+            server::run_mock(listen, threads).map_err(|error| failed(error.to_string()))
         }
         Some(Command::Replay(options)) => replay::run(&options).map_err(failed),
         Some(Command::Keys(options)) => keys::run(&options),
@@ -120,9 +119,9 @@ fn run(options: &RunOptions) -> Result<(), ExitCode> {
     }
     let greeting = greeting(&config);
     let start = Start { upgrade: options.upgrade, daemon: options.daemon };
-    let (server, state) = server::build(config, start).map_err(|error| failed(error.to_string()))?;
+    let daemon = server::build(config, start).map_err(|error| failed(error.to_string()))?;
     eprint!("{greeting}");
-    server::run(server, state);
+    daemon.run();
     Ok(())
 }
 

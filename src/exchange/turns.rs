@@ -13,7 +13,7 @@ use crate::limit::Hold;
 use crate::meter::{Meter, prompt_tokens};
 use crate::rewrite::spans::members;
 use crate::route::{self, Facts, Head as RequestHead, Target};
-use crate::stream::websocket::{Frames, Head, Piece, frame, mask};
+use crate::stream::websocket::{Frames, Head, Piece, frame, mask, server_frame};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ const CLOSE: u8 = 8;
 const PROTOCOL_ERROR: u16 = 1002;
 const POLICY: u16 = 1008;
 const TOO_BIG: u16 = 1009;
+/// <https://www.iana.org/assignments/websocket/websocket.xhtml>
+const RESTART: u16 = 1012;
 
 /// Both directions of a connection.
 #[derive(Debug, Default)]
@@ -46,6 +48,8 @@ pub struct Turns {
     waiting: VecDeque<Asked>,
     /// The caller broke the bounds; nothing more of it goes up.
     closed: bool,
+    /// The gateway told the caller that it closes.
+    parted: bool,
     /// Who said first that it closes.
     leaver: Option<Side>,
 }
@@ -170,6 +174,21 @@ impl Turns {
             None => out.extend(raw),
         }
         Some(asked)
+    }
+
+    /// Between two turns, of a gateway that leaves: a close for the caller, which may come again at once and finds the
+    /// next. `None` within a frame, or if it was told.
+    pub fn part(&mut self) -> Option<Vec<u8>> {
+        if self.parted || !self.down.is_between() {
+            return None;
+        }
+        (self.closed, self.parted) = (true, true);
+        Some(server_frame(CLOSE, &RESTART.to_be_bytes()))
+    }
+
+    /// True once the caller was told that the gateway leaves: its answer to that is the end.
+    pub fn has_parted(&self) -> bool {
+        self.parted
     }
 
     fn close(&mut self, code: u16, out: &mut BytesMut) {

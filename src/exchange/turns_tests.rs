@@ -179,3 +179,17 @@ fn a_turn_names_what_it_follows_and_says_it_once() {
     let twice = r#"{"type":"response.create","model":"m","conversation":"a","conversation":"b"}"#;
     assert_eq!(ask(twice), (vec![], 0, true));
 }
+
+#[test]
+fn a_gateway_that_leaves_says_so_between_frames_and_once() {
+    let (mut exchange, mut turns) = (exchange(), Turns::default());
+    let answer = completed("completed", 1);
+    let (head, rest) = answer.split_at(3);
+    exchange.hear(&mut turns, head, 1);
+    assert!(turns.part().is_none() && !turns.has_parted());
+    exchange.hear(&mut turns, rest, 1);
+    assert_eq!(turns.part().unwrap(), [0x88, 2, 0x03, 0xf4]);
+    assert!(turns.part().is_none() && turns.has_parted());
+    // Nothing more of the caller goes up.
+    assert!(turns.up(&frame(1, MASK, &create("gpt-5")), MAX, |model, _| exchange.rename(model)).0.is_empty());
+}

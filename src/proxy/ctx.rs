@@ -1,6 +1,7 @@
 //! What a request carries through Pingora's hooks.
 
 use super::body::Permit;
+use super::crew::Busy;
 use super::downstream::{self, Outlet};
 use super::identity::Held;
 use super::reload::Live;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 /// One request's way through the hooks.
 pub struct Ctx {
     pub(super) state: Arc<State>,
+    _busy: Busy,
     pub(super) request_id: String,
     pub(super) caller_id: Option<HeaderValue>,
     pub(super) dialect: Dialect,
@@ -37,7 +39,7 @@ pub struct Ctx {
     pub(super) again: Option<Duration>,
     /// What a cloud handed out for the upstream.
     pub(super) held: Option<Arc<Held>>,
-    pub(super) counted: bool,
+    counted: bool,
     /// When the attempt began.
     pub(super) begins: Option<Instant>,
     /// What is reserved with limits; turns have their own.
@@ -52,16 +54,15 @@ impl Drop for Ctx {
         }
         let came_to = self.exchange.as_ref().map(|exchange| exchange.came_to()).unwrap_or_default();
         self.hold.take().into_iter().for_each(|hold| hold.settle(came_to, now_ms()));
-        if self.counted {
-            self.state.metrics.in_flight.dec();
-        }
+        self.count(false);
     }
 }
 
 impl Ctx {
-    pub(super) fn new(state: Arc<State>) -> Self {
+    pub(super) fn new(state: Arc<State>, busy: Busy) -> Self {
         Self {
             state,
+            _busy: busy,
             request_id: String::new(),
             caller_id: None,
             dialect: Dialect::Chat,
@@ -90,6 +91,16 @@ impl Ctx {
         }
         let soonest = first_byte.filter(|_| !begun).into_iter().chain(total).min();
         self.outlet.set_deadline(soonest.map(|time| begins + time));
+    }
+
+    /// Says whether something is under way that a process must not leave.
+    pub(super) fn count(&mut self, under_way: bool) {
+        match (self.counted, under_way) {
+            (false, true) => self.state.metrics.in_flight.inc(),
+            (true, false) => self.state.metrics.in_flight.dec(),
+            _ => {}
+        }
+        self.counted = under_way;
     }
 
     pub(super) fn unwrap_session(&mut self, session: &mut Session) {

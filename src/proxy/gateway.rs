@@ -4,6 +4,7 @@ use super::access;
 use super::bill;
 use super::body::{self, Limits};
 use super::costs::Telling;
+use super::crew::Load;
 use super::ctx::Ctx;
 use super::downstream;
 use super::drain::Terms;
@@ -34,12 +35,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The proxy.
-pub struct Gateway(pub Arc<State>);
+pub struct Gateway {
+    pub(super) state: Arc<State>,
+    load: Load,
+}
 
 impl Gateway {
+    /// That of a worker, whose load grows with what is under way.
+    pub(super) fn new(state: Arc<State>, load: Load) -> Self {
+        Self { state, load }
+    }
+
     /// Reads and plans a request; what goes wrong is the caller's to hear.
     async fn plan(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Planned, Error> {
-        let state = &self.0;
+        let state = &self.state;
         let live = state.live.load_full();
         let (config, health) = (live.config.clone(), live.health.clone());
         ctx.live = Some(live);
@@ -102,15 +111,14 @@ impl ProxyHttp for Gateway {
     type CTX = Box<Ctx>;
 
     fn new_ctx(&self) -> Box<Ctx> {
-        Box::new(Ctx::new(self.0.clone()))
+        Box::new(Ctx::new(self.state.clone(), self.load.one()))
     }
 
     /// None: bodies pass as they are.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
-        self.0.metrics.in_flight.inc();
-        ctx.counted = true;
+        ctx.count(true);
         ctx.request_id = uuid::Uuid::now_v7().to_string();
         ctx.caller_id = head::caller_id(&session.req_header().headers).cloned();
         if socket::is_wanted(session.req_header()) {
@@ -146,7 +154,7 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
         self.next_attempt(session, ctx).await?;
-        let state = &self.0;
+        let state = &self.state;
         // A new context on every attempt: a used one decodes nothing.
         session.upstream_compression = ResponseCompressionCtx::new(0, true, false);
         let (Some(exchange), Some(live)) = (&mut ctx.exchange, ctx.live.clone()) else {
@@ -277,21 +285,21 @@ impl ProxyHttp for Gateway {
         let out = exchange.push(chunk.unwrap_or_default(), end, now);
         let always = exchange.config().ledger.sync == Sync::Always;
         if let Some((id, used)) = exchange.news(now) {
-            self.0.append(id, used);
+            self.state.append(id, used);
             if always {
-                ctx.outlet.hold(&self.0.commits);
+                ctx.outlet.hold(&self.state.commits);
             }
         }
         // Before the caller knows of it.
-        self.0.remember(exchange, &mut ctx.hold);
-        exchange.items(now).iter().for_each(|item| self.0.item(item, None, exchange.config()));
+        self.state.remember(exchange, &mut ctx.hold);
+        exchange.items(now).iter().for_each(|item| self.state.item(item, None, exchange.config()));
         let mut out = out;
         if end {
             if let Some((id, bill)) = exchange.background_bill(now) {
-                self.0.item(&bill, Some(&id), exchange.config());
-                self.0.answers.billed(&id);
+                self.state.item(&bill, Some(&id), exchange.config());
+                self.state.answers.billed(&id);
                 if always {
-                    ctx.outlet.hold(&self.0.commits);
+                    ctx.outlet.hold(&self.state.commits);
                 }
             }
             let cost = exchange.cost();
@@ -352,13 +360,13 @@ impl ProxyHttp for Gateway {
                 Some(error) => Ending::Failed(ctx.refused.take().unwrap_or_else(|| failure(error, ctx.provider()))),
             };
             if let Some(exchange) = &mut ctx.exchange {
-                self.0.close(exchange, &ending);
+                self.state.close(exchange, &ending);
             }
         }
         if let Some(refused) = &ctx.refused {
-            self.0.metrics.refuse(refused.code());
+            self.state.metrics.refuse(refused.code());
             let request = session.req_header();
-            self.0.access_log.refusal(&Refusal {
+            self.state.access_log.refusal(&Refusal {
                 request_id: &ctx.request_id,
                 end_ms: now_ms(),
                 method: request.method.as_str(),

@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Longest request body the mock takes.
 const BODY_BYTES_MAX: usize = 256 << 20;
 
-/// The app.
+/// The app. Its clones number what they make together.
+#[derive(Clone)]
 pub struct MockApp {
-    serial: AtomicU64,
+    serial: Arc<AtomicU64>,
     options: HttpServerOptions,
 }
 
@@ -25,7 +26,7 @@ impl Default for MockApp {
     fn default() -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
-        Self { serial: AtomicU64::new(1), options }
+        Self { serial: Arc::new(AtomicU64::new(1)), options }
     }
 }
 

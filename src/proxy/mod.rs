@@ -8,6 +8,7 @@ mod body;
 mod certificates;
 mod commit;
 mod costs;
+mod crew;
 mod ctx;
 mod downstream;
 mod drain;
@@ -27,7 +28,9 @@ mod retry;
 pub mod server;
 mod sinks;
 mod socket;
+mod sockets;
 mod state;
+mod wire;
 
 pub use gateway::Gateway;
 pub use head::check_origin;

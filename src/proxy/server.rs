@@ -1,37 +1,36 @@
 //! The daemon: Pingora's server built from our configuration, listeners, signals and drain.
 
+use super::certificates::Slot;
+use super::crew::{Door, FAREWELL, crew};
 use super::gateway::Gateway;
 use super::housekeeping::Housekeeping;
 use super::mock_app::MockApp;
 use super::sinks::Feeding;
+use super::sockets::{Ready, Sockets};
 use super::state::{State, now_ms};
 use crate::access_log::Log;
 use crate::admin::Admin;
-use crate::config::{Config, Listener};
+use crate::config::{Config, Tls};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
 use pingora::apps::HttpServerOptions;
-use pingora::listeners::tls::TlsSettings;
-use pingora::server::configuration::{Opt, ServerConf};
+use pingora::listeners::tls::{Acceptor, TlsSettings};
+use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora::services::ServiceWithDependents;
 use pingora::services::background::background_service;
-use pingora::services::listening::Service;
-use std::fs;
+use pingora_proxy::HttpProxy;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Attempts at one request, however many candidates an alias has and however often they are asked again.
 const ATTEMPTS_MAX: usize = 32;
-/// Kept-alive connections to upstreams, over all threads.
+/// Kept-alive connections to upstreams, of each worker.
 const POOL_CONNECTIONS_MAX: usize = 1024;
-/// How long Pingora keeps serving after it was told to hand over.
-const HAND_OVER: Duration = Duration::from_secs(5);
 /// How often a leaving process looks whether it is idle.
 const IDLE_CHECK: Duration = Duration::from_millis(50);
 
@@ -44,85 +43,84 @@ pub struct Start {
     pub daemon: bool,
 }
 
-/// Opens what the daemon writes and builds the server.
+/// Opens what the daemon writes and builds the server. A successor waits here for the sockets.
 ///
 /// # Errors
-/// If the data folder, a log or a certificate cannot be used.
-pub fn build(config: Config, start: Start) -> io::Result<(Server, Arc<State>)> {
+/// If the data folder, a log, a certificate or an address cannot be used, or nobody hands over.
+pub fn build(config: Config, start: Start) -> io::Result<Daemon> {
     // Libraries that fetch credentials ask the process for its cryptography. Installed already: as good.
     drop(rustls::crypto::ring::default_provider().install_default());
     let config = Arc::new(config);
-    if !start.upgrade {
-        check_addresses(&config)?;
-    }
+    let listen = config.listen.iter().map(|listener| listener.address);
+    let addresses: Vec<_> = listen.chain(config.admin).chain(config.mock).collect();
+    let (sockets, ready) =
+        if start.upgrade { Sockets::inherit(&config.upgrade_socket, &addresses)? } else { (Sockets::bind(&addresses)?, Ready::default()) };
     let folder = config.data.join("ledger");
-    let ledger = Ledger::open(&folder, config.workers, config.ledger.segment_bytes, now_ms()).map_err(|error| named(&folder, &error))?;
-    if let Some(folder) = config.upgrade_socket.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
+    let ledger = Ledger::open(&folder, config.workers, config.ledger.segment_bytes, now_ms())
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display())))?;
     let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
     let access_log = Log::open(&config.access_log, metrics.clone())?;
     let state = State::new(config.clone(), ledger, metrics, access_log)?;
     state.recall_spending(&config, &[]).map_err(io::Error::other)?;
-    let opt = Opt { upgrade: start.upgrade, daemon: start.daemon, ..Opt::default() };
-    let mut server = Server::new_with_opt_and_conf(Some(opt), server_conf(&config, start));
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(&config, start));
     server.bootstrap();
-    server.add_service(gateway(&server.configuration, &state, &config.listen)?);
+    // Before those that serve: what requests put off is written from the first on.
+    let mut housekeeping = background_service("housekeeping", Housekeeping(state.clone()));
+    housekeeping.threads = Some(1);
+    server.add_service(housekeeping);
     if !state.sinks.is_empty() {
         let mut sinks = background_service("sinks", Feeding(state.clone()));
         sinks.threads = Some(1);
         server.add_service(sinks);
     }
-    let mut housekeeping = background_service("housekeeping", Housekeeping(state.clone()));
-    housekeeping.threads = Some(1);
-    server.add_service(housekeeping);
+    let mut serving = gateway(&server.configuration, &state, &sockets, &ready)?;
+    let plain = |address| sockets.of(address).map(|socket| Door { socket, tls: None }).into_iter().collect();
     if let Some(address) = config.admin {
-        let mut service = Service::new("admin".to_owned(), Admin::new(state.clone()));
-        service.threads = Some(1);
-        service.add_tcp(&address.to_string());
-        server.add_service(service);
+        serving.extend(crew("admin", 1, plain(address), &ready, |_| Admin::new(state.clone())));
     }
     if let Some(address) = config.mock {
-        server.add_service(mock(address, 1));
+        serving.extend(crew("mock", 1, plain(address), &ready, |_| MockApp::default()));
     }
-    Ok((server, state))
+    server.add_services(serving);
+    Ok(Daemon { server, state, sockets })
 }
 
-/// Finds out before anything starts whether every address is free: Pingora would only panic in the thread that listens.
-fn check_addresses(config: &Config) -> io::Result<()> {
-    let listen = config.listen.iter().map(|listener| listener.address);
-    let mut held = vec![];
-    for address in listen.chain(config.admin).chain(config.mock) {
-        let listener = std::net::TcpListener::bind(address);
-        held.push(listener.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?);
+/// A server that is built and not yet run.
+pub struct Daemon {
+    server: Server,
+    pub state: Arc<State>,
+    sockets: Sockets,
+}
+
+impl Daemon {
+    /// Serves until told to stop.
+    pub fn run(self) {
+        let Self { server, state, sockets } = self;
+        server.run(RunArgs { shutdown_signal: Box::new(Signals { state, sockets: Mutex::new(Some(Arc::new(sockets))) }) });
     }
-    Ok(())
 }
 
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-/// Serves until told to stop.
-pub fn run(server: Server, state: Arc<State>) {
-    server.run(RunArgs { shutdown_signal: Box::new(Signals(state)) });
-}
-
-/// Serves the mock provider alone.
-pub fn run_mock(address: SocketAddr, threads: usize) {
-    let conf = ServerConf { threads, ..ServerConf::default() };
-    let mut server = Server::new_with_opt_and_conf(None, conf);
+/// Serves the mock provider alone, with as many workers.
+///
+/// # Errors
+/// If the address is not free.
+pub fn run_mock(address: SocketAddr, threads: usize) -> io::Result<()> {
+    let mut server = Server::new_with_opt_and_conf(None, ServerConf::default());
     server.bootstrap();
-    server.add_service(mock(address, threads));
+    let socket = Sockets::bind(&[address])?.of(address);
+    let doors = socket.map(|socket| Door { socket, tls: None }).into_iter().collect();
+    let app = MockApp::default();
+    server.add_services(crew("mock", threads, doors, &Ready::default(), |_| app.clone()));
     server.run(RunArgs::default());
+    Ok(())
 }
 
 fn server_conf(config: &Config, start: Start) -> ServerConf {
     ServerConf {
         daemon: start.daemon,
         pid_file: config.pid_file.display().to_string(),
-        upgrade_sock: config.upgrade_socket.display().to_string(),
-        threads: config.workers,
+        // Of a worker.
+        threads: 1,
         upstream_keepalive_pool_size: POOL_CONNECTIONS_MAX,
         max_retries: ATTEMPTS_MAX,
         grace_period_seconds: Some(config.timeouts.drain.as_secs()),
@@ -131,40 +129,44 @@ fn server_conf(config: &Config, start: Start) -> ServerConf {
     }
 }
 
-fn gateway(conf: &Arc<ServerConf>, state: &Arc<State>, listen: &[Listener]) -> io::Result<Service<pingora_proxy::HttpProxy<Gateway>>> {
-    let mut service = pingora_proxy::http_proxy_service_with_name(conf, Gateway(state.clone()), "gateway");
-    if let Some(proxy) = service.app_logic_mut() {
+fn gateway(
+    conf: &Arc<ServerConf>,
+    state: &Arc<State>,
+    sockets: &Sockets,
+    ready: &Ready,
+) -> io::Result<Vec<Box<dyn ServiceWithDependents>>> {
+    let config = state.config();
+    let mut doors = vec![];
+    for listener in &config.listen {
+        let tls = listener.tls.as_ref().map(|tls| acceptor(tls, state.certificates.of(listener.address))).transpose()?;
+        doors.extend(sockets.of(listener.address).map(|socket| Door { socket, tls }));
+    }
+    Ok(crew("gateway", config.workers, doors, ready, |load| {
+        let mut proxy = HttpProxy::new(Gateway::new(state.clone(), load), conf.clone());
+        proxy.handle_init_modules();
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         proxy.server_options = Some(options);
-    }
-    for listener in listen {
-        let address = listener.address.to_string();
-        match &listener.tls {
-            None => service.add_tcp(&address),
-            Some(tls) => {
-                let (cert, key) = (tls.cert.display().to_string(), tls.key.display().to_string());
-                let mut settings = TlsSettings::intermediate(&cert, &key).map_err(|error| io::Error::other(error.to_string()))?;
-                if let Some(certificates) = state.certificates.of(listener.address) {
-                    settings.set_cert_resolver(certificates);
-                }
-                settings.enable_h2();
-                service.add_tls_with_settings(&address, None, settings);
-            }
-        }
-    }
-    Ok(service)
+        proxy
+    }))
 }
 
-fn mock(address: SocketAddr, threads: usize) -> Service<MockApp> {
-    let mut service = Service::new("mock".to_owned(), MockApp::default());
-    service.threads = Some(threads);
-    service.add_tcp(&address.to_string());
-    service
+fn acceptor(tls: &Tls, certificates: Option<Arc<Slot>>) -> io::Result<Arc<Acceptor>> {
+    let (cert, key) = (tls.cert.display().to_string(), tls.key.display().to_string());
+    let mut settings = TlsSettings::intermediate(&cert, &key).map_err(|error| io::Error::other(error.to_string()))?;
+    if let Some(certificates) = certificates {
+        settings.set_cert_resolver(certificates);
+    }
+    settings.enable_h2();
+    Ok(Arc::new(settings.build()))
 }
 
 /// SIGTERM leaves when the last request has ended, SIGINT at once, SIGQUIT hands over to a successor, SIGHUP reloads.
-struct Signals(Arc<State>);
+struct Signals {
+    state: Arc<State>,
+    /// Until this process no longer accepts.
+    sockets: Mutex<Option<Arc<Sockets>>>,
+}
 
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
@@ -177,63 +179,45 @@ impl ShutdownSignalWatch for Signals {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
-                _ = quit.recv() => {
-                    // Pingora would leave all the same, and nobody would serve.
-                    if !successor_waits(&self.0.config().upgrade_socket) {
-                        log::error!("SIGQUIT: no successor waits for the sockets; start one with --upgrade first. Serving on");
-                        continue;
-                    }
-                    leave_when_idle(self.0.clone(), HAND_OVER + Duration::from_secs(1));
-                    return ShutdownSignal::GracefulUpgrade;
-                }
-                _ = hangup.recv() => drop(self.0.reload()),
+                _ = quit.recv() => match self.hand_over().await {
+                    Ok(()) => break,
+                    Err(error) => log::error!("SIGQUIT: {error}. Serving on"),
+                },
+                _ = hangup.recv() => drop(self.state.reload()),
             }
         }
-        // Pingora stops accepting and closes idle connections at once.
-        leave_when_idle(self.0.clone(), IDLE_CHECK);
+        self.state.leave();
+        // What holds them now closes them when it has accepted who waits.
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
+        leave_when_idle(self.state.clone(), FAREWELL + IDLE_CHECK);
         ShutdownSignal::GracefulTerminate
     }
 }
 
-/// True if a successor listens on the upgrade socket. Connecting would use up the one connection that it takes.
-fn successor_waits(socket: &Path) -> bool {
-    const LISTENING: &str = "00010000";
-    let Some(path) = socket.to_str() else { return false };
-    let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    sockets.lines().any(|line| {
-        let mut fields = line.split_whitespace();
-        fields.nth(3) == Some(LISTENING) && fields.nth(3) == Some(path)
-    })
+impl Signals {
+    /// Returns once a successor serves.
+    async fn hand_over(&self) -> io::Result<()> {
+        let (path, sockets) =
+            (self.state.config().upgrade_socket.clone(), self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let Some(sockets) = sockets else { return Ok(()) };
+        tokio::task::spawn_blocking(move || sockets.hand_over(&path)).await.map_err(io::Error::other)?
+    }
 }
 
-/// Pingora's grace period is a fixed sleep: a process that handed over leaves as soon as its last request has ended.
+/// Pingora's grace period is a fixed sleep: a process that no longer accepts leaves as soon as its last request has ended.
 fn leave_when_idle(state: Arc<State>, after: Duration) {
     let watch = move || {
         std::thread::sleep(after);
-        while state.metrics.in_flight.get() > 0 {
+        // Idle twice: the last bytes of an HTTP/2 answer may leave after its request has ended.
+        let mut idle = 0;
+        while idle < 2 {
             std::thread::sleep(IDLE_CHECK);
+            idle = if state.metrics.in_flight.get() > 0 { 0 } else { idle + 1 };
         }
         state.write_out();
         std::process::exit(0);
     };
     if let Err(error) = std::thread::Builder::new().name("drain".to_owned()).spawn(watch) {
         log::error!("the process will stay for the whole drain time: {error}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_who_listens_is_a_successor() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("upgrade.sock");
-        assert!(!successor_waits(&path));
-        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert!(successor_waits(&path));
-        drop(listener);
-        // The file is still there; nobody listens.
-        assert!(path.exists() && !successor_waits(&path));
     }
 }

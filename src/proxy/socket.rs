@@ -27,7 +27,7 @@ pub fn is_wanted(request: &RequestHeader) -> bool {
 impl Gateway {
     /// Plans a connection. Pages of other sites are refused whoever may come: a browser would lend them its address.
     pub(super) fn plan_socket(&self, session: &mut Session, ctx: &mut Ctx) -> Result<(), Error> {
-        let live = self.0.live.load_full();
+        let live = self.state.live.load_full();
         let config = live.config.clone();
         ctx.live = Some(live);
         let request = session.req_header();
@@ -49,6 +49,8 @@ impl Gateway {
 
 /// The head of a 101.
 pub(super) fn response(response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    // Turns count, their connection does not: nobody waits for one that is idle.
+    ctx.count(ctx.turns.is_none());
     response.remove_header(&EXTENSIONS);
     response.remove_header(&header::SET_COOKIE);
     response.insert_header(head::REQUEST_ID, ctx.request_id.as_str())?;
@@ -62,6 +64,9 @@ pub(super) fn response(response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<(
 pub(super) fn up(ctx: &mut Ctx, body: &mut Option<Bytes>) -> Result<()> {
     let state = Arc::clone(&ctx.state);
     let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body.take()) else { return Ok(()) };
+    if turns.has_parted() {
+        return Err(pingora::Error::new_down(ErrorType::ConnectionClosed));
+    }
     // A turn is asked for anew: a key that was revoked meanwhile buys no more of them.
     let memory = state.memory();
     let rename = |model: &str, kept: &[&str]| {
@@ -90,16 +95,26 @@ pub(super) fn up(ctx: &mut Ctx, body: &mut Option<Bytes>) -> Result<()> {
         }
     }
     *body = Some(out);
+    let open = exchange.is_open();
+    ctx.count(open);
     Ok(())
 }
 
 /// What the provider says.
-pub(super) fn down(ctx: &mut Ctx, body: &Option<Bytes>) {
+pub(super) fn down(ctx: &mut Ctx, body: &mut Option<Bytes>) {
     let state = Arc::clone(&ctx.state);
-    let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body) else { return };
+    let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body.as_ref()) else { return };
     for news in exchange.hear(turns, chunk, now_ms()) {
         write(&state, &news, exchange);
     }
+    let open = exchange.is_open();
+    if !open
+        && state.is_leaving()
+        && let Some(close) = turns.part()
+    {
+        *body = Some([&chunk[..], &close[..]].concat().into());
+    }
+    ctx.count(open);
 }
 
 fn write(state: &super::state::State, news: &News, exchange: &Exchange) -> bool {

@@ -18,7 +18,7 @@ use crate::sink::Progress;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -39,6 +39,7 @@ pub struct State {
     pub(super) limits: Arc<Limits>,
     /// What is reserved for answers made in the background, by their ids.
     pub(super) background: Mutex<HashMap<String, Hold>>,
+    leaving: AtomicBool,
 }
 
 impl State {
@@ -65,12 +66,22 @@ impl State {
             commits: Arc::default(),
             limits: Arc::default(),
             background: Mutex::default(),
+            leaving: AtomicBool::new(false),
         }))
     }
 
     /// The configuration that holds now.
     pub fn config(&self) -> Arc<Config> {
         self.live.load().config.clone()
+    }
+
+    /// Nothing new is accepted any more.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// How it is doing, for those who look.

@@ -53,6 +53,11 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// True between two frames.
+    pub fn is_between(&self) -> bool {
+        self.state == State::Head && self.held_len == 0
+    }
+
     /// Cuts the next chunk into pieces.
     pub fn push(&mut self, chunk: &[u8], mut on: impl FnMut(Piece<'_>)) {
         let mut rest = chunk;

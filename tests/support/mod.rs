@@ -70,8 +70,7 @@ impl Gateway {
         std::fs::write(&path, text).unwrap();
         let config = config::load(&Source::File(path), &|_| None).unwrap_or_else(|list| panic!("{list:#?}"));
         std::thread::spawn(move || {
-            let (server, state) = server::build(config, Start::default()).unwrap();
-            server::run(server, state);
+            server::build(config, Start::default()).unwrap().run();
         });
         until("the gateway", || TcpStream::connect(address).ok());
         Self { address, folder }

@@ -1,0 +1,282 @@
+//! Who serves: workers that share nothing, a thread each with an app and upstream connections of its own. One task accepts
+//! for all of them and hands each connection to the least busy.
+
+use super::sockets::Ready;
+use super::wire::Wire;
+use async_trait::async_trait;
+use pingora::apps::ServerApp;
+use pingora::listeners::tls::Acceptor;
+use pingora::protocols::Stream;
+use pingora::server::{ListenFds, ShutdownWatch};
+use pingora::services::{Service, ServiceWithDependents};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// How long a worker that leaves still serves what comes on connections that it has: the next answer on each says that it
+/// is the last. Then those that are idle are closed.
+pub const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a socket that is about to close is listened at for somebody who waits already.
+const LAST_CALL: Duration = Duration::from_millis(5);
+/// How long accepting rests when the process has no more files to open.
+const REST: Duration = Duration::from_millis(100);
+
+/// A listening socket, and the TLS that is spoken on it.
+pub struct Door {
+    pub socket: Arc<TcpListener>,
+    pub tls: Option<Arc<Acceptor>>,
+}
+
+/// How busy a worker is: connections that it has and requests that it serves.
+#[derive(Clone, Debug, Default)]
+pub struct Load(Arc<AtomicUsize>);
+
+impl Load {
+    /// Counts one until it is dropped.
+    pub fn one(&self) -> Busy {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+}
+
+/// One connection or request of a worker.
+#[derive(Debug)]
+pub struct Busy(Load);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection on its way to its worker. There are no more of them than the process may have files open.
+struct Arrival {
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<Acceptor>>,
+    /// It was accepted in another thread.
+    moves: bool,
+    busy: Busy,
+}
+
+struct Place {
+    load: Load,
+    inbox: UnboundedSender<Arrival>,
+}
+
+/// Makes workers and whoever accepts for them; all of them are services of Pingora's.
+pub fn crew<A: ServerApp + Send + Sync + 'static>(
+    name: &str,
+    size: usize,
+    doors: Vec<Door>,
+    ready: &Ready,
+    app: impl Fn(Load) -> A,
+) -> Vec<Box<dyn ServiceWithDependents>> {
+    let size = size.max(1);
+    let (mut services, mut places): (Vec<Worker<A>>, Vec<Place>) = (vec![], vec![]);
+    for at in 0..size {
+        let (inbox, arrivals) = unbounded_channel();
+        let load = Load::default();
+        services.push(Worker { name: format!("{name} {at}"), app: Arc::new(app(load.clone())), arrivals, accepting: None });
+        places.push(Place { load, inbox });
+    }
+    ready.expect();
+    let accepting = Accepting { name: format!("{name} accept"), doors, places: places.into(), ready: ready.clone() };
+    match services.as_mut_slice() {
+        // A thread that only accepts would be one more to wake.
+        [only] => only.accepting = Some(accepting),
+        _ => return boxed(services).chain([Box::new(accepting) as Box<dyn ServiceWithDependents>]).collect(),
+    }
+    boxed(services).collect()
+}
+
+fn boxed<A: ServerApp + Send + Sync + 'static>(services: Vec<Worker<A>>) -> impl Iterator<Item = Box<dyn ServiceWithDependents>> {
+    services.into_iter().map(|worker| Box::new(worker) as Box<dyn ServiceWithDependents>)
+}
+
+struct Worker<A> {
+    name: String,
+    app: Arc<A>,
+    arrivals: UnboundedReceiver<Arrival>,
+    accepting: Option<Accepting>,
+}
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> Service for Worker<A> {
+    async fn start_service(&mut self, _fds: Option<ListenFds>, shutdown: ShutdownWatch, _listeners_per_fd: usize) {
+        if let Some(accepting) = &mut self.accepting {
+            accepting.start(&shutdown);
+        }
+        let farewell = async {
+            leaving(&mut shutdown.clone()).await;
+            tokio::time::sleep(FAREWELL).await;
+        };
+        tokio::pin!(farewell);
+        loop {
+            tokio::select! {
+                arrival = self.arrivals.recv() => match arrival {
+                    Some(arrival) => drop(tokio::spawn(serve(arrival, self.app.clone(), shutdown.clone()))),
+                    // Nobody accepts any more; what was accepted is served as long as others are.
+                    None => {
+                        farewell.as_mut().await;
+                        break;
+                    }
+                },
+                () = &mut farewell => break,
+            }
+        }
+        self.app.cleanup().await;
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+/// Returns once the process is to leave.
+async fn leaving(shutdown: &mut ShutdownWatch) {
+    // Whoever could say so is gone: as good.
+    let _ = shutdown.wait_for(|leaves| *leaves).await;
+}
+
+async fn serve<A: ServerApp + Send + Sync + 'static>(arrival: Arrival, app: Arc<A>, shutdown: ShutdownWatch) {
+    let Arrival { stream, peer, tls, moves, busy: _busy } = arrival;
+    let stream = if moves { stream.into_std().and_then(TcpStream::from_std) } else { Ok(stream) };
+    let mut next = match open(stream, peer, tls).await {
+        Ok(stream) => Some(stream),
+        Err(why) => {
+            log::info!("a connection from {peer} came to nothing: {why}");
+            return;
+        }
+    };
+    while let Some(stream) = next {
+        next = app.process_new(stream, &shutdown).await;
+    }
+}
+
+async fn open(stream: io::Result<TcpStream>, peer: SocketAddr, tls: Option<Arc<Acceptor>>) -> Result<Stream, String> {
+    let wire = stream.and_then(|stream| Wire::new(stream, peer)).map_err(|error| error.to_string())?;
+    let Some(tls) = tls else { return Ok(Box::new(wire)) };
+    match tokio::time::timeout(HANDSHAKE_MAX, tls.tls_handshake(wire)).await {
+        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the TLS handshake took too long".to_owned()),
+    }
+}
+
+struct Accepting {
+    name: String,
+    doors: Vec<Door>,
+    places: Arc<[Place]>,
+    ready: Ready,
+}
+
+impl Accepting {
+    /// Accepts until the process is to leave.
+    fn start(&mut self, shutdown: &ShutdownWatch) -> Vec<tokio::task::JoinHandle<()>> {
+        let mut tasks = vec![];
+        for Door { socket, tls } in self.doors.drain(..) {
+            // A copy of its own, closed when the task ends.
+            match socket.try_clone().and_then(tokio::net::TcpListener::from_std) {
+                Ok(socket) => tasks.push(tokio::spawn(accept(socket, tls, self.places.clone(), shutdown.clone()))),
+                Err(error) => log::error!("{}: a socket cannot be watched: {error}", self.name),
+            }
+        }
+        self.ready.serves();
+        tasks
+    }
+}
+
+#[async_trait]
+impl Service for Accepting {
+    async fn start_service(&mut self, _fds: Option<ListenFds>, shutdown: ShutdownWatch, _listeners_per_fd: usize) {
+        futures::future::join_all(self.start(&shutdown)).await;
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+async fn accept(socket: tokio::net::TcpListener, tls: Option<Arc<Acceptor>>, places: Arc<[Place]>, mut shutdown: ShutdownWatch) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = leaving(&mut shutdown) => break,
+        };
+        match accepted {
+            Ok(accepted) => give(&places, accepted, tls.clone()),
+            Err(error) => {
+                log::error!("a connection cannot be accepted: {error}");
+                if !is_over(&error) {
+                    tokio::time::sleep(REST).await;
+                }
+            }
+        }
+    }
+    // Who waits now has come before the socket closes.
+    while let Ok(Ok(accepted)) = tokio::time::timeout(LAST_CALL, socket.accept()).await {
+        give(&places, accepted, tls.clone());
+    }
+}
+
+/// True for faults of one connection.
+fn is_over(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+}
+
+fn give(places: &[Place], (stream, peer): (TcpStream, SocketAddr), tls: Option<Arc<Acceptor>>) {
+    if let Some(place) = least_busy(places) {
+        // A worker that is gone leaves with its process; the caller sees its connection closed.
+        let _ = place.inbox.send(Arrival { stream, peer, tls, moves: places.len() > 1, busy: place.load.one() });
+    }
+}
+
+fn least_busy(places: &[Place]) -> Option<&Place> {
+    places.iter().min_by_key(|place| place.load.0.load(Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_least_busy_gets_the_next() {
+        let (inbox, mut arrivals) = unbounded_channel();
+        let places: Vec<_> = (0..3).map(|_| Place { load: Load::default(), inbox: inbox.clone() }).collect();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut accepted = vec![];
+        for _ in 0..9 {
+            let _caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            accepted.push(listener.accept().await.unwrap());
+        }
+        let counts = |places: &[Place]| places.iter().map(|place| place.load.0.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let mut arrive = || give(&places, accepted.pop().unwrap(), None);
+        // Long streams on the first alone.
+        let streams = [places[0].load.one(), places[0].load.one()];
+        (0..4).for_each(|_| arrive());
+        assert_eq!(counts(&places), [2, 2, 2]);
+        (0..3).for_each(|_| arrive());
+        assert_eq!(counts(&places), [3, 3, 3]);
+        drop(streams);
+        arrive();
+        arrive();
+        assert_eq!(counts(&places), [3, 3, 3]);
+        while arrivals.try_recv().is_ok() {}
+        assert_eq!(counts(&places), [0, 0, 0]);
+    }
+}
