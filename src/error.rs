@@ -94,6 +94,8 @@ pub enum Error {
     },
     /// A limit is reached.
     Limited(Exceeded),
+    /// Nobody can say whether one is.
+    LimitsUnknown,
     /// The cloud hands out no credential for the provider.
     NoCredential {
         provider: String,
@@ -143,7 +145,7 @@ impl Error {
             Self::BodyTooLarge { .. } => 413,
             Self::Internal => 500,
             Self::UpstreamUnreachable { .. } | Self::UpstreamBroken { .. } => 502,
-            Self::BodyBudget | Self::Unbillable | Self::NoCredential { .. } => 503,
+            Self::BodyBudget | Self::Unbillable | Self::LimitsUnknown | Self::NoCredential { .. } => 503,
             Self::UpstreamTimeout { .. } => 504,
         }
     }
@@ -182,6 +184,7 @@ impl Error {
             // OpenAI's word for a budget that is used up; its clients do not try again then.
             Self::Limited(Exceeded { kind: Kind::Day | Kind::Month, .. }) => "insufficient_quota",
             Self::Limited(_) => "rate_limit_exceeded",
+            Self::LimitsUnknown => "limits_unavailable",
             Self::NoCredential { .. } => "no_credential",
             Self::UpstreamUnreachable { .. } => "upstream_unreachable",
             Self::UpstreamBroken { .. } => "upstream_broken",
@@ -194,7 +197,7 @@ impl Error {
     /// Seconds after which trying again makes sense.
     pub fn retry_after_s(&self) -> Option<u32> {
         match self {
-            Self::BodyBudget | Self::Unbillable | Self::NoCredential { .. } => Some(1),
+            Self::BodyBudget | Self::Unbillable | Self::LimitsUnknown | Self::NoCredential { .. } => Some(1),
             Self::Limited(exceeded) => Some(u32::try_from(exceeded.retry_ms.div_ceil(1000)).unwrap_or(u32::MAX)),
             _ => None,
         }
@@ -266,6 +269,9 @@ impl fmt::Display for Error {
                 Kind::Reserved => write!(to, "what may be spent is reserved by requests under way; try again shortly"),
                 Kind::Month => write!(to, "what may be spent in a month is used up, or would be by this request"),
             },
+            Self::LimitsUnknown => {
+                to.write_str("the gateway cannot find out at the moment how much is left of your limits; try again shortly")
+            }
             Self::NoCredential { provider } => {
                 write!(to, "the gateway has no valid credential for provider `{provider}` at the moment; its log says why")
             }

@@ -35,6 +35,10 @@ pub struct Metrics {
     pub ledger_lost: IntCounter,
     /// Access log lines dropped because the writer could not keep up.
     pub access_log_dropped: IntCounter,
+    /// Requests served though nobody could say what is left of their limits.
+    pub unlimited: IntCounter,
+    /// Bills that shared limits never heard of.
+    pub unheard: IntCounter,
     retries: IntCounterVec,
     reloads: IntCounterVec,
     identities: IntCounterVec,
@@ -68,6 +72,14 @@ impl Make<'_> {
         Ok(histogram)
     }
 
+    /// Of bytes, from 256 on.
+    fn sizes(&self, name: &str, help: &str) -> prometheus::Result<Histogram> {
+        let buckets = prometheus::exponential_buckets(256.0, 4.0, 10)?;
+        let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+        self.0.register(Box::new(histogram.clone()))?;
+        Ok(histogram)
+    }
+
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
         let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(gauge.clone()))?;
@@ -89,11 +101,7 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let make = Make(&registry);
-        let intake = Histogram::with_opts(
-            HistogramOpts::new("tollgate_request_body_bytes", "Size of request bodies.")
-                .buckets(prometheus::exponential_buckets(256.0, 4.0, 10)?),
-        )?;
-        registry.register(Box::new(intake.clone()))?;
+        let intake = make.sizes("tollgate_request_body_bytes", "Size of request bodies.")?;
         let reload_ok = make.gauge("tollgate_config_reload_successful", "1 if the configuration read last holds, 0 if it was refused.")?;
         reload_ok.set(1);
         Ok(Self {
@@ -135,6 +143,12 @@ impl Metrics {
                 .counter("tollgate_ledger_failures_total", "Writes to the ledger that failed; records are kept and written later.")?,
             access_log_dropped: make
                 .counter("tollgate_access_log_dropped_total", "Access log lines dropped because the writer could not keep up.")?,
+            unlimited: make.counter(
+                "tollgate_limits_unlimited_total",
+                "Requests served while shared limits could not be asked for (`on_failure: open`).",
+            )?,
+            unheard: make
+                .counter("tollgate_limits_lost_total", "Bills that shared limits never heard of, since they were out for too long.")?,
             retries: make.counters("tollgate_retries_total", "Attempts that failed and were followed by another.", &["provider"])?,
             reloads: make.counters("tollgate_config_reload_total", "Times the configuration was read again.", &["result"])?,
             sink_entries: make.counters("tollgate_sink_entries_total", "Entries a sink has taken.", &["sink"])?,

@@ -105,7 +105,7 @@ impl Reader<'_> {
         let fallback = self.fallback(&mut map, &by_name);
         let bounds = self.bounds(map.take("body"));
         let drain = self.drain(map.take("after_disconnect"));
-        let limits = self.limits(map.take("limits"));
+        let (limits, redis) = (self.limits(map.take("limits")), self.redis(map.take("redis")));
         let headers = self.headers(map.take("headers"));
         let prices = self.prices(map.take("prices"), &data);
         let [cost_headers, cost_event] =
@@ -144,6 +144,7 @@ impl Reader<'_> {
             timeouts,
             drain,
             limits,
+            redis,
             headers,
             cost_headers,
             cost_event,

@@ -11,6 +11,7 @@ mod limits;
 mod listen;
 mod prices;
 mod providers;
+mod redis;
 mod secret;
 mod sinks;
 mod units;
@@ -23,6 +24,7 @@ pub use identity::Identity;
 pub use ledger::{LedgerRules, Sync};
 pub use listen::certificates;
 pub use prices::Published;
+pub use redis::RedisRules;
 pub use secret::Secret;
 pub use sinks::{ClickHouseRules, DATABASE, KafkaRules, PostgresRules, Sinks, WebhookRules};
 pub use upstream::{Credentials, Pass, PathStyle, PromptCache, Upstream};
@@ -75,6 +77,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub drain: DrainBounds,
     pub limits: Arc<[Rule]>,
+    /// What is shared with other gateways.
+    pub redis: Option<RedisRules>,
     pub headers: HeaderRules,
     /// Tell callers the cost in heads and trailers.
     pub cost_headers: bool,
@@ -199,6 +203,7 @@ impl Config {
             ("upgrade_socket", self.upgrade_socket != old.upgrade_socket),
             ("access_log", self.access_log != old.access_log),
             ("sinks", self.sinks != old.sinks),
+            ("redis", self.redis != old.redis),
             ("ledger.segment_bytes", self.ledger.segment_bytes != old.ledger.segment_bytes),
             ("timeouts.drain", self.timeouts.drain != old.timeouts.drain),
         ];
@@ -214,6 +219,7 @@ impl Config {
         self.upgrade_socket.clone_from(&old.upgrade_socket);
         self.access_log.clone_from(&old.access_log);
         self.sinks.clone_from(&old.sinks);
+        self.redis.clone_from(&old.redis);
         changed
     }
 

@@ -8,12 +8,13 @@ mod meter;
 mod rule;
 
 use meter::Room;
-pub use meter::{Bucket, Spending, month_begins};
+pub use meter::{Bucket, Spending, day, day_ends, month, month_begins, month_ends};
 pub use rule::{Per, Rule, Who};
 
 use crate::price::PicoUsd;
 use crate::usage::indexed;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Groups of who asks that are counted apart, over all rules; beyond it those nobody has used lately are dropped.
@@ -73,6 +74,13 @@ pub struct Standing {
     pub tokens: Option<Left>,
 }
 
+/// Tells what leaves less.
+pub fn less(told: &mut Option<Left>, left: Left) {
+    if told.is_none_or(|known| left.remaining < known.remaining) {
+        *told = Some(left);
+    }
+}
+
 /// What a group has used.
 #[derive(Debug, Default)]
 struct Counter {
@@ -98,14 +106,23 @@ pub struct Limits(Mutex<Counters>);
 /// What one request holds until it is settled.
 #[derive(Debug)]
 pub struct Hold {
-    limits: Arc<Limits>,
-    rules: Arc<[Rule]>,
-    /// The rules that count, and the group of each.
-    groups: Vec<(usize, String)>,
-    reserved: Amount,
+    /// Taken when it is settled.
+    place: Option<Place>,
     pub standing: Standing,
     at_ms: u64,
-    settled: bool,
+}
+
+/// Where it is counted.
+#[derive(Debug)]
+enum Place {
+    Here { limits: Arc<Limits>, rules: Arc<[Rule]>, groups: Vec<(usize, String)>, reserved: Amount },
+    Elsewhere(Box<dyn Settle>),
+}
+
+/// What is counted outside this process.
+pub trait Settle: fmt::Debug + Send + Sync {
+    /// Puts what it came to in the place of what was reserved.
+    fn settle(self: Box<Self>, actual: Amount, now: u64);
 }
 
 impl Limits {
@@ -118,7 +135,7 @@ impl Limits {
     /// # Errors
     /// The first limit that it would exceed.
     pub fn reserve(self: &Arc<Self>, rules: &Arc<[Rule]>, who: &Who<'_>, amount: Amount, now: u64) -> Result<Hold, Exceeded> {
-        let groups: Vec<_> = rules.iter().enumerate().filter_map(|(at, rule)| Some((at, rule.group(who)?))).collect();
+        let groups = groups(rules, who);
         let mut counters = self.counters();
         for (rule, group) in held(rules, &groups) {
             counters.of(rule, group).check(rule, amount, now)?;
@@ -131,8 +148,8 @@ impl Limits {
         }
         counters.prune(now);
         drop(counters);
-        let (limits, rules) = (self.clone(), rules.clone());
-        Ok(Hold { limits, rules, groups, reserved: amount, standing, at_ms: now, settled: false })
+        let place = Place::Here { limits: self.clone(), rules: rules.clone(), groups, reserved: amount };
+        Ok(Hold { place: Some(place), standing, at_ms: now })
     }
 
     /// Counts what was used without having been reserved.
@@ -147,6 +164,11 @@ impl Limits {
             }
         }
     }
+}
+
+/// The rules that hold for who asks, and the group of each.
+pub fn groups(rules: &[Rule], who: &Who<'_>) -> Vec<(usize, String)> {
+    rules.iter().enumerate().filter_map(|(at, rule)| Some((at, rule.group(who)?))).collect()
 }
 
 /// The rules that count, and the group of each.
@@ -171,17 +193,26 @@ impl Counters {
 }
 
 impl Hold {
+    /// One that is counted elsewhere.
+    pub fn elsewhere(settle: Box<dyn Settle>, standing: Standing, now: u64) -> Self {
+        Self { place: Some(Place::Elsewhere(settle)), standing, at_ms: now }
+    }
+
     /// Puts what it came to in the place of what was reserved.
     pub fn settle(mut self, actual: Amount, now: u64) {
         self.release(actual, now);
     }
 
     fn release(&mut self, actual: Amount, now: u64) {
-        if !std::mem::replace(&mut self.settled, true) {
-            let mut counters = self.limits.counters();
-            for (rule, group) in held(&self.rules, &self.groups) {
-                counters.of(rule, group).settle(rule, self.reserved, actual, now);
+        match self.place.take() {
+            Some(Place::Here { limits, rules, groups, reserved }) => {
+                let mut counters = limits.counters();
+                for (rule, group) in held(&rules, &groups) {
+                    counters.of(rule, group).settle(rule, reserved, actual, now);
+                }
             }
+            Some(Place::Elsewhere(settle)) => settle.settle(actual, now),
+            None => {}
         }
     }
 }
@@ -254,10 +285,7 @@ impl Counter {
         ];
         for (limit, bucket, told) in buckets {
             let Some(limit) = limit else { continue };
-            let left = bucket.left(limit, now);
-            if told.is_none_or(|known| left.remaining < known.remaining) {
-                *told = Some(left);
-            }
+            less(told, bucket.left(limit, now));
         }
     }
 

@@ -1,16 +1,20 @@
 //! Whose the answers are that providers keep, and which of them are yet to be billed: a small database, beside the ledger,
 //! that several processes may use. What is to be billed is on disk before its caller hears of it; the rest follows.
 
+use super::shared::Shared;
 use crate::exchange::answer::{Keeper, Kept};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// Remembered for so long after they were last used: providers keep answers for thirty days.
 /// <https://platform.openai.com/docs/guides/your-data>
 pub const KEPT_DAYS: i64 = 35;
 /// More that wait for the disk are written at once.
+const KEPT: Duration = Duration::from_secs(KEPT_DAYS.unsigned_abs() * 86_400);
 const WAITING_MAX: usize = 10_000;
 
 const TABLE: &str = "
@@ -25,27 +29,30 @@ pub struct Answers {
     connection: Mutex<Connection>,
     /// Not on disk yet.
     waiting: Mutex<HashMap<String, Kept>>,
+    /// Who knows those of other gateways, and hears of ours.
+    shared: Option<Arc<Shared>>,
 }
 
 impl Answers {
     /// # Errors
     /// Says why it cannot be used.
-    pub fn open(path: &Path) -> Result<Self, String> {
+    pub fn open(path: &Path, shared: Option<Arc<Shared>>) -> Result<Self, String> {
         let open = || {
             let connection = Connection::open(path)?;
-            connection.busy_timeout(std::time::Duration::from_secs(1))?;
+            connection.busy_timeout(Duration::from_secs(1))?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             connection.execute_batch(TABLE)?;
             Ok(connection)
         };
         let connection = open().map_err(|error: rusqlite::Error| format!("{}: {error}", path.display()))?;
-        Ok(Self { connection: Mutex::new(connection), waiting: Mutex::default() })
+        Ok(Self { connection: Mutex::new(connection), waiting: Mutex::default(), shared })
     }
 
     /// Remembers answers: those that are to be billed before this returns, if the disk takes them.
     pub fn remember(&self, kept: Vec<Kept>, now_s: i64) {
         let now = kept.iter().any(|kept| kept.pending.is_some());
+        self.shared.iter().for_each(|shared| kept.iter().for_each(|kept| shared.keep(kept, KEPT)));
         let mut waiting = self.waiting();
         waiting.extend(kept.into_iter().map(|kept| (kept.id.clone(), kept)));
         let many = waiting.len() > WAITING_MAX;
@@ -118,6 +125,17 @@ impl Answers {
     }
 }
 
+impl Answers {
+    /// Asks once for an answer that another gateway has seen; from then on it is known here. Other requests of this thread
+    /// are served meanwhile by another.
+    fn ask_others(&self, id: &str) -> Option<Kept> {
+        let (shared, runtime) = (self.shared.as_ref()?, Handle::try_current().ok()?);
+        let kept = tokio::task::block_in_place(|| runtime.block_on(shared.find(id)))?;
+        self.waiting().insert(kept.id.clone(), kept.clone());
+        Some(kept)
+    }
+}
+
 fn write(connection: &mut Connection, kept: &HashMap<String, Kept>, now_s: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     for Kept { id, upstream, owner, pending } in kept.values() {
@@ -143,7 +161,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Kept> {
 impl Keeper for Answers {
     fn find(&self, id: &str) -> Option<Kept> {
         let waiting = self.waiting().get(id).cloned();
-        waiting.or_else(|| {
+        let found = waiting.or_else(|| {
             let connection = self.connection();
             let found = connection
                 .prepare_cached("SELECT id, upstream, owner, pending FROM answers WHERE id = ?")
@@ -152,7 +170,8 @@ impl Keeper for Answers {
                 log::error!("kept answers cannot be read: {error}");
                 None
             })
-        })
+        });
+        found.or_else(|| self.ask_others(id))
     }
 }
 
@@ -170,9 +189,9 @@ mod tests {
     fn remembers_across_processes_what_is_to_be_billed_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.db");
-        let answers = Answers::open(&path).unwrap();
+        let answers = Answers::open(&path, None).unwrap();
         answers.remember(vec![kept("a", false)], 100);
-        let other = Answers::open(&path).unwrap();
+        let other = Answers::open(&path, None).unwrap();
         assert_eq!((answers.find("a"), other.find("a")), (Some(kept("a", false)), None));
         answers.remember(vec![kept("b", true)], 100);
         assert_eq!((other.find("b"), other.pending()), (Some(kept("b", true)), vec![kept("b", true)]));
@@ -196,7 +215,7 @@ mod tests {
     fn what_the_disk_does_not_take_waits() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.db");
-        let answers = Answers::open(&path).unwrap();
+        let answers = Answers::open(&path, None).unwrap();
         let other = Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         answers.remember(vec![kept("a", true)], 100);
@@ -211,7 +230,7 @@ mod tests {
     #[test]
     fn what_waits_is_bounded() {
         let folder = tempfile::tempdir().unwrap();
-        let answers = Answers::open(&folder.path().join("answers.db")).unwrap();
+        let answers = Answers::open(&folder.path().join("answers.db"), None).unwrap();
         (0..=WAITING_MAX).for_each(|at| answers.remember(vec![kept(&at.to_string(), false)], 1));
         assert!(answers.waiting().is_empty() && answers.find("7").is_some());
     }

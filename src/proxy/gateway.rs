@@ -13,6 +13,7 @@ use super::head::{self, Outgoing};
 use super::limits;
 use super::respond;
 use super::retry::is_untouched;
+use super::shared::Line;
 use super::socket;
 use super::state::{State, now_ms};
 use crate::access_log::Refusal;
@@ -38,12 +39,15 @@ use tokio::time::Instant;
 pub struct Gateway {
     pub(super) state: Arc<State>,
     load: Load,
+    /// Its own way to what gateways share.
+    pub(super) line: Option<Line>,
 }
 
 impl Gateway {
     /// That of a worker, whose load grows with what is under way.
     pub(super) fn new(state: Arc<State>, load: Load) -> Self {
-        Self { state, load }
+        let line = state.shared.as_ref().map(|shared| shared.line());
+        Self { state, load, line }
     }
 
     /// Reads and plans a request; what goes wrong is the caller's to hear.
@@ -83,7 +87,7 @@ impl Gateway {
         };
         let exchange = Exchange::plan(&head, destination, &body, config, asked)?;
         ctx.dialect = exchange.dialect();
-        ctx.hold = state.reserve(&exchange)?;
+        ctx.hold = self.reserve(&exchange).await?;
         let asked = session.req_header().headers.get(&head::COST_EVENT).map(|value| value == "true");
         ctx.comments = asked.unwrap_or(exchange.config().cost_event);
         ctx.permit = Some(permit);
@@ -213,7 +217,7 @@ impl ProxyHttp for Gateway {
 
     async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, _end: bool, ctx: &mut Box<Ctx>) -> Result<()> {
         if socket::is_open(session, ctx) {
-            return socket::up(ctx, body);
+            return self.up(ctx, body).await;
         }
         // Each attempt has a body of its own: the model may be called otherwise.
         let again = ctx.exchange.as_ref().filter(|exchange| exchange.attempts() > 1 && !exchange.is_unmetered());

@@ -1,5 +1,7 @@
 //! Limits at the door: what a request may come to is reserved, or it is told to wait; who is served is told what is left.
 
+use super::gateway::Gateway;
+use super::shared::Refused;
 use super::state::{State, now_ms};
 use crate::config::Config;
 use crate::error::Error;
@@ -9,26 +11,46 @@ use crate::sink::report::rows;
 use crate::sink::sqlite::Row;
 use pingora::Result;
 use pingora::http::ResponseHeader;
+use std::sync::Arc;
 
-impl State {
+impl Gateway {
     /// Reserves what a request may come to; nothing where nothing is limited.
     ///
     /// # Errors
-    /// [`Error::Limited`].
-    pub(super) fn reserve(&self, exchange: &Exchange) -> Result<Option<Hold>, Error> {
-        let rules = &exchange.config().limits;
-        if rules.is_empty() {
+    /// [`Error::Limited`] or [`Error::LimitsUnknown`].
+    pub(super) async fn reserve(&self, exchange: &Exchange) -> Result<Option<Hold>, Error> {
+        if exchange.config().limits.is_empty() {
             return Ok(None);
         }
         let now = now_ms();
-        self.limits.reserve(rules, &exchange.who(), exchange.may_come_to(now), now).map(Some).map_err(Error::Limited)
+        self.take(&exchange.config().limits, &exchange.who(), exchange.may_come_to(now), now).await
     }
 
+    /// Reserves an amount for who asks.
+    ///
+    /// # Errors
+    /// As [`Gateway::reserve`].
+    pub(super) async fn take(&self, rules: &Arc<[Rule]>, who: &Who<'_>, amount: Amount, now: u64) -> Result<Option<Hold>, Error> {
+        let (Some(shared), Some(line)) = (&self.state.shared, &self.line) else {
+            return self.state.limits.reserve(rules, who, amount, now).map(Some).map_err(Error::Limited);
+        };
+        shared.reserve(line, rules, who, amount, now).await.map_err(|refused| match refused {
+            Refused::Exceeded(exceeded) => Error::Limited(exceeded),
+            Refused::Unavailable => Error::LimitsUnknown,
+        })
+    }
+}
+
+impl State {
     /// Counts what was spent this month before rules were known; what is not limited is not read.
     ///
     /// # Errors
     /// Says what cannot be read.
     pub(super) fn recall_spending(&self, config: &Config, known: &[Rule]) -> Result<(), String> {
+        if self.shared.is_some() {
+            // All of it is known there.
+            return Ok(());
+        }
         let fresh = |rule: &&Rule| rule.counts_money() && known.iter().all(|old| old.name != rule.name);
         let rules: Vec<Rule> = config.limits.iter().filter(fresh).cloned().collect();
         if rules.is_empty() {

@@ -26,6 +26,7 @@ mod reload;
 mod respond;
 mod retry;
 pub mod server;
+mod shared;
 mod sinks;
 mod socket;
 mod sockets;

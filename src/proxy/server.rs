@@ -24,7 +24,7 @@ use pingora_proxy::HttpProxy;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Attempts at one request, however many candidates an alias has and however often they are asked again.
@@ -33,6 +33,8 @@ const ATTEMPTS_MAX: usize = 32;
 const POOL_CONNECTIONS_MAX: usize = 1024;
 /// How often a leaving process looks whether it is idle.
 const IDLE_CHECK: Duration = Duration::from_millis(50);
+/// How long it waits for what gateways share to hear of the last bills.
+const TELL_MAX: Duration = Duration::from_secs(2);
 
 /// How the daemon is started.
 #[derive(Clone, Copy, Debug, Default)]
@@ -215,6 +217,11 @@ fn leave_when_idle(state: Arc<State>, after: Duration) {
             idle = if state.metrics.in_flight.get() > 0 { 0 } else { idle + 1 };
         }
         state.write_out();
+        // What limits are yet to hear.
+        let until = Instant::now() + TELL_MAX;
+        while state.shared.as_ref().is_some_and(|shared| !shared.is_settled()) && Instant::now() < until {
+            std::thread::sleep(IDLE_CHECK);
+        }
         std::process::exit(0);
     };
     if let Err(error) = std::thread::Builder::new().name("drain".to_owned()).spawn(watch) {

@@ -45,6 +45,46 @@ impl Gateway {
         ctx.exchange = Some(Box::new(exchange));
         Ok(())
     }
+
+    /// What the caller says.
+    pub(super) async fn up(&self, ctx: &mut Ctx, body: &mut Option<Bytes>) -> Result<()> {
+        let state = Arc::clone(&ctx.state);
+        let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body.take()) else { return Ok(()) };
+        if turns.has_parted() {
+            return Err(pingora::Error::new_down(ErrorType::ConnectionClosed));
+        }
+        // A turn is asked for anew: a key that was revoked meanwhile buys no more of them.
+        let memory = state.memory();
+        let rename = |model: &str, kept: &[&str]| {
+            let may = state.still_admits(exchange.key_id()) && kept.iter().all(|id| exchange.may_follow(id, &memory));
+            may.then(|| exchange.rename(model)).flatten()
+        };
+        let (out, mut asked) = turns.up(&chunk, exchange.config().bounds.body_bytes_max, rename);
+        let (rules, now) = (exchange.config().limits.clone(), now_ms());
+        for turn in asked.iter_mut().filter(|_| !rules.is_empty()) {
+            let (who, amount) = exchange.turn_may_come_to(turn, now);
+            match self.take(&rules, &who, amount, now).await {
+                Ok(hold) => turn.hold = hold,
+                Err(error) => {
+                    // The connection ends: there is no other way to say no to one turn.
+                    ctx.refused = Some(error);
+                    return Err(pingora::Error::new_in(ErrorType::HTTPStatus(429)));
+                }
+            }
+        }
+        let news = exchange.ask(turns, asked, now_ms());
+        for news in &news {
+            if !write(&state, news, exchange) {
+                // What cannot be billed is not asked for.
+                ctx.refused = Some(Error::Unbillable);
+                return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
+            }
+        }
+        *body = Some(out);
+        let open = exchange.is_open();
+        ctx.count(open);
+        Ok(())
+    }
 }
 
 /// The head of a 101.
@@ -58,46 +98,6 @@ pub(super) fn response(response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<(
         Some(id) => response.insert_header(head::CALLER_REQUEST_ID, id),
         None => Ok(()),
     }
-}
-
-/// What the caller says.
-pub(super) fn up(ctx: &mut Ctx, body: &mut Option<Bytes>) -> Result<()> {
-    let state = Arc::clone(&ctx.state);
-    let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body.take()) else { return Ok(()) };
-    if turns.has_parted() {
-        return Err(pingora::Error::new_down(ErrorType::ConnectionClosed));
-    }
-    // A turn is asked for anew: a key that was revoked meanwhile buys no more of them.
-    let memory = state.memory();
-    let rename = |model: &str, kept: &[&str]| {
-        let may = state.still_admits(exchange.key_id()) && kept.iter().all(|id| exchange.may_follow(id, &memory));
-        may.then(|| exchange.rename(model)).flatten()
-    };
-    let (out, mut asked) = turns.up(&chunk, exchange.config().bounds.body_bytes_max, rename);
-    let (rules, now) = (exchange.config().limits.clone(), now_ms());
-    for turn in asked.iter_mut().filter(|_| !rules.is_empty()) {
-        let (who, amount) = exchange.turn_may_come_to(turn, now);
-        match state.limits.reserve(&rules, &who, amount, now) {
-            Ok(hold) => turn.hold = Some(hold),
-            Err(exceeded) => {
-                // The connection ends: there is no other way to say no to one turn.
-                ctx.refused = Some(Error::Limited(exceeded));
-                return Err(pingora::Error::new_in(ErrorType::HTTPStatus(429)));
-            }
-        }
-    }
-    let news = exchange.ask(turns, asked, now_ms());
-    for news in &news {
-        if !write(&state, news, exchange) {
-            // What cannot be billed is not asked for.
-            ctx.refused = Some(Error::Unbillable);
-            return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
-        }
-    }
-    *body = Some(out);
-    let open = exchange.is_open();
-    ctx.count(open);
-    Ok(())
 }
 
 /// What the provider says.

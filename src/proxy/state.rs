@@ -6,16 +6,18 @@ use super::certificates::Certificates;
 use super::commit::Commits;
 use super::recent::Recent;
 use super::reload::Live;
+use super::shared::Shared;
 use super::sinks::{Running, configured};
 use crate::access_log::Log;
 use crate::config::Config;
 use crate::exchange::answer::Memory;
 use crate::exchange::{Closed, Ending, Exchange, Records, amount_of, who_of};
-use crate::ledger::{Ledger, Rendered};
-use crate::limit::{Hold, Limits};
+use crate::ledger::{Entry, Ledger, Rendered};
+use crate::limit::{Amount, Hold, Limits};
 use crate::metrics::Metrics;
 use crate::sink::Progress;
 use arc_swap::ArcSwap;
+use prometheus::IntCounter;
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,6 +39,8 @@ pub struct State {
     pub(super) answers: Arc<Answers>,
     pub(super) commits: Arc<Commits>,
     pub(super) limits: Arc<Limits>,
+    /// In place of those, and of answers known here alone.
+    pub(super) shared: Option<Arc<Shared>>,
     /// What is reserved for answers made in the background, by their ids.
     pub(super) background: Mutex<HashMap<String, Hold>>,
     leaving: AtomicBool,
@@ -50,7 +54,8 @@ impl State {
     pub fn new(config: Arc<Config>, ledger: Ledger, metrics: Arc<Metrics>, access_log: Log) -> io::Result<Arc<Self>> {
         let sinks = configured(&config);
         let certificates = Certificates::new(&config).map_err(io::Error::other)?;
-        let answers = Answers::open(&config.data.join("answers.db")).map_err(io::Error::other)?;
+        let shared = config.redis.clone().map(Shared::new).transpose().map_err(io::Error::other)?;
+        let answers = Answers::open(&config.data.join("answers.db"), shared.clone()).map_err(io::Error::other)?;
         let live = ArcSwap::from_pointee(Live::new(config, None)?);
         Ok(Arc::new(Self {
             live,
@@ -65,6 +70,7 @@ impl State {
             answers: Arc::new(answers),
             commits: Arc::default(),
             limits: Arc::default(),
+            shared,
             background: Mutex::default(),
             leaving: AtomicBool::new(false),
         }))
@@ -144,6 +150,11 @@ impl State {
         let failures = self.ledger.failures();
         self.metrics.ledger_failures.inc_by(failures.saturating_sub(self.metrics.ledger_failures.get()));
         self.metrics.ledger_lost.inc_by(self.ledger.lost().saturating_sub(self.metrics.ledger_lost.get()));
+        if let Some(shared) = &self.shared {
+            let follow = |metric: &IntCounter, count: &AtomicU64| metric.inc_by(count.load(Ordering::Relaxed).saturating_sub(metric.get()));
+            follow(&self.metrics.unlimited, &shared.unlimited);
+            follow(&self.metrics.unheard, &shared.lost);
+        }
         for sink in &self.sinks {
             self.metrics.sink(sink.name, &sink.progress);
         }
@@ -199,7 +210,15 @@ impl State {
         match kept.and_then(|kept| self.background.lock().unwrap_or_else(PoisonError::into_inner).remove(kept)) {
             Some(hold) => hold.settle(came_to, now),
             // Nothing was reserved for it.
-            None => self.limits.recall(&*config.limits, &who_of(&item.entry.open), came_to, now),
+            None => self.recall(&item.entry, config, came_to, now),
+        }
+    }
+
+    fn recall(&self, entry: &Entry, config: &Config, came_to: Amount, now: u64) {
+        let who = who_of(&entry.open);
+        match &self.shared {
+            Some(shared) => shared.recall(&config.limits, &who, &entry.id, came_to, now),
+            None => self.limits.recall(&*config.limits, &who, came_to, now),
         }
     }
 

@@ -1,0 +1,97 @@
+//! What is told to the server beside requests: bills, whose answers are, and that requests are still under way.
+
+use super::{Job, LEASE, REST, Shared, millis, nano};
+use crate::limit::{day, month};
+use once_cell::sync::Lazy;
+use redis::{AsyncCommands, RedisResult, Script};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long it is remembered that a request was settled, so that telling it again changes nothing.
+const SETTLED: Duration = Duration::from_secs(86_400);
+/// Bills told at once.
+const TOLD_AT_ONCE: usize = 64;
+
+static RENEW: Lazy<Script> = Lazy::new(|| Script::new(include_str!("renew.lua")));
+static SETTLE: Lazy<Script> = Lazy::new(|| Script::new(include_str!("settle.lua")));
+
+impl Shared {
+    /// Tells what waits, and renews what is reserved, for as long as the process lives.
+    pub async fn run(self: Arc<Self>) {
+        const LOOK: Duration = Duration::from_millis(2);
+        let mut renewed = Instant::now();
+        loop {
+            if renewed.elapsed() >= LEASE / 3 {
+                renewed = Instant::now();
+                self.renew().await;
+            }
+            match self.tell_some().await {
+                Some(true) => {}
+                Some(false) => tokio::time::sleep(LOOK).await,
+                None => tokio::time::sleep(REST).await,
+            }
+        }
+    }
+
+    /// Tells some of what waits; false if nothing did, `None` if nobody listens.
+    async fn tell_some(&self) -> Option<bool> {
+        let jobs: Vec<Job> = {
+            let mut waiting = self.waiting();
+            let some = waiting.len().min(TOLD_AT_ONCE);
+            waiting.drain(..some).collect()
+        };
+        if jobs.is_empty() {
+            return Some(false);
+        }
+        let told = futures::future::join_all(
+            jobs.iter()
+                .map(|job| async { matches!(tokio::time::timeout(self.rules.timeout.max(REST), self.tell_one(job)).await, Ok(Ok(()))) }),
+        );
+        let told = told.await;
+        let mut failed: Vec<Job> = jobs.into_iter().zip(&told).filter(|(_, told)| !**told).map(|(job, _)| job).collect();
+        if failed.is_empty() {
+            return Some(true);
+        }
+        let mut waiting = self.waiting();
+        failed.reverse();
+        failed.into_iter().for_each(|job| waiting.push_front(job));
+        None
+    }
+
+    async fn tell_one(&self, job: &Job) -> RedisResult<()> {
+        let mut connection = self.line.get()?;
+        let bill = match job {
+            Job::Keep { key, text, ttl } => {
+                let options = redis::SetOptions::default().conditional_set(redis::ExistenceCheck::NX);
+                return connection.set_options(key, text, options.with_expiration(redis::SetExpiry::EX(ttl.as_secs()))).await;
+            }
+            Job::Settle(bill) => bill,
+        };
+        let mut tell = SETTLE.prepare_invoke();
+        tell.key(self.key("settled", &bill.id));
+        tell.key(&bill.keys);
+        tell.arg(&bill.hold).arg(nano(bill.reserved.spend)).arg(day(bill.at_ms)).arg(month(bill.at_ms));
+        tell.arg(bill.reserved.tokens).arg(bill.actual.tokens).arg(nano(bill.actual.spend)).arg(millis(SETTLED));
+        tell.arg(i32::from(bill.taken));
+        for (tokens, ttl) in &bill.rules {
+            tell.arg(*tokens).arg(millis(*ttl));
+        }
+        tell.invoke_async(&mut connection).await
+    }
+
+    async fn renew(&self) {
+        let live: Vec<(String, Vec<String>)> = self.live().iter().map(|(hold, keys)| (hold.clone(), keys.clone())).collect();
+        for some in live.chunks(TOLD_AT_ONCE) {
+            let renewed = futures::future::join_all(some.iter().map(|(hold, keys)| async move {
+                let mut renew = RENEW.prepare_invoke();
+                renew.key(keys).arg(hold).arg(millis(LEASE));
+                tokio::time::timeout(REST, async { renew.invoke_async::<()>(&mut self.line.get()?).await }).await
+            }));
+            if !renewed.await.iter().all(|renewed| matches!(renewed, Ok(Ok(())))) {
+                log::error!("reservations of requests under way cannot be renewed");
+                return;
+            }
+        }
+    }
+}
