@@ -32,6 +32,13 @@ impl Commits {
         let _ = done.wait_for(|done| *done >= ticket).await;
     }
 
+    /// The same where nothing can be awaited: others of this thread are served by another meanwhile.
+    pub fn wait_here(&self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            tokio::task::block_in_place(|| runtime.block_on(self.wait()));
+        }
+    }
+
     /// Syncs for ever.
     fn serve(&self, sync: impl Fn()) {
         drop(self.thread.set(std::thread::current()));

@@ -296,7 +296,12 @@ impl ProxyHttp for Gateway {
         }
         // Before the caller knows of it.
         self.state.remember(exchange, &mut ctx.hold);
-        exchange.items(now).iter().for_each(|item| self.state.item(item, None, exchange.config()));
+        for item in exchange.items(now) {
+            self.state.item(&item, None, exchange.config());
+            if always {
+                ctx.outlet.hold(&self.state.commits);
+            }
+        }
         let mut out = out;
         if end {
             if let Some((id, bill)) = exchange.background_bill(now) {

@@ -5,6 +5,7 @@ use super::ctx::Ctx;
 use super::gateway::{Gateway, request_head};
 use super::head;
 use super::state::{now_ms, now_s};
+use crate::config::Sync;
 use crate::error::Error;
 use crate::exchange::turns::News;
 use crate::exchange::{Asked, Exchange};
@@ -80,6 +81,9 @@ impl Gateway {
                 return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
             }
         }
+        if exchange.config().ledger.sync == Sync::Always && !news.is_empty() {
+            state.commits.wait().await;
+        }
         *body = Some(out);
         let open = exchange.is_open();
         ctx.count(open);
@@ -104,8 +108,13 @@ pub(super) fn response(response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<(
 pub(super) fn down(ctx: &mut Ctx, body: &mut Option<Bytes>) {
     let state = Arc::clone(&ctx.state);
     let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body.as_ref()) else { return };
-    for news in exchange.hear(turns, chunk, now_ms()) {
-        write(&state, &news, exchange);
+    let news = exchange.hear(turns, chunk, now_ms());
+    for news in &news {
+        write(&state, news, exchange);
+    }
+    if exchange.config().ledger.sync == Sync::Always && news.iter().any(|news| matches!(news, News::Closed(_))) {
+        // No filter of a connection that was upgraded may wait; another thread serves the others meanwhile.
+        state.commits.wait_here();
     }
     let open = exchange.is_open();
     if !open

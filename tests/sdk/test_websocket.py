@@ -9,6 +9,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.sync.server import serve
 
+from own import OwnGateway, free_ports
+from own import until as until_true
+
 USED = {"input": 90, "cache_read": 10, "output": 6, "reasoning": 1}
 USAGE = {
     "input_tokens": 100,
@@ -188,3 +191,13 @@ def test_the_built_in_mock(gateway, bill):
         paid, again, failed = entries_of(bill, socket, 3)
     assert [entry["usage"]["lines"][0]["usage"] for entry in (paid, again)] == [USED, USED]
     assert failed["close"]["outcome"] == "upstream_error"
+
+
+def test_turns_of_a_ledger_that_is_synced_before_they_end(tmp_path):
+    [mock] = free_ports(1)
+    with OwnGateway(tmp_path, {"ledger": {"sync": "always"}}, mock=mock) as gateway:
+        with connect(gateway.url.replace("http", "ws") + "/v1/responses", proxy=None) as socket:
+            for _ in range(3):
+                ask(socket, model="mock-small")
+                until(socket, "response.completed")
+        until_true(lambda: [entry["outcome"] for entry in gateway.entries()] == ["ok"] * 3)
