@@ -33,6 +33,7 @@ pub mod sink;
 
 pub mod access_log;
 pub mod metrics;
+pub mod trace;
 
 pub mod admin;
 pub mod mock;

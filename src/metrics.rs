@@ -39,6 +39,7 @@ pub struct Metrics {
     pub unlimited: IntCounter,
     /// Bills that shared limits never heard of.
     pub unheard: IntCounter,
+    spans: IntCounterVec,
     retries: IntCounterVec,
     reloads: IntCounterVec,
     identities: IntCounterVec,
@@ -48,6 +49,16 @@ pub struct Metrics {
     sink_lag: IntGaugeVec,
     reload_ok: IntGauge,
     reloaded: IntGauge,
+}
+
+/// Counts as much as is counted elsewhere.
+pub fn follow(metric: &IntCounter, count: &AtomicU64) {
+    metric.inc_by(count.load(Ordering::Relaxed).saturating_sub(metric.get()));
+}
+
+fn set(gauge: IntGauge, value: i64) -> IntGauge {
+    gauge.set(value);
+    gauge
 }
 
 /// Makes metrics and registers them.
@@ -103,7 +114,6 @@ impl Metrics {
         let make = Make(&registry);
         let intake = make.sizes("tollgate_request_body_bytes", "Size of request bodies.")?;
         let reload_ok = make.gauge("tollgate_config_reload_successful", "1 if the configuration read last holds, 0 if it was refused.")?;
-        reload_ok.set(1);
         Ok(Self {
             attempts: make.counters(
                 "tollgate_attempts_total",
@@ -149,6 +159,7 @@ impl Metrics {
             )?,
             unheard: make
                 .counter("tollgate_limits_lost_total", "Bills that shared limits never heard of, since they were out for too long.")?,
+            spans: make.counters("tollgate_spans_total", "Spans of traces, by what became of them.", &["result"])?,
             retries: make.counters("tollgate_retries_total", "Attempts that failed and were followed by another.", &["provider"])?,
             reloads: make.counters("tollgate_config_reload_total", "Times the configuration was read again.", &["result"])?,
             sink_entries: make.counters("tollgate_sink_entries_total", "Entries a sink has taken.", &["sink"])?,
@@ -164,7 +175,7 @@ impl Metrics {
                 "Times a cloud was asked for a credential, by how that went.",
                 &["provider", "result"],
             )?,
-            reload_ok,
+            reload_ok: set(reload_ok, 1),
             reloaded: make
                 .gauge("tollgate_config_reload_success_timestamp_seconds", "When the configuration in use was read, or 0: at the start.")?,
             registry,
@@ -178,14 +189,16 @@ impl Metrics {
 
     /// How a sink is doing; its counts follow its own.
     pub fn sink(&self, name: &str, progress: &Progress) {
-        let follow = |metric: &IntCounterVec, count: &AtomicU64| {
-            let metric = metric.with_label_values(&[name]);
-            metric.inc_by(count.load(Ordering::Relaxed).saturating_sub(metric.get()));
-        };
-        follow(&self.sink_entries, &progress.entries);
-        follow(&self.sink_failures, &progress.failures);
+        follow(&self.sink_entries.with_label_values(&[name]), &progress.entries);
+        follow(&self.sink_failures.with_label_values(&[name]), &progress.failures);
         let lag = i64::try_from(progress.lag_bytes.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         self.sink_lag.with_label_values(&[name]).set(lag);
+    }
+
+    /// How traces are doing.
+    pub fn spans(&self, sent: &AtomicU64, dropped: &AtomicU64) {
+        follow(&self.spans.with_label_values(&["sent"]), sent);
+        follow(&self.spans.with_label_values(&["dropped"]), dropped);
     }
 
     /// Published prices were asked for.

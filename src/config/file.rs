@@ -110,9 +110,8 @@ impl Reader<'_> {
         let prices = self.prices(map.take("prices"), &data);
         let [cost_headers, cost_event] =
             [("cost_headers", true), ("cost_event", false)].map(|(key, or)| map.take_bool(key, &mut self.problems).unwrap_or(or));
-        let access_log = self.access_log(&mut map);
-        let ledger = self.ledger(map.take("ledger"));
-        let sinks = self.sinks(map.take("sinks"), &data);
+        let (access_log, tracing) = (self.access_log(&mut map), self.tracing(map.take("tracing")));
+        let (ledger, sinks) = (self.ledger(map.take("ledger")), self.sinks(map.take("sinks"), &data));
         let [pid_file, upgrade_socket] = [("pid_file", "tollgate.pid"), ("upgrade_socket", "run/upgrade.sock")]
             .map(|(key, usual)| self.path(&mut map, key).unwrap_or_else(|| data.join(usual)));
         exposed(&listen, [admin.filter(|_| admin_token.is_none()), mock], keys.is_some(), anonymous)
@@ -152,6 +151,7 @@ impl Reader<'_> {
             published: prices.published,
             markups: prices.markups,
             access_log,
+            tracing,
             ledger,
             sinks,
         })
@@ -178,7 +178,7 @@ impl Reader<'_> {
     }
 
     /// Text with its variables filled in.
-    fn fill(&mut self, line: usize, text: &str) -> Option<String> {
+    pub(super) fn fill(&mut self, line: usize, text: &str) -> Option<String> {
         interpolate(text, self.variables).map_err(|why| self.problems.add(line, why)).ok()
     }
 

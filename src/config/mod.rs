@@ -14,6 +14,7 @@ mod providers;
 mod redis;
 mod secret;
 mod sinks;
+mod tracing;
 mod units;
 mod upstream;
 mod watch;
@@ -27,6 +28,7 @@ pub use prices::Published;
 pub use redis::RedisRules;
 pub use secret::Secret;
 pub use sinks::{ClickHouseRules, DATABASE, KafkaRules, PostgresRules, Sinks, WebhookRules};
+pub use tracing::TracingRules;
 pub use upstream::{Credentials, Pass, PathStyle, PromptCache, Upstream};
 pub use watch::{Stamp, Watch};
 
@@ -89,6 +91,8 @@ pub struct Config {
     pub published: Vec<Published>,
     pub markups: Vec<Markup>,
     pub access_log: AccessLog,
+    /// Where traces go, if anywhere.
+    pub tracing: Option<TracingRules>,
     pub ledger: LedgerRules,
     pub sinks: Sinks,
 }
@@ -204,6 +208,7 @@ impl Config {
             ("access_log", self.access_log != old.access_log),
             ("sinks", self.sinks != old.sinks),
             ("redis", self.redis != old.redis),
+            ("tracing", self.tracing != old.tracing),
             ("ledger.segment_bytes", self.ledger.segment_bytes != old.ledger.segment_bytes),
             ("timeouts.drain", self.timeouts.drain != old.timeouts.drain),
         ];
@@ -220,6 +225,7 @@ impl Config {
         self.access_log.clone_from(&old.access_log);
         self.sinks.clone_from(&old.sinks);
         self.redis.clone_from(&old.redis);
+        self.tracing.clone_from(&old.tracing);
         changed
     }
 

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::exchange::turns::Turns;
 use crate::exchange::{Ending, Exchange};
 use crate::limit::Hold;
+use crate::trace::Trace;
 use http::HeaderValue;
 use pingora_proxy::Session;
 use std::sync::Arc;
@@ -44,13 +45,15 @@ pub struct Ctx {
     pub(super) begins: Option<Instant>,
     /// What is reserved with limits; turns have their own.
     pub(super) hold: Option<Hold>,
+    /// Its place in a trace that is sampled.
+    pub(super) trace: Option<Box<Trace>>,
 }
 
 impl Drop for Ctx {
     /// After a panic in a hook nobody calls `logging`: the attempt is closed here.
     fn drop(&mut self) {
         if let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.is_open()) {
-            self.state.close(exchange, &Ending::Failed(Error::Internal));
+            self.state.close(exchange, &Ending::Failed(Error::Internal), self.trace.as_deref());
         }
         let came_to = self.exchange.as_ref().map(|exchange| exchange.came_to()).unwrap_or_default();
         self.hold.take().into_iter().for_each(|hold| hold.settle(came_to, now_ms()));
@@ -78,6 +81,7 @@ impl Ctx {
             counted: false,
             begins: None,
             hold: None,
+            trace: None,
         }
     }
 

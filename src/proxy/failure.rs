@@ -1,7 +1,12 @@
 //! What Pingora's errors mean: who left, and what the caller is told.
 
+use super::ctx::Ctx;
+use super::gateway::Gateway;
+use super::state::now_ms;
+use crate::access_log::Refusal;
 use crate::error::Error;
 use pingora::{ErrorSource, ErrorType};
+use pingora_proxy::Session;
 
 /// An upstream that takes longer than it may.
 pub const LATE: &str = "the upstream took too long";
@@ -52,5 +57,23 @@ pub fn failure(error: &pingora::Error, provider: String) -> Error {
         ) => Error::UpstreamUnreachable { provider },
         (ErrorSource::Upstream, _) => Error::UpstreamBroken { provider },
         _ => Error::Internal,
+    }
+}
+
+impl Gateway {
+    /// Counts and logs what was refused; it has no entry.
+    pub(super) fn tell_refusal(&self, session: &Session, ctx: &Ctx) {
+        let Some(refused) = &ctx.refused else { return };
+        self.state.metrics.refuse(refused.code());
+        let request = session.req_header();
+        self.state.access_log.refusal(&Refusal {
+            request_id: &ctx.request_id,
+            end_ms: now_ms(),
+            method: request.method.as_str(),
+            path: request.uri.path(),
+            status: refused.status(),
+            outcome: "refused",
+            error: refused.code(),
+        });
     }
 }

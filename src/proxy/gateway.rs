@@ -16,12 +16,12 @@ use super::retry::is_untouched;
 use super::shared::Line;
 use super::socket;
 use super::state::{State, now_ms};
-use crate::access_log::Refusal;
 use crate::config::Sync;
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::exchange::{Asked, Ending, Exchange};
 use crate::route::{self, Destination, Head};
+use crate::trace::TRACEPARENT;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header;
@@ -124,6 +124,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
         ctx.count(true);
         ctx.request_id = uuid::Uuid::now_v7().to_string();
+        ctx.trace = self.begin_trace(session.req_header());
         ctx.caller_id = head::caller_id(&session.req_header().headers).cloned();
         if socket::is_wanted(session.req_header()) {
             ctx.dialect = Dialect::Responses;
@@ -158,7 +159,7 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
         self.next_attempt(session, ctx).await?;
-        let state = &self.state;
+        let (state, ctx) = (&self.state, &mut **ctx);
         // A new context on every attempt: a used one decodes nothing.
         session.upstream_compression = ResponseCompressionCtx::new(0, true, false);
         let (Some(exchange), Some(live)) = (&mut ctx.exchange, ctx.live.clone()) else {
@@ -167,7 +168,7 @@ impl ProxyHttp for Gateway {
         let at = exchange.upstream_index();
         if exchange.is_open() {
             let provider = exchange.upstream().map_or("", |upstream| &upstream.name).to_owned();
-            state.close(exchange, &Ending::Failed(Error::UpstreamBroken { provider }));
+            state.close(exchange, &Ending::Failed(Error::UpstreamBroken { provider }), ctx.trace.as_deref());
         }
         if ctx.turns.is_none() {
             let (id, open) = exchange.attempt(now_ms());
@@ -212,7 +213,12 @@ impl ProxyHttp for Gateway {
             request_id: &ctx.request_id,
             config: exchange.config(),
         };
-        head::upstream_request(request, outgoing)
+        head::upstream_request(request, outgoing)?;
+        match &mut ctx.trace {
+            Some(trace) if ctx.turns.is_some() => request.insert_header(TRACEPARENT, trace.connection()),
+            Some(trace) => request.insert_header(TRACEPARENT, trace.attempt()),
+            None => Ok(()),
+        }
     }
 
     async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, _end: bool, ctx: &mut Box<Ctx>) -> Result<()> {
@@ -361,6 +367,7 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&pingora::Error>, ctx: &mut Box<Ctx>) {
         ctx.unwrap_session(session);
+        let failed = error.filter(|error| !client_left(error)).map(|error| failure(error, ctx.provider()));
         if ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_open()) {
             let ending = match error {
                 None if ctx.outlet.drain().has_left() => Ending::Drained,
@@ -369,22 +376,11 @@ impl ProxyHttp for Gateway {
                 Some(error) => Ending::Failed(ctx.refused.take().unwrap_or_else(|| failure(error, ctx.provider()))),
             };
             if let Some(exchange) = &mut ctx.exchange {
-                self.state.close(exchange, &ending);
+                self.state.close(exchange, &ending, ctx.trace.as_deref());
             }
         }
-        if let Some(refused) = &ctx.refused {
-            self.state.metrics.refuse(refused.code());
-            let request = session.req_header();
-            self.state.access_log.refusal(&Refusal {
-                request_id: &ctx.request_id,
-                end_ms: now_ms(),
-                method: request.method.as_str(),
-                path: request.uri.path(),
-                status: refused.status(),
-                outcome: "refused",
-                error: refused.code(),
-            });
-        }
+        self.end_trace(session, ctx, failed);
+        self.tell_refusal(session, ctx);
     }
 
     /// Without the query, which may hold a key.

@@ -43,6 +43,7 @@ impl BackgroundService for Housekeeping {
         let fetching = Fetching::default();
         tokio::spawn(fetch_answers(self.0.clone()));
         commit::start(&self.0);
+        self.0.spans.iter().for_each(|spans| drop(tokio::spawn(spans.clone().run())));
         self.0.shared.iter().for_each(|shared| drop(tokio::spawn(shared.clone().run())));
         loop {
             self.0.write_out();

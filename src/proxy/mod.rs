@@ -30,6 +30,7 @@ mod shared;
 mod sinks;
 mod socket;
 mod sockets;
+mod spans;
 mod state;
 mod wire;
 

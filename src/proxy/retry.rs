@@ -45,7 +45,7 @@ impl Ctx {
             exchange.refused(status);
         }
         self.state.metrics.retry(exchange.upstream().map_or("", |upstream| &upstream.name));
-        self.state.close(exchange, ending);
+        self.state.close(exchange, ending, self.trace.as_deref());
         // There is nothing to read on until the next attempt.
         self.outlet.drain().allow(None);
         self.outlet.set_deadline(None);

@@ -33,7 +33,7 @@ const ATTEMPTS_MAX: usize = 32;
 const POOL_CONNECTIONS_MAX: usize = 1024;
 /// How often a leaving process looks whether it is idle.
 const IDLE_CHECK: Duration = Duration::from_millis(50);
-/// How long it waits for what gateways share to hear of the last bills.
+/// How long it waits for others to hear of the last bills and spans.
 const TELL_MAX: Duration = Duration::from_secs(2);
 
 /// How the daemon is started.
@@ -217,9 +217,11 @@ fn leave_when_idle(state: Arc<State>, after: Duration) {
             idle = if state.metrics.in_flight.get() > 0 { 0 } else { idle + 1 };
         }
         state.write_out();
-        // What limits are yet to hear.
+        // What limits and traces are yet to hear.
         let until = Instant::now() + TELL_MAX;
-        while state.shared.as_ref().is_some_and(|shared| !shared.is_settled()) && Instant::now() < until {
+        let told =
+            || state.shared.as_ref().is_none_or(|shared| shared.is_settled()) && state.spans.as_ref().is_none_or(|spans| spans.is_empty());
+        while !told() && Instant::now() < until {
             std::thread::sleep(IDLE_CHECK);
         }
         std::process::exit(0);

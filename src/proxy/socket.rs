@@ -9,6 +9,7 @@ use crate::config::Sync;
 use crate::error::Error;
 use crate::exchange::turns::News;
 use crate::exchange::{Asked, Exchange};
+use crate::trace::Trace;
 use bytes::Bytes;
 use http::{HeaderName, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -74,8 +75,9 @@ impl Gateway {
             }
         }
         let news = exchange.ask(turns, asked, now_ms());
+        let trace = ctx.trace.as_deref();
         for news in &news {
-            if !write(&state, news, exchange) {
+            if !write(&state, news, exchange, trace) {
                 // What cannot be billed is not asked for.
                 ctx.refused = Some(Error::Unbillable);
                 return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
@@ -108,9 +110,9 @@ pub(super) fn response(response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<(
 pub(super) fn down(ctx: &mut Ctx, body: &mut Option<Bytes>) {
     let state = Arc::clone(&ctx.state);
     let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body.as_ref()) else { return };
-    let news = exchange.hear(turns, chunk, now_ms());
+    let (news, trace) = (exchange.hear(turns, chunk, now_ms()), ctx.trace.as_deref());
     for news in &news {
-        write(&state, news, exchange);
+        write(&state, news, exchange, trace);
     }
     if exchange.config().ledger.sync == Sync::Always && news.iter().any(|news| matches!(news, News::Closed(_))) {
         // No filter of a connection that was upgraded may wait; another thread serves the others meanwhile.
@@ -126,7 +128,7 @@ pub(super) fn down(ctx: &mut Ctx, body: &mut Option<Bytes>) {
     ctx.count(open);
 }
 
-fn write(state: &super::state::State, news: &News, exchange: &Exchange) -> bool {
+fn write(state: &super::state::State, news: &News, exchange: &Exchange, trace: Option<&Trace>) -> bool {
     match news {
         News::Open(id, record) => state.begin(id, record, exchange.config()),
         News::Kept(kept) => {
@@ -135,6 +137,9 @@ fn write(state: &super::state::State, news: &News, exchange: &Exchange) -> bool 
         }
         News::Closed(closed) => {
             state.closed(closed, exchange.config());
+            if let (Some(spans), Some(trace)) = (&state.spans, trace) {
+                spans.push(trace.turn_span(&closed.entry));
+            }
             true
         }
     }

@@ -8,16 +8,17 @@ use super::recent::Recent;
 use super::reload::Live;
 use super::shared::Shared;
 use super::sinks::{Running, configured};
+use super::spans::Spans;
 use crate::access_log::Log;
 use crate::config::Config;
 use crate::exchange::answer::Memory;
 use crate::exchange::{Closed, Ending, Exchange, Records, amount_of, who_of};
 use crate::ledger::{Entry, Ledger, Rendered};
 use crate::limit::{Amount, Hold, Limits};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, follow};
 use crate::sink::Progress;
+use crate::trace::Trace;
 use arc_swap::ArcSwap;
-use prometheus::IntCounter;
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,6 +45,8 @@ pub struct State {
     /// What is reserved for answers made in the background, by their ids.
     pub(super) background: Mutex<HashMap<String, Hold>>,
     leaving: AtomicBool,
+    /// Where traces go.
+    pub(super) spans: Option<Arc<Spans>>,
 }
 
 impl State {
@@ -54,6 +57,7 @@ impl State {
     pub fn new(config: Arc<Config>, ledger: Ledger, metrics: Arc<Metrics>, access_log: Log) -> io::Result<Arc<Self>> {
         let sinks = configured(&config);
         let certificates = Certificates::new(&config).map_err(io::Error::other)?;
+        let spans = config.tracing.clone().map(Spans::new);
         let shared = config.redis.clone().map(Shared::new).transpose().map_err(io::Error::other)?;
         let answers = Answers::open(&config.data.join("answers.db"), shared.clone()).map_err(io::Error::other)?;
         let live = ArcSwap::from_pointee(Live::new(config, None)?);
@@ -73,6 +77,7 @@ impl State {
             shared,
             background: Mutex::default(),
             leaving: AtomicBool::new(false),
+            spans,
         }))
     }
 
@@ -151,9 +156,11 @@ impl State {
         self.metrics.ledger_failures.inc_by(failures.saturating_sub(self.metrics.ledger_failures.get()));
         self.metrics.ledger_lost.inc_by(self.ledger.lost().saturating_sub(self.metrics.ledger_lost.get()));
         if let Some(shared) = &self.shared {
-            let follow = |metric: &IntCounter, count: &AtomicU64| metric.inc_by(count.load(Ordering::Relaxed).saturating_sub(metric.get()));
             follow(&self.metrics.unlimited, &shared.unlimited);
             follow(&self.metrics.unheard, &shared.lost);
+        }
+        if let Some(spans) = &self.spans {
+            self.metrics.spans(&spans.sent, &spans.dropped);
         }
         for sink in &self.sinks {
             self.metrics.sink(sink.name, &sink.progress);
@@ -163,11 +170,12 @@ impl State {
     }
 
     /// Ends an attempt: the ledger first, then what is derived from the entry.
-    pub(super) fn close(&self, exchange: &mut Exchange, ending: &Ending) {
+    pub(super) fn close(&self, exchange: &mut Exchange, ending: &Ending, trace: Option<&Trace>) {
         let mut hold = None;
         self.remember(exchange, &mut hold);
         if let Some(closed) = exchange.close(ending, now_ms()) {
             self.closed(&closed, exchange.config());
+            self.trace(trace, &closed.entry);
         }
         hold.into_iter().for_each(|hold: Hold| hold.settle(exchange.came_to(), now_ms()));
     }
