@@ -10,21 +10,18 @@ use prometheus::{
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seconds; providers take from tens of milliseconds to minutes.
+/// Seconds; the gateway's own work takes microseconds.
+const OVERHEAD_BUCKETS_S: &[f64] = &[0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1];
 const BUCKETS_S: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
-    attempts: IntCounterVec,
+    attempts: Attempts,
     refused: IntCounterVec,
-    tokens: IntCounterVec,
-    spend: IntCounterVec,
-    unpriced: IntCounterVec,
-    sources: IntCounterVec,
-    faults: IntCounterVec,
-    duration: HistogramVec,
-    first_byte: HistogramVec,
     intake: Histogram,
+    /// From a request's last byte to the first attempt, in seconds.
+    pub overhead: Histogram,
     /// Requests being served.
     pub in_flight: IntGauge,
     /// Answers read to their end though their callers left.
@@ -61,6 +58,19 @@ fn set(gauge: IntGauge, value: i64) -> IntGauge {
     gauge
 }
 
+/// What attempts came to.
+struct Attempts {
+    ended: IntCounterVec,
+    tokens: IntCounterVec,
+    spend: IntCounterVec,
+    unpriced: IntCounterVec,
+    sources: IntCounterVec,
+    faults: IntCounterVec,
+    duration: HistogramVec,
+    first_byte: HistogramVec,
+    gap: HistogramVec,
+}
+
 /// Makes metrics and registers them.
 struct Make<'r>(&'r Registry);
 
@@ -83,9 +93,7 @@ impl Make<'_> {
         Ok(histogram)
     }
 
-    /// Of bytes, from 256 on.
-    fn sizes(&self, name: &str, help: &str) -> prometheus::Result<Histogram> {
-        let buckets = prometheus::exponential_buckets(256.0, 4.0, 10)?;
+    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> prometheus::Result<Histogram> {
         let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
         self.0.register(Box::new(histogram.clone()))?;
         Ok(histogram)
@@ -104,26 +112,13 @@ impl Make<'_> {
     }
 }
 
-impl Metrics {
-    /// Registers every metric.
-    ///
-    /// # Errors
-    /// If two share a name.
-    pub fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let make = Make(&registry);
-        let intake = make.sizes("tollgate_request_body_bytes", "Size of request bodies.")?;
-        let reload_ok = make.gauge("tollgate_config_reload_successful", "1 if the configuration read last holds, 0 if it was refused.")?;
+impl Attempts {
+    fn new(make: &Make<'_>) -> prometheus::Result<Self> {
         Ok(Self {
-            attempts: make.counters(
+            ended: make.counters(
                 "tollgate_attempts_total",
                 "Attempts at providers, by how they ended.",
                 &["provider", "dialect", "outcome", "status"],
-            )?,
-            refused: make.counters(
-                "tollgate_requests_refused_total",
-                "Requests the gateway answered with an error of its own.",
-                &["code"],
             )?,
             tokens: make.counters(
                 "tollgate_usage_total",
@@ -144,7 +139,39 @@ impl Metrics {
                 "From an attempt's start to the first byte of the answer's body.",
                 &["provider"],
             )?,
-            intake,
+            gap: make.histograms(
+                "tollgate_stream_longest_gap_seconds",
+                "The longest wait between two chunks of a stream.",
+                &["provider"],
+            )?,
+        })
+    }
+}
+
+impl Metrics {
+    /// Registers every metric.
+    ///
+    /// # Errors
+    /// If two share a name.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let make = Make(&registry);
+        let sizes = prometheus::exponential_buckets(256.0, 4.0, 10)?;
+        let reload_ok = make.gauge("tollgate_config_reload_successful", "1 if the configuration read last holds, 0 if it was refused.")?;
+        let attempts = Attempts::new(&make)?;
+        Ok(Self {
+            attempts,
+            refused: make.counters(
+                "tollgate_requests_refused_total",
+                "Requests the gateway answered with an error of its own.",
+                &["code"],
+            )?,
+            intake: make.histogram("tollgate_request_body_bytes", "Size of request bodies.", sizes)?,
+            overhead: make.histogram(
+                "tollgate_overhead_seconds",
+                "The gateway's own work on a request, from its last byte to the first attempt.",
+                OVERHEAD_BUCKETS_S.to_vec(),
+            )?,
             draining: make
                 .gauge("tollgate_answers_draining", "Answers that are read to their end for the bill, though their callers left.")?,
             in_flight: make.gauge("tollgate_requests_in_flight", "Requests being served.")?,
@@ -236,14 +263,14 @@ impl Metrics {
             400..500 => "4xx",
             _ => "5xx",
         };
-        self.attempts.with_label_values(&[provider, entry.open.dialect.as_str(), close.outcome.name(), status]).inc();
+        self.attempts.ended.with_label_values(&[provider, entry.open.dialect.as_str(), close.outcome.name(), status]).inc();
         let seconds = |until: u64| std::time::Duration::from_millis(until.saturating_sub(entry.open.start_ms)).as_secs_f64();
-        self.duration.with_label_values(&[provider]).observe(seconds(close.end_ms));
+        self.attempts.duration.with_label_values(&[provider]).observe(seconds(close.end_ms));
         if let Some(first) = close.first_byte_ms {
-            self.first_byte.with_label_values(&[provider]).observe(seconds(first));
+            self.attempts.first_byte.with_label_values(&[provider]).observe(seconds(first));
         }
         for fault in &close.faults {
-            self.faults.with_label_values(&[provider, fault]).inc();
+            self.attempts.faults.with_label_values(&[provider, fault]).inc();
         }
         self.usage(entry, config, close.outcome);
     }
@@ -253,18 +280,23 @@ impl Metrics {
         let catalog = config.upstream(provider).and_then(|at| config.upstreams.get(at)).map_or("", |upstream| &upstream.catalog);
         if entry.open.billed && outcome != Outcome::UpstreamError {
             let source = entry.used.as_ref().map_or(Source::None, |used| used.source);
-            self.sources.with_label_values(&[provider, source.name()]).inc();
+            self.attempts.sources.with_label_values(&[provider, source.name()]).inc();
         }
         for line in entry.used.iter().flat_map(|used| &used.lines) {
             let model = config.prices.model(catalog, &line.model).map_or("other", |model| &model.id);
             for (dimension, count) in line.usage.iter().filter(|(_, count)| *count > 0) {
-                self.tokens.with_label_values(&[provider, model, dimension.name()]).inc_by(count);
+                self.attempts.tokens.with_label_values(&[provider, model, dimension.name()]).inc_by(count);
             }
-            self.spend.with_label_values(&[provider, model]).inc_by(u64::try_from(line.charge.0 / 1000).unwrap_or(0));
+            self.attempts.spend.with_label_values(&[provider, model]).inc_by(u64::try_from(line.charge.0 / 1000).unwrap_or(0));
             if !line.unpriced.is_empty() {
-                self.unpriced.with_label_values(&[provider, model]).inc();
+                self.attempts.unpriced.with_label_values(&[provider, model]).inc();
             }
         }
+    }
+
+    /// The longest wait between two chunks of a stream.
+    pub fn gap(&self, provider: &str, ms: u64) {
+        self.attempts.gap.with_label_values(&[provider]).observe(std::time::Duration::from_millis(ms).as_secs_f64());
     }
 
     /// The gateway answered with an error of its own.

@@ -82,11 +82,14 @@ indexed! {
 impl Endpoint {
     /// The endpoint whose path ends `path`; the longest wins (`/chat/completions` also ends in `/completions`).
     pub fn from_path(path: &str) -> Option<Self> {
-        let path = path.strip_suffix('/').unwrap_or(path);
-        let last = path.as_bytes().last();
         // Most differ in their last letter.
-        let ends = Self::ALL.iter().filter(|endpoint| endpoint.name().as_bytes().last() == last && path.ends_with(endpoint.name()));
-        ends.max_by_key(|endpoint| endpoint.name().len()).copied()
+        static BY_LAST: Lazy<[Vec<Endpoint>; 256]> = Lazy::new(|| {
+            let ends_in = |last: usize| move |endpoint: &&Endpoint| endpoint.name().bytes().last().map(usize::from) == Some(last);
+            std::array::from_fn(|last| Endpoint::ALL.iter().filter(ends_in(last)).copied().collect())
+        });
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let candidates = BY_LAST.get(usize::from(*path.as_bytes().last()?))?;
+        candidates.iter().filter(|endpoint| path.ends_with(endpoint.name())).max_by_key(|endpoint| endpoint.name().len()).copied()
     }
 
     pub fn dialect(self) -> Dialect {

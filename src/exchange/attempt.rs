@@ -14,6 +14,9 @@ pub(super) struct Attempt {
     pub(super) open: (Open, Rendered),
     pub(super) status: u16,
     pub(super) first_byte_ms: Option<UnixMs>,
+    /// When something came last, and the longest wait between two chunks.
+    pub(super) last_ms: Option<UnixMs>,
+    pub(super) gap_ms: Option<u64>,
     pub(super) bytes_out: u64,
     pub(super) meter: Option<Box<Meter>>,
     pub(super) conceal: Option<Conceal>,
@@ -65,6 +68,8 @@ impl Exchange {
             open: (open, rendered),
             status: 0,
             first_byte_ms: None,
+            last_ms: None,
+            gap_ms: None,
             bytes_out: 0,
             meter: None,
             conceal: None,

@@ -11,6 +11,8 @@ pub struct Closed {
     pub entry: Entry,
     pub records: Records,
     pub(super) usage_news: bool,
+    /// Of a stream, the longest wait between two chunks.
+    pub gap_ms: Option<u64>,
 }
 
 /// An entry's records as text.
@@ -58,7 +60,7 @@ impl Closed {
             last_reading: used.as_ref().map(|used| used.reading),
         };
         let records = Records { open: Rendered::open(&open), used: used.as_ref().map(Rendered::used), close: Rendered::close(&close) };
-        Self { entry: Entry { id, open, used, close: Some(close) }, records, usage_news: true }
+        Self { entry: Entry { id, open, used, close: Some(close) }, records, usage_news: true, gap_ms: None }
     }
 
     /// Usage that has not been appended yet, and must be before the close.

@@ -6,7 +6,7 @@ use crate::ledger::Used;
 use crate::meter::Fault;
 use crate::price::PicoUsd;
 use crate::usage::Dimension;
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 
 /// The cost of an answer. Every part is left out rather than guessed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,9 +19,10 @@ pub struct Cost {
     pub completion_tokens: Option<u64>,
 }
 
-pub const COST: HeaderName = HeaderName::from_static("x-gateway-cost");
-pub const PROMPT_TOKENS: HeaderName = HeaderName::from_static("x-gateway-prompt-tokens");
-pub const COMPLETION_TOKENS: HeaderName = HeaderName::from_static("x-gateway-completion-tokens");
+/// Names of header fields, in lower case.
+pub const COST: &str = "x-gateway-cost";
+pub const PROMPT_TOKENS: &str = "x-gateway-prompt-tokens";
+pub const COMPLETION_TOKENS: &str = "x-gateway-completion-tokens";
 
 impl Cost {
     /// The cost of what was used, over all its lines.
@@ -32,7 +33,7 @@ impl Cost {
     }
 
     /// As header fields: US dollars and counts.
-    pub fn fields(&self) -> impl Iterator<Item = (HeaderName, String)> {
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, String)> {
         let charge = self.charge.map(|charge| (COST, charge.to_string()));
         let prompt = self.prompt_tokens.map(|tokens| (PROMPT_TOKENS, tokens.to_string()));
         let completion = self.completion_tokens.map(|tokens| (COMPLETION_TOKENS, tokens.to_string()));
@@ -44,7 +45,7 @@ impl Cost {
         let mut fields = serde_json::Map::new();
         fields.insert("request_id".to_owned(), request_id.into());
         for (name, value) in self.fields() {
-            let name = name.as_str().trim_start_matches("x-gateway-").replace('-', "_");
+            let name = name.trim_start_matches("x-gateway-").replace('-', "_");
             // A charge stays text: it may be more exact than JSON numbers are.
             let value = value.parse::<u64>().ok().filter(|_| name != "cost").map_or_else(|| value.clone().into(), Into::into);
             fields.insert(name, value);

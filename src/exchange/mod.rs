@@ -288,6 +288,8 @@ impl Exchange {
         let Some(attempt) = &mut self.attempt else { return chunk };
         if !chunk.is_empty() {
             attempt.first_byte_ms.get_or_insert(now);
+            let gap = attempt.last_ms.replace(now).map(|last| now.saturating_sub(last));
+            attempt.gap_ms = attempt.gap_ms.max(gap);
         }
         attempt.body_ended |= end;
         let out = attempt.forward(chunk, end);
@@ -331,6 +333,7 @@ impl Exchange {
         if self.unmetered {
             close.faults.push(Fault::Unmetered.name().to_owned());
         }
+        let gap_ms = attempt.gap_ms.filter(|_| self.stream);
         let (open, rendered_open) = attempt.open;
         let (used, rendered_used) = attempt.used.unzip();
         let records = Records { open: rendered_open, used: rendered_used, close: Rendered::close(&close) };
@@ -338,7 +341,7 @@ impl Exchange {
         let came_to = amount_of(&entry);
         self.came_to = self.came_to.and(came_to);
         self.hold.take().into_iter().for_each(|hold| hold.settle(came_to, now));
-        Some(Closed { entry, records, usage_news })
+        Some(Closed { entry, records, usage_news, gap_ms })
     }
 }
 

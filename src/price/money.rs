@@ -33,11 +33,18 @@ impl PicoUsd {
 /// In dollars, all decimals that are not zero and at least two.
 impl fmt::Display for PicoUsd {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, part) = (self.0.unsigned_abs() / PICO.unsigned_abs(), self.0.unsigned_abs() % PICO.unsigned_abs());
-        let decimals = format!("{part:012}");
+        let (whole, mut part) = (self.0.unsigned_abs() / PICO.unsigned_abs(), self.0.unsigned_abs() % PICO.unsigned_abs());
+        let mut decimals = *b"000000000000";
+        for place in decimals.iter_mut().rev() {
+            *place += u8::try_from(part % 10).unwrap_or_default();
+            part /= 10;
+        }
+        let decimals = str::from_utf8(&decimals).unwrap_or_default();
         let kept = decimals.trim_end_matches('0').len().max(2);
-        let sign = if self.0 < 0 { "-" } else { "" };
-        write!(to, "{sign}{whole}.{}", decimals.get(..kept).unwrap_or_default())
+        to.write_str(if self.0 < 0 { "-" } else { "" })?;
+        to.write_str(itoa::Buffer::new().format(whole))?;
+        to.write_str(".")?;
+        to.write_str(decimals.get(..kept).unwrap_or_default())
     }
 }
 

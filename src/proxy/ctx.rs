@@ -41,6 +41,8 @@ pub struct Ctx {
     /// What a cloud handed out for the upstream.
     pub(super) held: Option<Arc<Held>>,
     counted: bool,
+    /// When the request had been read.
+    pub(super) read: Option<Instant>,
     /// When the attempt began.
     pub(super) begins: Option<Instant>,
     /// What is reserved with limits; turns have their own.
@@ -79,6 +81,7 @@ impl Ctx {
             again: None,
             held: None,
             counted: false,
+            read: None,
             begins: None,
             hold: None,
             trace: None,

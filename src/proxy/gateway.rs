@@ -76,6 +76,7 @@ impl Gateway {
         };
         let (body, permit) = body::read(&mut session.downstream_session, limits, &state.budget).await?;
         state.metrics.read_body(body.len());
+        ctx.read = Some(Instant::now());
         access::verify(caller.as_ref(), session.req_header(), &body, &config)?;
         let head = request_head(session.req_header());
         let asked = Asked {
@@ -187,7 +188,9 @@ impl ProxyHttp for Gateway {
         }
         // Pingora upgrades HTTP/1.1 alone.
         let socket = ctx.turns.is_some() || exchange.is_unmetered();
-        ctx.begins = Some(Instant::now());
+        let now = Instant::now();
+        ctx.begins = Some(now);
+        ctx.read.take().into_iter().for_each(|read| state.metrics.overhead.observe((now - read).as_secs_f64()));
         ctx.set_deadline(false);
         ctx.held = ctx.credential(&live, at).await?;
         match live.peers.get(at) {

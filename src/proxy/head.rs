@@ -178,9 +178,8 @@ fn strip(request: &mut RequestHeader, config: &Config) {
     let denied = |name: &str| {
         NEVER_UP.contains(&name) || name.starts_with(GATEWAY_PREFIX) || config.headers.request_deny.iter().any(|deny| deny == name)
     };
-    while let Some(name) = request.headers.keys().find(|name| denied(name.as_str())).cloned() {
-        request.remove_header(&name);
-    }
+    let gone: Vec<HeaderName> = request.headers.keys().filter(|name| denied(name.as_str())).cloned().collect();
+    gone.iter().for_each(|name| drop(request.remove_header(name)));
 }
 
 /// Turns the upstream's head into the one the caller gets. `Connection` and framing are Pingora's to write.
@@ -189,9 +188,8 @@ pub fn downstream_response(response: &mut ResponseHeader, request_id: &str, call
         response.headers.get(header::CONNECTION).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
     let named = |name: &str| nominated.split(',').any(|other| other.trim() == name) && !FRAMING.contains(&name);
     let denied = |name: &str| HOP_BY_HOP.contains(&name) || config.headers.response_deny.iter().any(|deny| deny == name) || named(name);
-    while let Some(name) = response.headers.keys().find(|name| denied(name.as_str())).cloned() {
-        response.remove_header(&name);
-    }
+    let gone: Vec<HeaderName> = response.headers.keys().filter(|name| denied(name.as_str())).cloned().collect();
+    gone.iter().for_each(|name| drop(response.remove_header(name)));
     response.insert_header(REQUEST_ID, request_id)?;
     if let Some(id) = caller_id
         && !response.headers.contains_key(&CALLER_REQUEST_ID)

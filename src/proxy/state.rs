@@ -238,6 +238,7 @@ impl State {
         }
         self.ledger.append_later(id, &closed.records.close);
         self.metrics.attempt(&closed.entry, config);
+        closed.gap_ms.into_iter().for_each(|gap| self.metrics.gap(&closed.entry.open.upstream, gap));
         self.access_log.line(|buffer| closed.write_line(buffer));
     }
 }
