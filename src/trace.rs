@@ -48,9 +48,13 @@ impl Trace {
         Some(Self { id, parent, span: span_id(), attempt: SpanId::INVALID, began_ms: now_ms })
     }
 
-    /// Begins an attempt: the header that its upstream gets.
-    pub fn attempt(&mut self) -> String {
+    /// Begins an attempt.
+    pub fn attempt(&mut self) {
         self.attempt = span_id();
+    }
+
+    /// The header that the upstream of the attempt gets.
+    pub fn header(&self) -> String {
         format!("00-{}-{}-01", self.id, self.attempt)
     }
 
@@ -241,7 +245,8 @@ mod tests {
     #[test]
     fn says_what_an_attempt_came_to() {
         let mut trace = Trace::begin(Some(PARENT), 0.0, 1).unwrap();
-        let header = trace.attempt();
+        trace.attempt();
+        let header = trace.header();
         let (id, attempt, sampled) = parse(&header).unwrap();
         assert_eq!((id.to_string().as_str(), sampled), ("0af7651916cd43dd8448eb211c80319c", true));
         let usage = Usage::from_iter([(Dimension::Input, 5), (Dimension::CacheRead, 3), (Dimension::Output, 2)]);

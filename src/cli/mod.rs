@@ -6,7 +6,8 @@ mod prices;
 mod replay;
 mod usage;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,6 +50,10 @@ enum Command {
     Prices(prices::Options),
     /// Sum up the ledger
     Usage(usage::Options),
+    /// Print what completes commands in a shell
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page
+    Man,
 }
 
 #[derive(Debug, Args)]
@@ -102,8 +107,26 @@ pub fn main() -> ExitCode {
         Some(Command::Keys(options)) => keys::run(&options),
         Some(Command::Prices(options)) => prices::run(&options),
         Some(Command::Usage(options)) => usage::run(&options).map_err(failed),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut std::io::stdout());
+            Ok(())
+        }
+        Some(Command::Man) => manual().map_err(|error| failed(error.to_string())),
     };
     done.map_or_else(|code| code, |()| ExitCode::SUCCESS)
+}
+
+/// One page, with every command on it.
+fn manual() -> std::io::Result<()> {
+    let (mut out, command) = (vec![], Cli::command());
+    clap_mangen::Man::new(command.clone()).render(&mut out)?;
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        let page = clap_mangen::Man::new(sub.clone());
+        page.render_synopsis_section(&mut out)?;
+        page.render_description_section(&mut out)?;
+        page.render_options_section(&mut out)?;
+    }
+    std::io::stdout().write_all(&out)
 }
 
 fn failed(why: String) -> ExitCode {

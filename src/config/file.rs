@@ -90,7 +90,7 @@ impl Reader<'_> {
         // A daemon leaves the folder it was started in.
         let data = absolute(&data);
         let anonymous = map.take_bool("anonymous", &mut self.problems).unwrap_or(false);
-        let hosts = self.texts(&mut map, "hosts");
+        let (hosts, origins) = (self.texts(&mut map, "hosts"), self.origins(&mut map));
         let from_environment = map.take_bool("environment_providers", &mut self.problems).unwrap_or(true);
         let timeouts = self.timeouts(map.take("timeouts"));
         let mut upstreams = self.upstreams(map.take("providers"), timeouts);
@@ -103,8 +103,7 @@ impl Reader<'_> {
         let aliases = self.aliases(map.take("aliases"), &by_name);
         let retry = self.retry(map.take("retry"));
         let fallback = self.fallback(&mut map, &by_name);
-        let bounds = self.bounds(map.take("body"));
-        let drain = self.drain(map.take("after_disconnect"));
+        let (bounds, drain) = (self.bounds(map.take("body")), self.drain(map.take("after_disconnect")));
         let (limits, redis) = (self.limits(map.take("limits")), self.redis(map.take("redis")));
         let headers = self.headers(map.take("headers"));
         let prices = self.prices(map.take("prices"), &data);
@@ -134,6 +133,7 @@ impl Reader<'_> {
             keys,
             key_file,
             hosts,
+            origins,
             upstreams,
             by_name,
             aliases,
@@ -155,6 +155,19 @@ impl Reader<'_> {
             ledger,
             sinks,
         })
+    }
+
+    fn origins(&mut self, map: &mut Map<'_>) -> Vec<String> {
+        let (line, origins) = (map.line(), self.texts(map, "origins"));
+        let is_origin = |origin: &str| {
+            origin.split_once("://").is_some_and(|(scheme, rest)| {
+                matches!(scheme, "http" | "https") && !rest.is_empty() && !rest.contains(['/', '*', '@', ' '])
+            })
+        };
+        for origin in origins.iter().filter(|origin| !is_origin(origin)) {
+            self.problems.add(line, format!("`{origin}` is no origin (https://app.example, with its port if that is not the usual)"));
+        }
+        origins
     }
 
     fn addresses(&mut self, map: &mut Map<'_>) -> Addresses {

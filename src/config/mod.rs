@@ -67,6 +67,8 @@ pub struct Config {
     pub key_file: Option<PathBuf>,
     /// Further names by which the gateway may be addressed.
     pub hosts: Vec<String>,
+    /// Web sites whose pages may use the gateway (`https://app.example`).
+    pub origins: Vec<String>,
     own_names: Vec<String>,
     pub upstreams: Vec<Upstream>,
     /// By name, and by the names of known providers that were given another.

@@ -260,7 +260,7 @@ impl Reader<'_> {
             if found && !upstream.is_anonymous() {
                 if provider.id == "azure" {
                     upstream.deployment = self.variable(&["AZURE_OPENAI_DEPLOYMENT"]);
-                    upstream.api_version = self.variable(&["AZURE_OPENAI_API_VERSION"]);
+                    upstream.api_version = self.variable(&["AZURE_OPENAI_API_VERSION", "OPENAI_API_VERSION"]);
                     date_deployment(&mut upstream);
                 }
                 upstreams.push(upstream);

@@ -102,6 +102,12 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// The model whose prices hold for one that is asked for here: what the deployment that serves it is of.
+    pub fn priced_as<'a>(&'a self, model: &'a str) -> &'a str {
+        let deployment = self.deployment.as_deref().unwrap_or(model);
+        self.deployments.get(deployment).or_else(|| self.deployments.get(model)).map_or(model, String::as_str)
+    }
+
     /// The upstream of a provider as the provider describes itself.
     pub fn of(provider: &'static Provider, name: &str) -> Self {
         Self {

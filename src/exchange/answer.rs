@@ -176,7 +176,7 @@ impl Exchange {
 pub fn bill(kept: &Kept, found: &Found, config: &Config, key: Option<&Key>, now: UnixMs) -> Option<Closed> {
     let (open, at) = (kept.pending.as_deref()?, config.upstream(&kept.upstream)?);
     let upstream = config.upstreams.get(at)?;
-    let model = upstream.deployments.get(&open.model).unwrap_or(&open.model);
+    let model = upstream.priced_as(&open.model);
     let terms = Terms::new(upstream, Dialect::Responses, model, config, key, now);
     Some(Closed::billed(entry_id(kept), open.clone(), found, &terms, now))
 }

@@ -61,7 +61,7 @@ pub(super) fn stated(dialect: Dialect, headers: &HeaderMap) -> Reported {
     let names = match dialect {
         Dialect::Invoke => INVOKE_HEADERS,
         // <https://docs.fireworks.ai/guides/prompt-caching>
-        Dialect::Chat | Dialect::Completions => &[("fireworks-cached-prompt-tokens", Field::CacheRead)],
+        Dialect::Chat | Dialect::Completions | Dialect::Responses => &[("fireworks-cached-prompt-tokens", Field::CacheRead)],
         _ => &[],
     };
     for (name, field) in names {

@@ -49,7 +49,7 @@ impl Exchange {
         let Some(upstream) = self.upstream().filter(|_| self.config.limits.iter().any(crate::limit::Rule::counts_money)) else {
             return Amount { tokens, ..Amount::default() };
         };
-        let model = upstream.deployments.get(model).map_or(model, String::as_str);
+        let model = upstream.priced_as(model);
         let query = Query { provider: &upstream.catalog, model, tier: "", region: "", at: Moment::of_ms(now) };
         let usage: Usage = [(Dimension::Input, input), (Dimension::Output, output)].into_iter().collect();
         let charge = charge(&self.config.prices, &query, &usage, 1);

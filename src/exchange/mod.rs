@@ -330,7 +330,12 @@ impl Exchange {
         }
         let attempt = self.attempt.take()?;
         let mut close = attempt.close(ending, now, matches!(self.route.target, Target::Endpoint(_)));
-        if self.unmetered {
+        // What a list lets through and nobody can read costs something all the same.
+        let unread = self.route.target == Target::Pass
+            && self.billed
+            && close.status < 300
+            && attempt.used.as_ref().is_none_or(|used| used.0.lines.is_empty());
+        if self.unmetered || unread {
             close.faults.push(Fault::Unmetered.name().to_owned());
         }
         let gap_ms = attempt.gap_ms.filter(|_| self.stream);

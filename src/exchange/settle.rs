@@ -84,7 +84,7 @@ impl Exchange {
         let (Some(upstream), Some(attempt)) = (self.config.upstreams.get(self.route.upstream), &mut self.attempt) else { return };
         let Some(meter) = attempt.meter.as_mut().filter(|_| charged) else { return };
         let found = meter.found();
-        let model = upstream.deployments.get(&self.route.model).unwrap_or(&self.route.model);
+        let model = upstream.priced_as(&self.route.model);
         let terms = Terms {
             opening_only: found.opening && !found.finished,
             estimate,
@@ -195,6 +195,9 @@ fn line(found: &Found, reported: &Reported, model: &str, main: bool, terms: &Ter
     }
     let unpriced = if charge.unknown_model {
         vec!["model".to_owned()]
+    } else if usage.is_empty() && main {
+        // A total says neither what was read nor what was written.
+        vec!["total".to_owned()]
     } else {
         charge.unpriced.iter().map(|dimension| dimension.name().to_owned()).collect()
     };

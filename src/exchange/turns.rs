@@ -18,9 +18,8 @@ use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Turns asked for while one is under way; more are left to the provider to refuse.
+/// Turns asked for while one is under way; one more ends the connection.
 pub const WAITING_MAX: usize = 16;
-const TEXT: u8 = 1;
 const CLOSE: u8 = 8;
 /// <https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1>
 const PROTOCOL_ERROR: u16 = 1002;
@@ -37,13 +36,14 @@ pub struct Turns {
     /// Frames of the caller's message so far, as they came, and its text.
     raw: BytesMut,
     plain: Vec<u8>,
-    text: bool,
+    opcode: u8,
     key: [u8; 4],
     frame: Head,
     /// Frames of control being passed on.
     control: BytesMut,
     down_frame: Head,
-    down_text: bool,
+    /// Reads what nobody asked for.
+    unasked: Option<Box<Meter>>,
     /// Models of turns that wait for the one under way.
     waiting: VecDeque<Asked>,
     /// The caller broke the bounds; nothing more of it goes up.
@@ -87,7 +87,7 @@ impl Turns {
     /// Takes bytes of the caller and returns what goes up, with the turns that begin with it. A message past `max`
     /// bytes, what is no frame, or a model (or an answer to follow) that `rename` refuses becomes a close: the provider's answer to it tells the caller.
     pub fn up(&mut self, chunk: &[u8], max: u64, rename: impl Fn(&str, &[&str]) -> Option<String>) -> (Bytes, Vec<Asked>) {
-        let (mut out, mut asked) = (BytesMut::new(), vec![]);
+        let (mut out, mut asked): (_, Vec<Asked>) = (BytesMut::new(), vec![]);
         let mut frames = std::mem::take(&mut self.up);
         frames.push(chunk, |piece| {
             if self.closed {
@@ -104,13 +104,14 @@ impl Turns {
                         return;
                     }
                     if head.opcode != 0 {
-                        (self.text, self.key) = (head.opcode == TEXT, head.mask.unwrap_or_default());
+                        (self.opcode, self.key) = (head.opcode, head.mask.unwrap_or_default());
                     }
                     self.raw.extend_from_slice(raw);
                 }
                 Piece::Part { raw, .. } if self.frame.is_control() => self.control.extend_from_slice(raw),
                 Piece::Part { raw, at } => self.keep(raw, at),
                 Piece::End if self.frame.is_control() => out.extend(self.control.split()),
+                Piece::End if self.frame.fin && self.waiting.len() + asked.len() >= WAITING_MAX => self.close(POLICY, &mut out),
                 Piece::End if self.frame.fin => asked.extend(self.message(&rename, &mut out)),
                 Piece::End => {}
                 Piece::Broken => self.close(PROTOCOL_ERROR, &mut out),
@@ -125,9 +126,7 @@ impl Turns {
 
     fn keep(&mut self, raw: &[u8], at: u64) {
         self.raw.extend_from_slice(raw);
-        if !self.text {
-            return;
-        }
+        // Of binary messages, too: a provider may read them as it reads text.
         let start = self.plain.len();
         self.plain.extend_from_slice(raw);
         if let (Some(plain), Some(key)) = (self.plain.get_mut(start..), self.frame.mask) {
@@ -140,8 +139,7 @@ impl Turns {
         static ROOT: Want<usize> = Fields(&[("type", Take(0)), ("model", Take(1))]);
         let (raw, plain) = (self.raw.split(), std::mem::take(&mut self.plain));
         let [kind, model] = members(&plain, 0..plain.len(), &ROOT);
-        let is_create =
-            self.text && kind.and_then(|kind| plain.get(kind)).and_then(text::decode).is_some_and(|kind| kind == "response.create");
+        let is_create = kind.and_then(|kind| plain.get(kind)).and_then(text::decode).is_some_and(|kind| kind == "response.create");
         if !is_create {
             out.extend(raw);
             return None;
@@ -169,7 +167,7 @@ impl Turns {
             Some(span) => {
                 let mut splices = Splices::default();
                 splices.replace(span, text::encode(&renamed));
-                out.extend(frame(TEXT, self.key, &splices.apply(&Bytes::from(plain))));
+                out.extend(frame(self.opcode, self.key, &splices.apply(&Bytes::from(plain))));
             }
             None => out.extend(raw),
         }
@@ -186,6 +184,14 @@ impl Turns {
         Some(server_frame(CLOSE, &RESTART.to_be_bytes()))
     }
 
+    /// Ends the connection towards the caller: the frame that says why.
+    pub fn refuse(&mut self, why: &str) -> Vec<u8> {
+        const REASON_BYTES_MAX: usize = 123;
+        self.closed = true;
+        let reason = why.get(..why.floor_char_boundary(REASON_BYTES_MAX)).unwrap_or_default();
+        server_frame(CLOSE, &[&POLICY.to_be_bytes()[..], reason.as_bytes()].concat())
+    }
+
     /// True once the caller was told that the gateway leaves: its answer to that is the end.
     pub fn has_parted(&self) -> bool {
         self.parted
@@ -198,7 +204,7 @@ impl Turns {
         out.extend(frame(CLOSE, self.key, &code.to_be_bytes()));
     }
 
-    /// Reads bytes of the provider; `on` hears of each part of a text message, and of its end.
+    /// Reads bytes of the provider; `on` hears of each part of a message, and of its end.
     fn down(&mut self, chunk: &[u8], mut on: impl FnMut(Option<&[u8]>)) {
         let mut frames = std::mem::take(&mut self.down);
         frames.push(chunk, |piece| match piece {
@@ -206,12 +212,9 @@ impl Turns {
                 if head.opcode == CLOSE {
                     self.leaver.get_or_insert(Side::Provider);
                 }
-                if !head.is_control() && head.opcode != 0 {
-                    self.down_text = head.opcode == TEXT;
-                }
                 self.down_frame = head;
             }
-            Piece::Part { raw, at } if self.down_text && !self.down_frame.is_control() => match self.down_frame.mask {
+            Piece::Part { raw, at } if !self.down_frame.is_control() => match self.down_frame.mask {
                 // Servers must not mask; one that does is understood all the same.
                 Some(key) => {
                     let mut plain = raw.to_vec();
@@ -220,7 +223,7 @@ impl Turns {
                 }
                 None => on(Some(raw)),
             },
-            Piece::End if self.down_text && self.down_frame.fin && !self.down_frame.is_control() => on(None),
+            Piece::End if self.down_frame.fin && !self.down_frame.is_control() => on(None),
             _ => {}
         });
         self.down = frames;
@@ -262,7 +265,7 @@ impl Exchange {
         for turn in asked {
             if !self.is_open() {
                 news.push(self.begin(turn, now));
-            } else if turns.waiting.len() < WAITING_MAX {
+            } else {
                 turns.waiting.push_back(turn);
             }
         }
@@ -285,8 +288,11 @@ impl Exchange {
     /// Reads what the provider says; what happened must be written before the bytes leave.
     pub fn hear(&mut self, turns: &mut Turns, chunk: &[u8], now: UnixMs) -> Vec<News> {
         let mut news = vec![];
-        let mut waiting = std::mem::take(&mut turns.waiting);
+        let (mut waiting, mut unasked) = (std::mem::take(&mut turns.waiting), turns.unasked.take());
         turns.down(chunk, |part| {
+            if self.attempt.is_none() {
+                return news.extend(self.overhear(&mut unasked, part, now).into_iter().flatten());
+            }
             let Some(attempt) = &mut self.attempt else { return };
             let Some(meter) = &mut attempt.meter else { return };
             match part {
@@ -310,8 +316,28 @@ impl Exchange {
                 }
             }
         });
-        turns.waiting = waiting;
+        (turns.waiting, turns.unasked) = (waiting, unasked);
         news
+    }
+
+    /// Reads what comes though no turn is under way: what states usage is a turn of its own, whoever asked for it.
+    fn overhear(&mut self, unasked: &mut Option<Box<Meter>>, part: Option<&[u8]>, now: UnixMs) -> Option<[News; 2]> {
+        let meter = unasked.get_or_insert_with(|| Box::new(Meter::of_messages(self.route.dialect.grammar())));
+        let Some(part) = part else {
+            meter.message_end();
+            if !meter.found().ended || !meter.found().has_usage() {
+                return None;
+            }
+            let meter = unasked.take()?;
+            let model = meter.found().model.clone();
+            let asked = Asked { requested: String::new(), model, prompt: 0, output_max: None, conversation: None, hold: None };
+            let open = self.begin(asked, now);
+            self.attempt.as_mut()?.meter = Some(meter);
+            let closed = self.close(&Ending::Complete, now)?;
+            return Some([open, News::Closed(Box::new(closed))]);
+        };
+        meter.message_part(part);
+        None
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 const MASK: [u8; 4] = [9, 8, 7, 6];
 const MAX: u64 = 1000;
+const TEXT: u8 = 1;
 
 fn exchange() -> Exchange {
     let variables = |name: &str| (name == "OPENAI_API_KEY").then(|| "k".to_owned());
@@ -192,4 +193,48 @@ fn a_gateway_that_leaves_says_so_between_frames_and_once() {
     assert!(turns.part().is_none() && turns.has_parted());
     // Nothing more of the caller goes up.
     assert!(turns.up(&frame(1, MASK, &create("gpt-5")), MAX, |model, _| exchange.rename(model)).0.is_empty());
+}
+
+#[test]
+fn a_binary_message_is_read_as_text_is() {
+    let (mut exchange, mut turns) = (exchange(), Turns::default());
+    let (up, asked) = turns.up(&frame(2, MASK, &create("openai/gpt-5")), MAX, |model, _| exchange.rename(model));
+    assert_eq!(asked.iter().map(|asked| asked.model.as_str()).collect::<Vec<_>>(), ["gpt-5"]);
+    assert_eq!(up[0], 0x82);
+    exchange.ask(&mut turns, asked, 1);
+    let mut answer = completed("completed", 3);
+    answer[0] = 0x82;
+    let news = exchange.hear(&mut turns, &answer, 2);
+    assert!(news.iter().any(|news| matches!(news, News::Closed(closed) if closed.entry.outcome() == Outcome::Ok)));
+    // Whom nothing allows is refused in either.
+    assert_eq!(turns.up(&frame(2, MASK, &create("other")), MAX, |_, _| None).1.len(), 0);
+}
+
+#[test]
+fn what_nobody_asked_for_and_states_usage_is_a_turn() {
+    for size in [1, 7, 1000] {
+        let (mut exchange, mut turns) = (exchange(), Turns::default());
+        let said = [said(r#"{"type":"response.created","response":{"id":"resp"}}"#), completed("completed", 5), said("{}")].concat();
+        let news: Vec<_> = said.chunks(size).flat_map(|part| exchange.hear(&mut turns, part, 2)).collect();
+        let [News::Open(..), News::Closed(closed)] = &news[..] else { panic!("{news:?}") };
+        assert_eq!((closed.entry.outcome(), closed.entry.open.model.as_str()), (Outcome::Ok, "gpt-5"));
+        assert!(closed.entry.used.as_ref().unwrap().total.0 > 0 && !exchange.is_open());
+    }
+}
+
+#[test]
+fn one_more_turn_than_may_wait_ends_the_connection() {
+    let (mut exchange, mut turns) = (exchange(), Turns::default());
+    for at in 0..=WAITING_MAX + 1 {
+        let (up, asked) = turns.up(&frame(1, MASK, &create("gpt-5")), MAX, |model, _| exchange.rename(model));
+        let refused = at > WAITING_MAX;
+        assert_eq!((asked.len(), up.first().map(|byte| byte & 0x0f)), if refused { (0, Some(CLOSE)) } else { (1, Some(1)) }, "{at}");
+        exchange.ask(&mut turns, asked, 1);
+    }
+}
+
+#[test]
+fn who_is_refused_is_told_why() {
+    let told = Turns::default().refuse(&"ü".repeat(100));
+    assert_eq!((&told[..4], told.len()), (&[0x88, 124, 0x03, 0xf0][..], 126));
 }

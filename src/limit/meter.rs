@@ -109,6 +109,10 @@ pub fn day(now: u64) -> u64 {
     now / DAY_MS
 }
 
+pub fn day_begins(now: u64) -> u64 {
+    day(now) * DAY_MS
+}
+
 pub fn day_ends(now: u64) -> u64 {
     (day(now) + 1) * DAY_MS
 }

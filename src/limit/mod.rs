@@ -8,7 +8,7 @@ mod meter;
 mod rule;
 
 use meter::Room;
-pub use meter::{Bucket, Spending, day, day_ends, month, month_begins, month_ends};
+pub use meter::{Bucket, Spending, day, day_begins, day_ends, month, month_begins, month_ends};
 pub use rule::{Per, Rule, Who};
 
 use crate::price::PicoUsd;

@@ -61,7 +61,8 @@ impl Rule {
             && self.model.as_deref().is_none_or(|pattern| fits(who.model, pattern) || fits(who.served, pattern));
         let key = who.key.map(|(id, _)| id);
         let group = || match self.per {
-            Per::Key => key.map(str::to_owned),
+            // Without keys everybody is one.
+            Per::Key => Some(key.unwrap_or_default().to_owned()),
             Per::Org => who.org.map(str::to_owned),
             Per::Project => who.project.map(|project| format!("{}\n{project}", who.org.unwrap_or_default())),
             Per::User => who.user.map(|user| format!("{}\n{user}", key.unwrap_or_default())),

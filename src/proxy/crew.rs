@@ -38,6 +38,11 @@ pub struct Door {
 pub struct Load(Arc<AtomicUsize>);
 
 impl Load {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Counts one until it is dropped.
     pub fn one(&self) -> Busy {
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -247,7 +252,7 @@ fn give(places: &[Place], (stream, peer): (TcpStream, SocketAddr), tls: Option<A
 }
 
 fn least_busy(places: &[Place]) -> Option<&Place> {
-    places.iter().min_by_key(|place| place.load.0.load(Ordering::Relaxed))
+    places.iter().min_by_key(|place| place.load.count())
 }
 
 #[cfg(test)]
@@ -264,7 +269,7 @@ mod tests {
             let _caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             accepted.push(listener.accept().await.unwrap());
         }
-        let counts = |places: &[Place]| places.iter().map(|place| place.load.0.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let counts = |places: &[Place]| places.iter().map(|place| place.load.count()).collect::<Vec<_>>();
         let mut arrive = || give(&places, accepted.pop().unwrap(), None);
         // Long streams on the first alone.
         let streams = [places[0].load.one(), places[0].load.one()];

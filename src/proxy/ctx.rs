@@ -16,6 +16,7 @@ use crate::trace::Trace;
 use http::HeaderValue;
 use pingora_proxy::Session;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -60,6 +61,9 @@ impl Drop for Ctx {
         let came_to = self.exchange.as_ref().map(|exchange| exchange.came_to()).unwrap_or_default();
         self.hold.take().into_iter().for_each(|hold| hold.settle(came_to, now_ms()));
         self.count(false);
+        if self.turns.is_some() {
+            self.state.sockets.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

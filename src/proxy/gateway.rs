@@ -172,6 +172,7 @@ impl ProxyHttp for Gateway {
             state.close(exchange, &Ending::Failed(Error::UpstreamBroken { provider }), ctx.trace.as_deref());
         }
         if ctx.turns.is_none() {
+            ctx.trace.iter_mut().for_each(|trace| trace.attempt());
             let (id, open) = exchange.attempt(now_ms());
             if !state.begin(id, open, &live.config) {
                 exchange.abandon();
@@ -217,16 +218,16 @@ impl ProxyHttp for Gateway {
             config: exchange.config(),
         };
         head::upstream_request(request, outgoing)?;
-        match &mut ctx.trace {
+        match &ctx.trace {
             Some(trace) if ctx.turns.is_some() => request.insert_header(TRACEPARENT, trace.connection()),
-            Some(trace) => request.insert_header(TRACEPARENT, trace.attempt()),
+            Some(trace) => request.insert_header(TRACEPARENT, trace.header()),
             None => Ok(()),
         }
     }
 
     async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, _end: bool, ctx: &mut Box<Ctx>) -> Result<()> {
         if socket::is_open(session, ctx) {
-            return self.up(ctx, body).await;
+            return self.up(session, ctx, body).await;
         }
         // Each attempt has a body of its own: the model may be called otherwise.
         let again = ctx.exchange.as_ref().filter(|exchange| exchange.attempts() > 1 && !exchange.is_unmetered());

@@ -75,12 +75,16 @@ pub fn check_origin(header: &RequestHeader, config: &Config) -> Result<(), Error
     check_site(header, config)
 }
 
-/// Requests of other web sites are refused.
+/// Requests of other web sites are refused, but for those of listed origins.
 ///
 /// # Errors
 /// [`Error::CrossSite`].
 pub fn check_site(header: &RequestHeader, config: &Config) -> Result<(), Error> {
     let headers = &header.headers;
+    let listed = |origin: &HeaderValue| config.origins.iter().any(|own| origin.as_bytes().eq_ignore_ascii_case(own.as_bytes()));
+    if headers.get(header::ORIGIN).is_some_and(listed) {
+        return Ok(());
+    }
     let foreign_site = headers.get("sec-fetch-site").is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
     let own = |origin: &HeaderValue| {
         origin.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, name)| config.answers_for(name)))
@@ -112,6 +116,7 @@ pub fn upstream_request(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> 
     let Outgoing { upstream, dialect, path, body, headers, request_id, config, .. } = outgoing;
     let credential = upstream.callers_credential(dialect, &request.headers).map(|(name, value)| (name, value.clone()));
     strip(request, config);
+    strip_subprotocol(request)?;
     request.set_uri(path.parse().map_err(|_| pingora::Error::new_in(pingora::ErrorType::InternalError))?);
     request.insert_header(header::HOST, upstream.authority())?;
     if !body.is_empty() || request.method != http::Method::GET {
@@ -174,6 +179,21 @@ fn sensitive(text: &str) -> Result<HeaderValue> {
     Ok(value)
 }
 
+/// Browsers cannot set headers of a WebSocket, so OpenAI's client says its key as a subprotocol; the others stay.
+/// <https://platform.openai.com/docs/guides/realtime-websocket#connection-details>
+fn strip_subprotocol(request: &mut RequestHeader) -> Result<()> {
+    const KEY: &str = "openai-insecure-api-key.";
+    let Some(named) = request.headers.get(header::SEC_WEBSOCKET_PROTOCOL) else { return Ok(()) };
+    let named = named.to_str().unwrap_or_default();
+    let kept: Vec<&str> = named.split(',').map(str::trim).filter(|name| !name.is_empty() && !name.starts_with(KEY)).collect();
+    let kept = kept.join(", ");
+    if kept.is_empty() {
+        request.remove_header(&header::SEC_WEBSOCKET_PROTOCOL);
+        return Ok(());
+    }
+    request.insert_header(header::SEC_WEBSOCKET_PROTOCOL, kept)
+}
+
 fn strip(request: &mut RequestHeader, config: &Config) {
     let denied = |name: &str| {
         NEVER_UP.contains(&name) || name.starts_with(GATEWAY_PREFIX) || config.headers.request_deny.iter().any(|deny| deny == name)
@@ -191,10 +211,12 @@ pub fn downstream_response(response: &mut ResponseHeader, request_id: &str, call
     let gone: Vec<HeaderName> = response.headers.keys().filter(|name| denied(name.as_str())).cloned().collect();
     gone.iter().for_each(|name| drop(response.remove_header(name)));
     response.insert_header(REQUEST_ID, request_id)?;
-    if let Some(id) = caller_id
-        && !response.headers.contains_key(&CALLER_REQUEST_ID)
-    {
-        response.insert_header(CALLER_REQUEST_ID, id)?;
+    if !response.headers.contains_key(&CALLER_REQUEST_ID) {
+        match caller_id {
+            Some(id) => response.insert_header(CALLER_REQUEST_ID, id)?,
+            // What the upstream was told.
+            None => response.insert_header(CALLER_REQUEST_ID, request_id)?,
+        }
     }
     for (name, value) in &config.headers.response_add {
         response.insert_header(name.clone(), value.as_str())?;
@@ -267,6 +289,20 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_said_as_a_subprotocol_stays_here() {
+        let config = load(&Source::Embedded, &|_| None).unwrap();
+        let upstream = Upstream::of(provider::find("openai").unwrap(), "openai");
+        for (said, want) in [
+            ("realtime, openai-insecure-api-key.tg_secret, openai-beta.realtime-v1", Some("realtime, openai-beta.realtime-v1")),
+            ("openai-insecure-api-key.tg_secret", None),
+        ] {
+            let mut request = request(&[("sec-websocket-protocol", said)]);
+            upstream_request(&mut request, outgoing(&upstream, "/v1/responses", b"", &config)).unwrap();
+            assert_eq!(request.headers.get("sec-websocket-protocol").map(|value| value.to_str().unwrap()), want);
+        }
+    }
+
+    #[test]
     fn a_callers_own_key_goes_on_only_where_that_is_configured() {
         let config = load(&Source::Embedded, &|_| None).unwrap();
         for (credentials, want) in [(Credentials::Caller, Some("Bearer mine")), (Credentials::Gateway, None)] {
@@ -279,7 +315,8 @@ mod tests {
 
     #[test]
     fn foreign_hosts_and_sites_are_refused() {
-        let config = load(&Source::Embedded, &|_| None).unwrap();
+        let mut config = load(&Source::Embedded, &|_| None).unwrap();
+        config.origins = vec!["https://app.example".to_owned()];
         for (headers, want) in [
             (&[("host", "127.0.0.1:8080")][..], Ok(())),
             (&[("host", "localhost:8080"), ("origin", "http://localhost:8080")], Ok(())),
@@ -287,6 +324,9 @@ mod tests {
             (&[], Err(Error::ForbiddenHost)),
             (&[("host", "127.0.0.1:8080"), ("origin", "https://evil.example")], Err(Error::CrossSite)),
             (&[("host", "127.0.0.1:8080"), ("origin", "null")], Err(Error::CrossSite)),
+            (&[("host", "127.0.0.1:8080"), ("origin", "https://app.example"), ("sec-fetch-site", "cross-site")], Ok(())),
+            (&[("host", "127.0.0.1:8080"), ("origin", "http://app.example")], Err(Error::CrossSite)),
+            (&[("host", "app.example")], Err(Error::ForbiddenHost)),
             (&[("host", "127.0.0.1:8080"), ("sec-fetch-site", "cross-site")], Err(Error::CrossSite)),
             (&[("host", "127.0.0.1:8080"), ("sec-fetch-site", "same-site")], Err(Error::CrossSite)),
         ] {

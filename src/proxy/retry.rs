@@ -32,7 +32,9 @@ fn is_failure(status: u16) -> bool {
 
 /// True if the caller has seen nothing of an answer yet.
 pub(super) fn is_untouched(session: &Session) -> bool {
-    session.response_written().is_none_or(|response| response.status.is_informational())
+    // After a 101 it has: whatever follows belongs to the other protocol.
+    let begun = |status: http::StatusCode| !status.is_informational() || status == http::StatusCode::SWITCHING_PROTOCOLS;
+    session.response_written().is_none_or(|response| !begun(response.status))
 }
 
 impl Ctx {

@@ -55,8 +55,8 @@ pub fn build(config: Config, start: Start) -> io::Result<Daemon> {
     let config = Arc::new(config);
     let listen = config.listen.iter().map(|listener| listener.address);
     let addresses: Vec<_> = listen.chain(config.admin).chain(config.mock).collect();
-    let (sockets, ready) =
-        if start.upgrade { Sockets::inherit(&config.upgrade_socket, &addresses)? } else { (Sockets::bind(&addresses)?, Ready::default()) };
+    // Whoever has an address finds out before anything is written.
+    let bound = if start.upgrade { None } else { Some((Sockets::bind(&addresses)?, Ready::default())) };
     let folder = config.data.join("ledger");
     let ledger = Ledger::open(&folder, config.workers, config.ledger.segment_bytes, now_ms())
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display())))?;
@@ -64,6 +64,8 @@ pub fn build(config: Config, start: Start) -> io::Result<Daemon> {
     let access_log = Log::open(&config.access_log, metrics.clone())?;
     let state = State::new(config.clone(), ledger, metrics, access_log)?;
     state.recall_spending(&config, &[]).map_err(io::Error::other)?;
+    // All that takes time is done before the sockets are asked for.
+    let (sockets, ready) = bound.map_or_else(|| Sockets::inherit(&config.upgrade_socket, &addresses), Ok)?;
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&config, start));
     server.bootstrap();
     // Before those that serve: what requests put off is written from the first on.
@@ -144,6 +146,7 @@ fn gateway(
         doors.extend(sockets.of(listener.address).map(|socket| Door { socket, tls }));
     }
     Ok(crew("gateway", config.workers, doors, ready, |load| {
+        state.loads.lock().unwrap_or_else(PoisonError::into_inner).push(load.clone());
         let mut proxy = HttpProxy::new(Gateway::new(state.clone(), load), conf.clone());
         proxy.handle_init_modules();
         let mut options = HttpServerOptions::default();
@@ -181,9 +184,14 @@ impl ShutdownSignalWatch for Signals {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
-                _ = quit.recv() => match self.hand_over().await {
-                    Ok(()) => break,
-                    Err(error) => log::error!("SIGQUIT: {error}. Serving on"),
+                _ = quit.recv() => tokio::select! {
+                    handed = self.hand_over() => match handed {
+                        Ok(()) => break,
+                        Err(error) => log::error!("SIGQUIT: {error}. Serving on"),
+                    },
+                    // Whoever would take over finds the sockets its own all the same.
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
                 },
                 _ = hangup.recv() => drop(self.state.reload()),
             }
@@ -192,6 +200,12 @@ impl ShutdownSignalWatch for Signals {
         // What holds them now closes them when it has accepted who waits.
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
         leave_when_idle(self.state.clone(), FAREWELL + IDLE_CHECK);
+        let state = self.state.clone();
+        tokio::spawn(async move {
+            interrupt.recv().await;
+            state.write_out();
+            std::process::exit(0);
+        });
         ShutdownSignal::GracefulTerminate
     }
 }
@@ -210,12 +224,13 @@ impl Signals {
 fn leave_when_idle(state: Arc<State>, after: Duration) {
     let watch = move || {
         std::thread::sleep(after);
-        // Idle twice: the last bytes of an HTTP/2 answer may leave after its request has ended.
+        // Idle twice: a request may just be on its way from one count to the next.
         let mut idle = 0;
         while idle < 2 {
             std::thread::sleep(IDLE_CHECK);
-            idle = if state.metrics.in_flight.get() > 0 { 0 } else { idle + 1 };
+            idle = if state.is_idle() { idle + 1 } else { 0 };
         }
+        state.let_go();
         state.write_out();
         // What limits and traces are yet to hear.
         let until = Instant::now() + TELL_MAX;

@@ -16,6 +16,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, Result};
 use pingora_proxy::Session;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Compressed frames could not be read: none is asked for, and none agreed on.
 const EXTENSIONS: HeaderName = HeaderName::from_static("sec-websocket-extensions");
@@ -43,13 +44,30 @@ impl Gateway {
         let (idle, write) = (exchange.config().timeouts.upstream_read, exchange.config().timeouts.downstream_write);
         session.downstream_session.set_read_timeout(Some(idle));
         session.downstream_session.set_write_timeout(Some(write));
-        ctx.turns = (!exchange.is_unmetered()).then(Box::default);
+        if !exchange.is_unmetered() {
+            ctx.turns = Some(Box::default());
+            self.state.sockets.fetch_add(1, Ordering::Relaxed);
+        }
         ctx.exchange = Some(Box::new(exchange));
         Ok(())
     }
 
     /// What the caller says.
-    pub(super) async fn up(&self, ctx: &mut Ctx, body: &mut Option<Bytes>) -> Result<()> {
+    pub(super) async fn up(&self, session: &mut Session, ctx: &mut Ctx, body: &mut Option<Bytes>) -> Result<()> {
+        // What waits for limits or the disk is under way already.
+        ctx.count(true);
+        let said = self.ask(ctx, body).await;
+        let open = ctx.turns.is_none() || ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_open());
+        ctx.count(open);
+        // There is no other way to say no to one turn than to end the connection.
+        if let (Err(_), Some(error), Some(turns)) = (&said, &ctx.refused, &mut ctx.turns) {
+            let close = turns.refuse(&error.to_string());
+            let _ = session.downstream_session.write_response_body(close.into(), true).await;
+        }
+        said
+    }
+
+    async fn ask(&self, ctx: &mut Ctx, body: &mut Option<Bytes>) -> Result<()> {
         let state = Arc::clone(&ctx.state);
         let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body.take()) else { return Ok(()) };
         if turns.has_parted() {
@@ -68,7 +86,6 @@ impl Gateway {
             match self.take(&rules, &who, amount, now).await {
                 Ok(hold) => turn.hold = hold,
                 Err(error) => {
-                    // The connection ends: there is no other way to say no to one turn.
                     ctx.refused = Some(error);
                     return Err(pingora::Error::new_in(ErrorType::HTTPStatus(429)));
                 }
@@ -87,8 +104,6 @@ impl Gateway {
             state.commits.wait().await;
         }
         *body = Some(out);
-        let open = exchange.is_open();
-        ctx.count(open);
         Ok(())
     }
 }
@@ -110,6 +125,11 @@ pub(super) fn response(response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<(
 pub(super) fn down(ctx: &mut Ctx, body: &mut Option<Bytes>) {
     let state = Arc::clone(&ctx.state);
     let (Some(turns), Some(exchange), Some(chunk)) = (&mut ctx.turns, &mut ctx.exchange, body.as_ref()) else { return };
+    if turns.has_parted() {
+        // Nothing follows a close.
+        *body = Some(Bytes::new());
+        return;
+    }
     let (news, trace) = (exchange.hear(turns, chunk, now_ms()), ctx.trace.as_deref());
     for news in &news {
         write(&state, news, exchange, trace);

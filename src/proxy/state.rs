@@ -4,6 +4,7 @@ use super::answers::Answers;
 use super::body::Budget;
 use super::certificates::Certificates;
 use super::commit::Commits;
+use super::crew::Load;
 use super::recent::Recent;
 use super::reload::Live;
 use super::shared::Shared;
@@ -21,7 +22,7 @@ use crate::trace::Trace;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -45,6 +46,10 @@ pub struct State {
     /// What is reserved for answers made in the background, by their ids.
     pub(super) background: Mutex<HashMap<String, Hold>>,
     leaving: AtomicBool,
+    /// Of the gateway's workers.
+    pub(super) loads: Mutex<Vec<Load>>,
+    /// WebSockets that are open.
+    pub(super) sockets: AtomicUsize,
     /// Where traces go.
     pub(super) spans: Option<Arc<Spans>>,
 }
@@ -77,6 +82,8 @@ impl State {
             shared,
             background: Mutex::default(),
             leaving: AtomicBool::new(false),
+            loads: Mutex::default(),
+            sockets: AtomicUsize::new(0),
             spans,
         }))
     }
@@ -89,6 +96,20 @@ impl State {
     /// Nothing new is accepted any more.
     pub(super) fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// True once nothing is under way, and nothing waits to be sent on a connection but on WebSockets without a turn.
+    pub(super) fn is_idle(&self) -> bool {
+        let loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy: usize = loads.iter().map(Load::count).sum();
+        // A socket is a connection and a request.
+        self.metrics.in_flight.get() == 0 && busy <= 2 * self.sockets.load(Ordering::Relaxed)
+    }
+
+    /// What is reserved for answers made in the background is let go: who bills them counts them then.
+    pub(super) fn let_go(&self) {
+        let holds = std::mem::take(&mut *self.background.lock().unwrap_or_else(PoisonError::into_inner));
+        holds.into_values().for_each(|hold| hold.settle(Amount::default(), now_ms()));
     }
 
     pub(super) fn is_leaving(&self) -> bool {

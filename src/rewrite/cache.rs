@@ -8,6 +8,7 @@ use crate::json::Want::{self, Fields, Take};
 use crate::json::{Splices, text};
 use crate::provider::CacheBy;
 use http::HeaderMap;
+use percent_encoding::AsciiSet;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 
@@ -149,10 +150,17 @@ fn org_id(body: &[u8]) -> Option<String> {
 }
 
 fn org_of(cache: &PromptCache, asked: &Asked) -> Option<String> {
-    match (&cache.org, &asked.org) {
+    let part = |org: &Option<String>| org.as_deref().map(isolated);
+    match (part(&cache.org), part(&asked.org)) {
         (Some(own), Some(asked)) => Some(format!("{own}/{asked}")),
-        (own, asked) => own.clone().or_else(|| asked.clone()),
+        (own, asked) => own.or(asked),
     }
+}
+
+/// An organisation's name as part of a key or header: no two are written alike, whatever stands beside them.
+pub fn isolated(org: &str) -> String {
+    const PART: &AsciiSet = &percent_encoding::CONTROLS.add(b'%').add(b'/').add(b':').add(b' ');
+    percent_encoding::utf8_percent_encode(org, PART).to_string()
 }
 
 /// The key of a prompt: asked for, configured, or derived from what does not change from turn to turn; within the

@@ -8,7 +8,7 @@ use crate::config::{PromptCache, Upstream};
 use crate::json::Want::{self, Fields, Take};
 use crate::json::{Scanner, Splices, Visit, text};
 use crate::keys::Key;
-use crate::provider::StreamUsage;
+use crate::provider::{CacheBy, StreamUsage};
 use crate::route::{Facts, ModelPlace, Route, Target};
 use bytes::Bytes;
 use http::HeaderMap;
@@ -43,12 +43,19 @@ pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream, 
         && upstream.stream_usage == StreamUsage::OnRequest;
     let streams = facts.stream.as_ref().filter(|stream| stream.value && asks);
     let usage_asked = streams.is_some_and(|stream| ask_for_usage(body, facts, stream.span.end, &mut splices));
-    let headers = match (prompt_cache(upstream, key), upstream.provider.cache_by) {
+    let mut headers = match (prompt_cache(upstream, key), upstream.provider.cache_by) {
         (Some(cache), Some(by)) if matches!(route.target, Target::Endpoint(endpoint) if endpoint.is_billed()) => {
             cache::mark(body, route.dialect, by, &cache, &cache::Asked::read(headers), &mut splices)
         }
         _ => vec![],
     };
+    // Prompts of two organisations never meet in a provider's cache, whatever their callers say.
+    if let (Some(CacheBy::Headers { org: Some(name), .. }), Some(org)) =
+        (upstream.provider.cache_by, key.and_then(|key| key.org.as_deref()))
+        && headers.iter().all(|header| header.name != name)
+    {
+        headers.push(cache::Header { name, value: cache::isolated(org), always: true });
+    }
     Rewritten { body: splices.apply(body), usage_asked, headers }
 }
 

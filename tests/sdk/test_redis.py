@@ -116,6 +116,37 @@ def test_requests_are_counted_together(tmp_path, redis):
         assert 100_000 - 6 * 1300 < tokens < 100_000 - 5 * 1000
 
 
+def test_tokens_are_settled_and_nobody_can_lock_others_out(tmp_path, redis):
+    limits = [{"per": "all", "tokens_per_minute": 200_000}, {"per": "org", "org": "other", "usd_per_day": 1}]
+    with Gateway(tmp_path / "one", redis, limits) as gateway:
+        # Each allows for more than half, and uses a thousand.
+        for _ in range(10):
+            until(lambda: gateway.ask(max_tokens=150_000).status_code == 200, gateway.said)
+        huge = ASK | {"max_tokens": 10**18, "stream": True, "model": "mock-small?chunks=2&delay_ms=1500&input=1000&output=100&reasoning=0"}
+        # More than fits at all goes in when nobody else is there.
+        [counter] = [key for key in redis.ask("KEYS", "*:limit:*") if ":holds" not in key]
+        redis.ask("HDEL", counter, "tokens")
+        thread = threading.Thread(target=lambda: gateway.http.post("/v1/chat/completions", json=huge))
+        thread.start()
+        until(lambda: gateway.ask().status_code == 429, gateway.said)
+        thread.join()
+        # It used a thousand, and so much is what is left of it.
+        until(lambda: gateway.ask().status_code == 200, gateway.said)
+        assert "cannot be asked" not in gateway.said() and "lost to limits" not in gateway.said()
+
+
+def test_a_server_that_forgets_begins_from_zero(tmp_path, redis):
+    with Gateway(tmp_path / "one", redis, [{"per": "all", "usd_per_day": 1}]) as gateway:
+        slow = ASK | {"stream": True, "model": "mock-small?chunks=2&delay_ms=1000&input=1000&output=100&reasoning=0&cached=0"}
+        thread = threading.Thread(target=lambda: gateway.http.post("/v1/chat/completions", json=slow))
+        thread.start()
+        until(lambda: redis.ask("KEYS", "*:holds"), gateway.said)
+        redis.ask("FLUSHALL")
+        thread.join()
+        spent = [str(int(USD * 10**9))]
+        until(lambda: [redis.ask("HGET", key, "day_spent") for key in redis.ask("KEYS", "*:limit:*") if ":holds" not in key] == [spent])
+
+
 def test_what_a_killed_gateway_had_reserved(tmp_path, redis):
     limits = [{"per": "all", "concurrent": 2, "usd_per_day": 1}]
     killed = Gateway(tmp_path / "one", redis, limits)
@@ -128,13 +159,14 @@ def test_what_a_killed_gateway_had_reserved(tmp_path, redis):
 
         waiting = [threading.Thread(target=wait) for _ in range(2)]
         [thread.start() for thread in waiting]
-        until(lambda: two.ask().status_code == 429)
+        until(lambda: [redis.ask("ZCARD", holds) for holds in redis.ask("KEYS", "*:holds")] == [["2"]])
+        assert two.ask().status_code == 429
         killed.process.kill()
         killed.process.wait()
         [thread.join() for thread in waiting]
         assert code(two.ask()) == "rate_limit_exceeded"
         # As if a minute had passed.
-        [holds] = redis.ask("KEYS", "*:holds")
+        [holds] = [key for key in redis.ask("KEYS", "*:holds")]
         for hold in redis.ask("ZRANGE", holds, "0", "-1"):
             redis.ask("ZADD", holds, "XX", "1", hold)
         assert two.ask().status_code == 200
@@ -169,7 +201,7 @@ def test_without_redis(tmp_path, redis, choice):
             assert {answer.status_code for answer in answers} == {200}
             redis.start()
             # What they came to is told late, once, and counts.
-            [counter] = [key for key in redis.ask("KEYS", "*:limit:*") if not key.endswith(":holds")]
+            [counter] = [key for key in redis.ask("KEYS", "*:limit:*") if ":holds" not in key]
             until(lambda: redis.ask("HGET", counter, "day_spent") == [str(int(3 * USD * 10**9))], gateway.said)
             until(lambda: gateway.ask().status_code == 429, gateway.said)
         assert "s3cret" not in gateway.said()

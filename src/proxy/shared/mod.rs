@@ -9,13 +9,15 @@ use crate::exchange::answer::Kept;
 use crate::limit::{Amount, Exceeded, Hold, Kind, Left, Rule, Settle, Standing, Who, day, day_ends, groups, less, month, month_ends};
 use crate::price::PicoUsd;
 pub use line::Line;
+use line::Unanswered;
 use once_cell::sync::Lazy;
 use redis::{AsyncCommands, Script, TlsCertificates};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How long a reservation outlives the gateway that made it; while that lives it is renewed three times as often.
 const LEASE: Duration = Duration::from_secs(60);
@@ -36,8 +38,13 @@ pub struct Shared {
     /// What is told later goes over this one; each worker asks over its own.
     line: Line,
     waiting: Mutex<VecDeque<Job>>,
+    news: Notify,
     /// Reservations of requests under way: the keys of their holds, by what stands there.
     live: Mutex<HashMap<String, Vec<String>>>,
+    /// Some of what waited is being told.
+    telling: AtomicBool,
+    /// The server did not answer last time; told once.
+    failing: AtomicBool,
     /// Bills that were given up, and requests that were served unlimited.
     pub lost: AtomicU64,
     pub unlimited: AtomicU64,
@@ -56,14 +63,21 @@ struct Bill {
     id: String,
     /// As it stands among the holds.
     hold: String,
-    /// Counters and holds, and of each pair tokens a minute and how long it is kept.
+    /// Counters and holds, and of each pair what telling needs.
     keys: Vec<String>,
-    rules: Vec<(u64, Duration)>,
+    rules: Vec<Counted>,
     reserved: Amount,
-    /// It was reserved for certain.
-    taken: bool,
     actual: Amount,
     at_ms: u64,
+}
+
+/// What a rule counts, as far as bills go.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    tokens_per_minute: u64,
+    money: bool,
+    /// How long it is kept.
+    ttl: Duration,
 }
 
 /// A request under way.
@@ -109,7 +123,10 @@ impl Shared {
             line: Line::new(client, rules.timeout),
             rules,
             waiting: Mutex::default(),
+            news: Notify::new(),
             live: Mutex::default(),
+            telling: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             unlimited: AtomicU64::new(0),
         }))
@@ -135,11 +152,13 @@ impl Shared {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         waiting.push_back(job);
+        drop(waiting);
+        self.news.notify_one();
     }
 
     /// True once everything was told.
     pub fn is_settled(&self) -> bool {
-        self.waiting().is_empty()
+        self.waiting().is_empty() && !self.telling.load(Ordering::Acquire)
     }
 
     /// All of a name in one slot of a cluster.
@@ -154,10 +173,12 @@ impl Shared {
         for (rule, group) in held {
             let counter = self.key("limit", &format!("{}\n{group}", rule.name));
             keys.extend([counter.clone(), format!("{counter}:holds")]);
-            of.push((rule.tokens_per_minute.unwrap_or(0), if rule.counts_money() { IDLE_MONEY } else { IDLE }));
+            let money = rule.counts_money();
+            let ttl = if money { IDLE_MONEY } else { IDLE };
+            of.push(Counted { tokens_per_minute: rule.tokens_per_minute.unwrap_or(0), money, ttl });
         }
         let hold = format!("{id}:{}", nano(reserved.spend));
-        Bill { id, hold, keys, rules: of, reserved, taken: false, actual: Amount::default(), at_ms: now }
+        Bill { id, hold, keys, rules: of, reserved, actual: Amount::default(), at_ms: now }
     }
 
     /// Reserves what a request may come to with every rule that holds for who asks, or with none. `None`: nothing limits
@@ -177,36 +198,43 @@ impl Shared {
         if groups.is_empty() {
             return Ok(None);
         }
-        let mut bill = self.bill(rules, &groups, uuid::Uuid::now_v7().simple().to_string(), amount, now);
+        let bill = self.bill(rules, &groups, uuid::Uuid::now_v7().simple().to_string(), amount, now);
         let mut ask = RESERVE.prepare_invoke();
-        ask.key(&bill.keys);
-        ask.arg(&bill.hold).arg(millis(LEASE)).arg(day(now)).arg(month(now)).arg(amount.tokens).arg(nano(amount.spend));
+        ask.key(self.key("settled", &bill.id)).key(&bill.keys);
+        ask.arg(&bill.hold).arg(millis(LEASE)).arg(day(now)).arg(month(now)).arg(tokens(amount)).arg(nano(amount.spend));
         let held: Vec<&Rule> = groups.iter().filter_map(|(at, _)| rules.get(*at)).collect();
-        for (rule, (_, ttl)) in held.iter().zip(&bill.rules) {
+        for (rule, counted) in held.iter().zip(&bill.rules) {
             let counts = [rule.requests_per_minute, rule.tokens_per_minute, rule.concurrent].map(|limit| limit.unwrap_or(0));
             let money = [rule.spend_per_day, rule.spend_per_month].map(|limit| limit.map_or(0, nano));
-            ask.arg(&counts).arg(&money).arg(millis(*ttl));
+            ask.arg(&counts).arg(&money).arg(millis(counted.ttl));
         }
         let told = match line.ask(&ask).await {
-            Ok(told) => told,
+            Ok(told) => {
+                self.failing.store(false, Ordering::Relaxed);
+                told
+            }
             Err(why) => return self.unanswered(&why, bill, now),
         };
         match told.as_slice() {
-            [1, left @ ..] => {
-                bill.taken = true;
-                Ok(Some(self.hold(bill, standing(&held, left), now)))
-            }
+            [1, left @ ..] => Ok(Some(self.hold(bill, standing(&held, left), now))),
             [0, at, kind, period, wait] => Err(Refused::Exceeded(exceeded(&held, [*at, *kind, *period, *wait], now))),
             _ => Err(Refused::Unavailable),
         }
     }
 
     /// The server did not answer: nobody is served, or whoever comes, and what that came to is told later.
-    fn unanswered(self: &Arc<Self>, why: &str, bill: Bill, now: u64) -> Result<Option<Hold>, Refused> {
-        log::error!("limits cannot be asked for: {why}");
+    fn unanswered(self: &Arc<Self>, why: &Unanswered, bill: Bill, now: u64) -> Result<Option<Hold>, Refused> {
+        let first = !self.failing.swap(true, Ordering::Relaxed);
+        if let Unanswered::Failed(why) = why
+            && first
+        {
+            log::error!("limits cannot be asked for: {why}");
+        }
         if !self.rules.fails_open {
-            // It may have been taken all the same, and is given back.
-            self.tell(Job::Settle(Box::new(bill)));
+            // It may have been taken all the same, and is given back; but bills come first.
+            if matches!(why, Unanswered::Failed(_)) && self.waiting().len() < WAITING_MAX / 2 {
+                self.tell(Job::Settle(Box::new(bill)));
+            }
             return Err(Refused::Unavailable);
         }
         self.unlimited.fetch_add(1, Ordering::Relaxed);
@@ -236,13 +264,13 @@ impl Shared {
     /// Whose an answer is that another gateway has seen.
     pub async fn find(&self, id: &str) -> Option<Kept> {
         let asked = async { self.line.get()?.get::<_, Option<String>>(self.key("answer", id)).await };
-        let found = match tokio::time::timeout(self.rules.timeout, asked).await {
-            Ok(Ok(found)) => serde_json::from_str::<serde_json::Value>(&found?).ok()?,
-            Ok(Err(error)) => {
-                log::error!("whose an answer is cannot be asked for: {error}");
+        let found = match self.line.within(asked).await {
+            Ok(found) => serde_json::from_str::<serde_json::Value>(&found?).ok()?,
+            Err(Unanswered::Failed(why)) => {
+                log::error!("whose an answer is cannot be asked for: {why}");
                 return None;
             }
-            Err(_) => return None,
+            Err(Unanswered::Rests) => return None,
         };
         let text = |name| found.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
         Some(Kept { id: id.to_owned(), upstream: text("upstream")?, owner: text("owner"), pending: None })
@@ -253,10 +281,17 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Nano-dollars, rounded up: scripts count up to nine million dollars exactly, in no less.
+/// Nano-dollars, rounded up: scripts count up to nine million dollars exactly, and nothing comes to more.
 fn nano(amount: PicoUsd) -> i64 {
     const PICO: i128 = 1000;
-    i64::try_from(amount.0.max(0).saturating_add(PICO - 1) / PICO).unwrap_or(i64::MAX)
+    const EXACT_MAX: i64 = 1 << 53;
+    i64::try_from(amount.0.max(0).saturating_add(PICO - 1) / PICO).unwrap_or(EXACT_MAX).min(EXACT_MAX)
+}
+
+/// As many tokens as scripts count exactly.
+fn tokens(amount: Amount) -> u64 {
+    const EXACT_MAX: u64 = 100_000_000_000;
+    amount.tokens.min(EXACT_MAX)
 }
 
 fn standing(held: &[&Rule], left: &[u64]) -> Standing {

@@ -1,14 +1,19 @@
 -- Reserves with every rule that holds, or with none. Asked again for the same hold, it gives the same and takes nothing.
--- KEYS: of each rule its counter and its holds.
+-- KEYS: what remembers that the hold was settled; then of each rule its counter and its holds.
 -- ARGV: hold (id:nano-dollars), lease in ms, day, month, tokens, nano-dollars; then of each rule: requests and tokens a
 -- minute, requests at once, nano-dollars a day and a month (0: any number), ms after which an idle counter is forgotten.
 -- Gives 1 and of each rule what is left (requests, ms until all are there again; tokens, ms), or 0, the rule, what ran out
--- (as limit::Kind is numbered), which period's money it is about (0: a day, 1: a month) and ms to wait.
+-- (as limit::Kind is numbered), which period's money it is about (0: a day, 1: a month) and ms to wait, or 2: it was settled.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local hold, lease, day, month, tokens, spend = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 -- A unit in a bucket, in what drains of one unit a minute within a millisecond.
 local UNIT = 60000
+
+-- Whoever asked has given up waiting, and has taken back what this would reserve.
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  return { 2 }
+end
 
 -- Money of a period; that of an earlier one is over.
 local function spent(counter, period, kind)
@@ -17,7 +22,11 @@ local function spent(counter, period, kind)
     redis.call('HSET', counter, kind, period, kind .. '_spent', '0')
     return 0
   end
-  return tonumber(redis.call('HGET', counter, kind .. '_spent'))
+  return tonumber(redis.call('HGET', counter, kind .. '_spent') or '0')
+end
+
+local function add(counter, field, count)
+  redis.call('HINCRBY', counter, field, string.format('%.0f', count))
 end
 
 local function level(counter, bucket, limit)
@@ -26,24 +35,33 @@ local function level(counter, bucket, limit)
   return math.max(0, tonumber(state[1] or 0) - math.max(0, now - at) * limit)
 end
 
-local again = redis.call('ZSCORE', KEYS[2], hold)
+local again = redis.call('ZSCORE', KEYS[3], hold)
 local rules = {}
-for i = 1, #KEYS / 2 do
+for i = 1, (#KEYS - 1) / 2 do
   local at = 6 + (i - 1) * 6
   local rule = {
-    counter = KEYS[2 * i - 1], holds = KEYS[2 * i],
+    counter = KEYS[2 * i], holds = KEYS[2 * i + 1],
     requests = tonumber(ARGV[at + 1]), tokens = tonumber(ARGV[at + 2]), concurrent = tonumber(ARGV[at + 3]),
     day = tonumber(ARGV[at + 4]), month = tonumber(ARGV[at + 5]), ttl = ARGV[at + 6],
   }
-  local day_spent, month_spent = spent(rule.counter, day, 'day'), spent(rule.counter, month, 'month')
+  rule.money = rule.day > 0 or rule.month > 0
+  local day_spent, month_spent = 0, 0
+  if rule.money then
+    day_spent, month_spent = spent(rule.counter, day, 'day'), spent(rule.counter, month, 'month')
+    redis.call('PEXPIRE', rule.counter, rule.ttl)
+  end
   -- Whoever died before it settled has spent what it reserved.
   for _, left in ipairs(redis.call('ZRANGEBYSCORE', rule.holds, '-inf', now, 'LIMIT', 0, 1000)) do
-    local nano = string.match(left, ':(%d+)$')
     redis.call('ZREM', rule.holds, left)
-    redis.call('HINCRBY', rule.counter, 'reserved', '-' .. nano)
-    redis.call('HINCRBY', rule.counter, 'day_spent', nano)
-    redis.call('HINCRBY', rule.counter, 'month_spent', nano)
-    day_spent, month_spent = day_spent + tonumber(nano), month_spent + tonumber(nano)
+    if rule.money then
+      local nano = tonumber(string.match(left, ':(%d+)$'))
+      add(rule.counter, 'reserved', 0 - nano)
+      add(rule.counter, 'day_spent', nano)
+      add(rule.counter, 'month_spent', nano)
+      day_spent, month_spent = day_spent + nano, month_spent + nano
+      redis.call('ZADD', rule.holds .. ':lapsed', now, left)
+      redis.call('PEXPIRE', rule.holds .. ':lapsed', rule.ttl)
+    end
   end
   if not again and rule.concurrent > 0 and redis.call('ZCARD', rule.holds) >= rule.concurrent then
     return { 0, i, 2, 0, 1000 }
@@ -86,7 +104,9 @@ for _, rule in ipairs(rules) do
     end
   end
   if not again then
-    redis.call('HINCRBY', rule.counter, 'reserved', ARGV[6])
+    if rule.money then
+      add(rule.counter, 'reserved', spend)
+    end
     redis.call('ZADD', rule.holds, now + lease, hold)
   end
   redis.call('PEXPIRE', rule.counter, rule.ttl)

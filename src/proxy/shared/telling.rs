@@ -1,15 +1,17 @@
 //! What is told to the server beside requests: bills, whose answers are, and that requests are still under way.
 
-use super::{Job, LEASE, REST, Shared, millis, nano};
-use crate::limit::{day, month};
+use super::line::is_lost;
+use super::{Counted, Job, LEASE, REST, Shared, millis, nano, tokens};
+use crate::limit::{day, day_begins, month, month_begins};
 use once_cell::sync::Lazy;
 use redis::{AsyncCommands, RedisResult, Script};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long it is remembered that a request was settled, so that telling it again changes nothing.
-const SETTLED: Duration = Duration::from_secs(86_400);
+const SETTLED: Duration = Duration::from_secs(3600);
 /// Bills told at once.
 const TOLD_AT_ONCE: usize = 64;
 
@@ -19,7 +21,6 @@ static SETTLE: Lazy<Script> = Lazy::new(|| Script::new(include_str!("settle.lua"
 impl Shared {
     /// Tells what waits, and renews what is reserved, for as long as the process lives.
     pub async fn run(self: Arc<Self>) {
-        const LOOK: Duration = Duration::from_millis(2);
         let mut renewed = Instant::now();
         loop {
             if renewed.elapsed() >= LEASE / 3 {
@@ -28,7 +29,7 @@ impl Shared {
             }
             match self.tell_some().await {
                 Some(true) => {}
-                Some(false) => tokio::time::sleep(LOOK).await,
+                Some(false) => drop(tokio::time::timeout(LEASE / 10, self.news.notified()).await),
                 None => tokio::time::sleep(REST).await,
             }
         }
@@ -39,24 +40,33 @@ impl Shared {
         let jobs: Vec<Job> = {
             let mut waiting = self.waiting();
             let some = waiting.len().min(TOLD_AT_ONCE);
+            self.telling.store(some > 0, Ordering::Release);
             waiting.drain(..some).collect()
         };
         if jobs.is_empty() {
             return Some(false);
         }
         let told = futures::future::join_all(
-            jobs.iter()
-                .map(|job| async { matches!(tokio::time::timeout(self.rules.timeout.max(REST), self.tell_one(job)).await, Ok(Ok(()))) }),
+            jobs.iter().map(|job| async { tokio::time::timeout(self.rules.timeout.max(REST), self.tell_one(job)).await.map_err(drop) }),
         );
         let told = told.await;
-        let mut failed: Vec<Job> = jobs.into_iter().zip(&told).filter(|(_, told)| !**told).map(|(job, _)| job).collect();
-        if failed.is_empty() {
-            return Some(true);
+        let mut failed: Vec<Job> = vec![];
+        for (job, told) in jobs.into_iter().zip(told) {
+            match told {
+                Ok(Ok(())) => {}
+                // What is refused would be again, and hold up all others.
+                Ok(Err(error)) if !is_lost(&error) && !error.is_timeout() => {
+                    log::error!("a bill is lost to limits: {error}");
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Err(_)) | Err(()) => failed.push(job),
+            }
         }
-        let mut waiting = self.waiting();
+        let (done, mut waiting) = (failed.is_empty(), self.waiting());
         failed.reverse();
         failed.into_iter().for_each(|job| waiting.push_front(job));
-        None
+        self.telling.store(false, Ordering::Release);
+        done.then_some(true)
     }
 
     async fn tell_one(&self, job: &Job) -> RedisResult<()> {
@@ -71,11 +81,11 @@ impl Shared {
         let mut tell = SETTLE.prepare_invoke();
         tell.key(self.key("settled", &bill.id));
         tell.key(&bill.keys);
-        tell.arg(&bill.hold).arg(nano(bill.reserved.spend)).arg(day(bill.at_ms)).arg(month(bill.at_ms));
-        tell.arg(bill.reserved.tokens).arg(bill.actual.tokens).arg(nano(bill.actual.spend)).arg(millis(SETTLED));
-        tell.arg(i32::from(bill.taken));
-        for (tokens, ttl) in &bill.rules {
-            tell.arg(*tokens).arg(millis(*ttl));
+        let at = bill.at_ms;
+        tell.arg(&bill.hold).arg(nano(bill.reserved.spend)).arg(day(at)).arg(month(at)).arg(day_begins(at)).arg(month_begins(at));
+        tell.arg(tokens(bill.reserved)).arg(tokens(bill.actual)).arg(nano(bill.actual.spend)).arg(millis(SETTLED));
+        for Counted { tokens_per_minute, money, ttl } in &bill.rules {
+            tell.arg(*tokens_per_minute).arg(i32::from(*money)).arg(millis(*ttl));
         }
         tell.invoke_async(&mut connection).await
     }
