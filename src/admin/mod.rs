@@ -39,7 +39,7 @@ impl Admin {
     async fn answer(&self, session: &ServerSession) -> Answer {
         let request = session.req_header();
         let (config, path) = (self.state.config(), request.uri.path());
-        if let Err(error) = crate::proxy::check_origin(request, &config) {
+        if let Err(error) = crate::proxy::check_origin(request, &config, &[]) {
             return (error.status(), TEXT, format!("{error}\n"));
         }
         // The page is no secret; what it shows is.

@@ -16,7 +16,7 @@ impl Gateway {
         match &config.keys {
             Some(keys) => keys.authenticate(&request.headers, now_s()).map(Some),
             None if config.anonymous => Ok(None),
-            None => head::check_origin(request, config).map(|()| None),
+            None => head::check_origin(request, config, &config.origins).map(|()| None),
         }
     }
 }

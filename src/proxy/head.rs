@@ -68,20 +68,20 @@ const GATEWAY_PREFIX: &str = "x-gateway-";
 ///
 /// # Errors
 /// [`Error::ForbiddenHost`] or [`Error::CrossSite`].
-pub fn check_origin(header: &RequestHeader, config: &Config) -> Result<(), Error> {
+pub fn check_origin(header: &RequestHeader, config: &Config, origins: &[String]) -> Result<(), Error> {
     if !config.answers_for(host(header)) {
         return Err(Error::ForbiddenHost);
     }
-    check_site(header, config)
+    check_site(header, config, origins)
 }
 
 /// Requests of other web sites are refused, but for those of listed origins.
 ///
 /// # Errors
 /// [`Error::CrossSite`].
-pub fn check_site(header: &RequestHeader, config: &Config) -> Result<(), Error> {
+pub fn check_site(header: &RequestHeader, config: &Config, origins: &[String]) -> Result<(), Error> {
     let headers = &header.headers;
-    let listed = |origin: &HeaderValue| config.origins.iter().any(|own| origin.as_bytes().eq_ignore_ascii_case(own.as_bytes()));
+    let listed = |origin: &HeaderValue| origins.iter().any(|own| origin.as_bytes().eq_ignore_ascii_case(own.as_bytes()));
     if headers.get(header::ORIGIN).is_some_and(listed) {
         return Ok(());
     }
@@ -330,7 +330,10 @@ mod tests {
             (&[("host", "127.0.0.1:8080"), ("sec-fetch-site", "cross-site")], Err(Error::CrossSite)),
             (&[("host", "127.0.0.1:8080"), ("sec-fetch-site", "same-site")], Err(Error::CrossSite)),
         ] {
-            assert_eq!(check_origin(&request(headers), &config), want, "{headers:?}");
+            assert_eq!(check_origin(&request(headers), &config, &config.origins), want, "{headers:?}");
+            // Where none is listed, none is let in.
+            let foreign = headers.iter().any(|(name, value)| *name == "origin" && value.contains("app.example"));
+            assert_eq!(check_origin(&request(headers), &config, &[]), if foreign { Err(Error::CrossSite) } else { want }, "{headers:?}");
         }
     }
 }

@@ -35,7 +35,7 @@ impl Gateway {
         ctx.live = Some(live);
         let request = session.req_header();
         let caller = self.admit(request, &config)?;
-        head::check_site(request, &config)?;
+        head::check_site(request, &config, &config.origins)?;
         // There is no body to wait for.
         access::verify(caller.as_ref(), request, &[], &config)?;
         let asked = Asked { request_id: ctx.request_id.clone(), key: caller.map(|caller| caller.key), ..Asked::default() };
