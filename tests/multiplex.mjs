@@ -1,11 +1,13 @@
 // Asks over HTTP/2 without pause, several requests at once on a connection, until its standard input ends; then says as
 // JSON how many were answered, their ids and what failed: node multiplex.mjs PORT. A connection that the gateway says
-// goodbye to is replaced by another; requests that were under way on it must be answered all the same.
+// goodbye to is replaced by another; requests that were under way on it must be answered all the same. One that crosses
+// the goodbye on its way is refused, which says that nobody has seen it: it is asked again (RFC 9113, 8.7).
 import http2 from 'node:http2'
 
 const AT_ONCE = 4
 const port = process.argv[2]
-const result = { answered: 0, goodbyes: 0, ids: [], failures: [] }
+const REFUSED = http2.constants.NGHTTP2_REFUSED_STREAM
+const result = { answered: 0, refused: 0, goodbyes: 0, ids: [], failures: [] }
 let ends = false
 let session
 
@@ -26,7 +28,7 @@ function ask (stream) {
     request.setEncoding('utf8')
     request.on('response', headers => { head = headers })
     request.on('data', chunk => { text += chunk })
-    request.on('error', reject)
+    request.on('error', error => reject(Object.assign(error, { refused: request.rstCode === REFUSED && !head })))
     request.on('close', () => {
       if (head?.[':status'] !== 200) reject(new Error(`status ${head?.[':status']}: ${text.slice(0, 200)}`))
       else if (stream && !text.endsWith('data: [DONE]\n\n')) reject(new Error('the stream was cut'))
@@ -42,7 +44,12 @@ async function keepAsking (at) {
       result.ids.push(await ask(at % 2 === 0))
       result.answered++
     } catch (error) {
-      result.failures.push(String(error))
+      if (error.refused) {
+        result.refused++
+        session.leaving = true
+      } else {
+        result.failures.push(String(error))
+      }
     }
   }
 }
