@@ -9,9 +9,9 @@ use prometheus::{
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Seconds; providers take from tens of milliseconds to minutes.
 /// Seconds; the gateway's own work takes microseconds.
 const OVERHEAD_BUCKETS_S: &[f64] = &[0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1];
+/// Seconds; providers take from tens of milliseconds to minutes.
 const BUCKETS_S: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
 /// All metrics of the process.

@@ -2,6 +2,7 @@
 //! Names are those of OpenTelemetry's conventions for generative AI:
 //! <https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/>. What nobody samples costs a look at one header.
 
+use crate::exchange::Cost;
 use crate::ledger::{Entry, Outcome};
 use opentelemetry::trace::{Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
@@ -83,13 +84,8 @@ impl Trace {
             KeyValue::new("tollgate.outcome", entry.outcome().name()),
         ];
         if let Some(used) = &entry.used {
-            let sum = |of: fn(crate::usage::Dimension) -> bool| {
-                used.lines.iter().filter_map(|line| line.usage.sum(of)).reduce(u64::saturating_add)
-            };
-            let counts = [
-                ("gen_ai.usage.input_tokens", sum(crate::usage::Dimension::is_input)),
-                ("gen_ai.usage.output_tokens", sum(crate::usage::Dimension::is_output)),
-            ];
+            let Cost { prompt_tokens, completion_tokens, .. } = Cost::of(used);
+            let counts = [("gen_ai.usage.input_tokens", prompt_tokens), ("gen_ai.usage.output_tokens", completion_tokens)];
             attributes.extend(counts.into_iter().filter_map(|(name, count)| Some(KeyValue::new(name, i64::try_from(count?).ok()?))));
             let texts = [
                 ("gen_ai.response.model", used.lines.first().map(|line| line.model.clone())),

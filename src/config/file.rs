@@ -393,4 +393,4 @@ pub(super) fn names(by_name: &HashMap<String, usize>) -> String {
 
 #[cfg(test)]
 #[path = "file_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -2,7 +2,8 @@ use super::*;
 use crate::config::Secret;
 use crate::dialect::Endpoint;
 
-fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+/// What a configuration says, or what is wrong with it by line.
+pub(in crate::config) fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("tollgate-config-{}-{count}.yaml", std::process::id()));

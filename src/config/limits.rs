@@ -91,19 +91,13 @@ fn dollars(text: &str) -> Option<PicoUsd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Source, load};
-
-    fn config(text: &str) -> Result<Config, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tollgate.yaml");
-        std::fs::write(&path, text).unwrap();
-        load(&Source::File(path), &|_| None).map_err(|list| list.iter().map(ToString::to_string).collect())
-    }
+    use crate::config::file::tests::load_text;
 
     #[test]
     fn reads_rules_and_tells_what_is_wrong() {
-        let config_read = config(
+        let config_read = load_text(
             "limits:\n- {requests_per_minute: 600, tokens_per_minute: 200k}\n- {org: acme, per: org, usd_per_month: 0.25}\n- {org: acme, per: org, usd_per_day: 1}",
+            &[],
         );
         let rules = config_read.unwrap().limits;
         assert_eq!((rules[0].per, rules[0].requests_per_minute, rules[0].tokens_per_minute), (Per::Key, Some(600), Some(200_000)));
@@ -119,7 +113,7 @@ mod tests {
             ("limits: [{concurrent: 1, per: person}]", "`key`"),
             ("limits: [{concurent: 1}]", "concurrent"),
         ] {
-            assert!(config(bad).unwrap_err().contains(want), "{bad}");
+            assert!(load_text(bad, &[]).unwrap_err().join("\n").contains(want), "{bad}");
         }
     }
 }

@@ -52,28 +52,22 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Source, load};
-
-    fn config(text: &str) -> Result<Config, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tollgate.yaml");
-        std::fs::write(&path, text).unwrap();
-        load(&Source::File(path), &|_| None).map_err(|list| list.iter().map(ToString::to_string).collect())
-    }
+    use crate::config::file::tests::load_text;
 
     #[test]
     fn reads_where_it_is_and_shows_no_password() {
-        let read = config("redis: {url: \"rediss://:s3cret@host:6380/1\", timeout: 50ms, on_failure: open}").unwrap().redis.unwrap();
+        let read =
+            load_text("redis: {url: \"rediss://:s3cret@host:6380/1\", timeout: 50ms, on_failure: open}", &[]).unwrap().redis.unwrap();
         assert_eq!((read.timeout, read.fails_open, read.prefix.as_str()), (Duration::from_millis(50), true, "tollgate"));
         assert!(!format!("{read:?}").contains("s3cret"));
-        assert!(config("{}").unwrap().redis.is_none() && config("redis: off").unwrap().redis.is_none());
+        assert!(load_text("{}", &[]).unwrap().redis.is_none() && load_text("redis: off", &[]).unwrap().redis.is_none());
         for (bad, want) in [
             ("redis: {}", "`url`"),
             ("redis: {url: \"https://:s3cret@host\"}", "`url`"),
             ("redis: {url: \"redis://host\", on_failure: shut}", "`open` or `closed`"),
             ("redis: {url: \"redis://host\", ca: missing.pem}", "missing.pem"),
         ] {
-            let told = config(bad).unwrap_err();
+            let told = load_text(bad, &[]).unwrap_err().join("\n");
             assert!(told.contains(want) && !told.contains("s3cret"), "{bad}: {told}");
         }
     }

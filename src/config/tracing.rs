@@ -53,29 +53,22 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Config, Source, load};
-
-    fn config(text: &str) -> Result<Config, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tollgate.yaml");
-        std::fs::write(&path, text).unwrap();
-        load(&Source::File(path), &|_| None).map_err(|list| list.iter().map(ToString::to_string).collect())
-    }
+    use crate::config::file::tests::load_text;
 
     #[test]
     fn reads_where_traces_go() {
-        let read = config("tracing: {endpoint: \"http://collector:4318/\", sample: 0.25, headers: {authorization: Bearer s3cret}}");
+        let read = load_text("tracing: {endpoint: \"http://collector:4318/\", sample: 0.25, headers: {authorization: Bearer s3cret}}", &[]);
         let read = read.unwrap().tracing.unwrap();
         assert_eq!((read.endpoint.as_str(), read.sample, read.service.as_str()), ("http://collector:4318/v1/traces", 0.25, "tollgate"));
         assert!(!format!("{read:?}").contains("s3cret"));
-        assert!(config("{}").unwrap().tracing.is_none());
+        assert!(load_text("{}", &[]).unwrap().tracing.is_none());
         for (bad, want) in [
             ("tracing: {}", "`endpoint`"),
             ("tracing: {endpoint: \"collector:4318\"}", "`endpoint`"),
             ("tracing: {endpoint: \"http://c\", sample: 2}", "a share"),
             ("tracing: {endpoint: \"http://c\", headers: {\"a b\": x}}", "`a b`"),
         ] {
-            assert!(config(bad).unwrap_err().contains(want), "{bad}");
+            assert!(load_text(bad, &[]).unwrap_err().join("\n").contains(want), "{bad}");
         }
     }
 }

@@ -13,8 +13,9 @@ use tokio::runtime::Handle;
 /// Remembered for so long after they were last used: providers keep answers for thirty days.
 /// <https://platform.openai.com/docs/guides/your-data>
 pub const KEPT_DAYS: i64 = 35;
-/// More that wait for the disk are written at once.
+/// The same, for who is told.
 const KEPT: Duration = Duration::from_secs(KEPT_DAYS.unsigned_abs() * 86_400);
+/// More that wait for the disk are written at once.
 const WAITING_MAX: usize = 10_000;
 
 const TABLE: &str = "
