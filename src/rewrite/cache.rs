@@ -1,10 +1,10 @@
 //! Prompt caching: markers and keys by which providers find a prompt they have seen before. Off unless configured, and
 //! left alone where the caller placed any of its own. Only inserts; no byte of the caller's changes.
 
-use super::spans::{last_item, members};
+use super::spans::{count, last_item, members};
 use crate::config::PromptCache;
 use crate::dialect::Dialect;
-use crate::json::Want::{self, Fields, Take};
+use crate::json::Want::{self, Fields, Items, Take};
 use crate::json::{Splices, text};
 use crate::provider::CacheBy;
 use http::HeaderMap;
@@ -76,7 +76,15 @@ pub fn mark(body: &[u8], dialect: Dialect, by: CacheBy, cache: &PromptCache, ask
 fn control(body: &[u8], cache: &PromptCache, splices: &mut Splices) {
     static ROOT: Want<usize> = Fields(&[("system", Take(0)), ("messages", Take(1))]);
     static CONTENT: Want<usize> = Fields(&[("content", Take(0))]);
-    if memchr::memmem::find(body, b"\"cache_control\"").is_some() {
+    static BLOCK: Want<usize> = Fields(&[("cache_control", Take(0)), ("content", Items(1, &Fields(&[("cache_control", Take(0))])))]);
+    // On the request itself: <https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching#automatic-caching>.
+    static OWN: Want<usize> = Fields(&[
+        ("cache_control", Take(0)),
+        ("system", Items(1, &BLOCK)),
+        ("tools", Items(1, &BLOCK)),
+        ("messages", Items(1, &Fields(&[("content", Items(1, &BLOCK))]))),
+    ]);
+    if count(body, &OWN) > 0 {
         return;
     }
     let ttl = if cache.ttl_1h { ",\"ttl\":\"1h\"" } else { "" };
@@ -111,7 +119,13 @@ fn control_blocks(body: &[u8], place: Range<usize>, control: &str, splices: &mut
 fn point(body: &[u8], cache: &PromptCache, splices: &mut Splices) {
     static ROOT: Want<usize> = Fields(&[("system", Take(0)), ("messages", Take(1)), ("toolConfig", Fields(&[("tools", Take(2))]))]);
     static CONTENT: Want<usize> = Fields(&[("content", Take(0))]);
-    if memchr::memmem::find(body, b"\"cachePoint\"").is_some() {
+    static BLOCK: Want<usize> = Fields(&[("cachePoint", Take(0))]);
+    static OWN: Want<usize> = Fields(&[
+        ("system", Items(1, &BLOCK)),
+        ("messages", Items(1, &Fields(&[("content", Items(1, &BLOCK))]))),
+        ("toolConfig", Fields(&[("tools", Items(1, &BLOCK))])),
+    ]);
+    if count(body, &OWN) > 0 {
         return;
     }
     let ttl = if cache.ttl_1h { ",\"ttl\":\"1h\"" } else { "" };

@@ -29,6 +29,11 @@ fn anthropic_marks_the_last_system_block_and_the_last_block_of_the_last_message(
     }
     for same in [
         r#"{"system":"S","messages":[{"content":[{"type":"text","text":"a","cache_control":{"type":"ephemeral"}}]}]}"#,
+        r#"{"cache_control":{"type":"ephemeral"},"messages":[{"content":"a"}]}"#,
+        r#"{"tools":[{"name":"t","cache_control":{"type":"ephemeral"}}],"messages":[{"content":"a"}]}"#,
+        r#"{"messages":[{"content":[{"type":"tool_result","content":[{"type":"text","text":"r","cache\u005fcontrol":{}}]}]}]}"#,
+        // A second member of the name would be no JSON anybody agrees on.
+        r#"{"messages":[{"content":[{"type":"text","text":"a","cache_control":null}]}]}"#,
         r#"{"system":"","messages":[{"content":""}]}"#,
         r#"{"messages":[{"content":[{"type":"thinking","thinking":"x","signature":"y"}]}]}"#,
         r#"{"messages":[{"content":[{"type":"text","text":""}]}]}"#,
@@ -36,6 +41,22 @@ fn anthropic_marks_the_last_system_block_and_the_last_block_of_the_last_message(
         r#"{"messages":{"content":3}}"#,
     ] {
         assert_eq!(marked(same, Dialect::Messages, CacheBy::Control, &cache, &Asked::default()).0, same);
+    }
+}
+
+#[test]
+fn what_only_looks_like_a_marker_is_none() {
+    let cache = PromptCache::default();
+    for (dialect, by, body) in [
+        (Dialect::Messages, CacheBy::Control, r#"{"messages":[{"content":"cache_control"}]}"#),
+        (
+            Dialect::Messages,
+            CacheBy::Control,
+            r#"{"tools":[{"name":"t","input_schema":{"properties":{"cache_control":{}}}}],"messages":[{"content":"a"}]}"#,
+        ),
+        (Dialect::Converse, CacheBy::Point, r#"{"messages":[{"content":[{"text":"cachePoint"}]}]}"#),
+    ] {
+        assert_ne!(marked(body, dialect, by, &cache, &Asked::default()).0, body);
     }
 }
 

@@ -21,6 +21,23 @@ pub fn last_item(body: &[u8], array: Range<usize>) -> Option<Range<usize>> {
     spans.found.into_iter().next().flatten()
 }
 
+/// How many values of a document bear the number 0.
+pub fn count(body: &[u8], want: &'static Want<usize>) -> usize {
+    #[derive(Default)]
+    struct Seen(usize);
+    impl Visit<usize> for Seen {
+        fn begin(&mut self, slot: usize, _: u64, _: u8) {
+            self.0 += usize::from(slot == 0);
+        }
+        fn bytes(&mut self, _: usize, _: &[u8]) {}
+        fn end(&mut self, _: usize, _: u64) {}
+    }
+    let mut seen = Seen::default();
+    // Of what is no JSON nothing is known past its fault.
+    let _ = Scanner::new(want).push(body, &mut seen);
+    seen.0
+}
+
 struct Spans<const N: usize> {
     offset: usize,
     starts: [usize; N],
