@@ -11,7 +11,7 @@ use crate::json::Want::{self, Fields, Take};
 use crate::json::{Splices, text};
 use crate::limit::Hold;
 use crate::meter::{Meter, prompt_tokens};
-use crate::rewrite::spans::members;
+use crate::rewrite::spans::{count, members};
 use crate::route::{self, Facts, Head as RequestHead, Target};
 use crate::stream::websocket::{Frames, Head, Piece, frame, mask, server_frame};
 use bytes::{Bytes, BytesMut};
@@ -66,6 +66,8 @@ enum Side {
 pub struct Asked {
     pub requested: String,
     pub model: String,
+    /// Of the message.
+    pub bytes: u64,
     /// The tokens of what it asks, as they are estimated.
     pub prompt: u64,
     /// The most it may generate, if it says so.
@@ -96,6 +98,10 @@ impl Turns {
             match piece {
                 Piece::Head { head, raw } => {
                     self.frame = head;
+                    // <https://www.rfc-editor.org/rfc/rfc6455#section-5.1>
+                    if head.mask.is_none() {
+                        return self.close(PROTOCOL_ERROR, &mut out);
+                    }
                     if head.opcode == CLOSE {
                         self.leaver.get_or_insert(Side::Caller);
                     }
@@ -137,14 +143,19 @@ impl Turns {
     /// Sends a whole message on: as it came, unless its model has another name there.
     fn message(&mut self, rename: &impl Fn(&str, &[&str]) -> Option<String>, out: &mut BytesMut) -> Option<Asked> {
         static ROOT: Want<usize> = Fields(&[("type", Take(0)), ("model", Take(1))]);
+        static KIND: Want<usize> = Fields(&[("type", Take(0))]);
         let (raw, plain) = (self.raw.split(), std::mem::take(&mut self.plain));
         let [kind, model] = members(&plain, 0..plain.len(), &ROOT);
+        // What could be read two ways is refused here as it is over HTTP.
+        if count(&plain, &KIND) > 1 {
+            self.close(POLICY, out);
+            return None;
+        }
         let is_create = kind.and_then(|kind| plain.get(kind)).and_then(text::decode).is_some_and(|kind| kind == "response.create");
         if !is_create {
             out.extend(raw);
             return None;
         }
-        // What could be read two ways is refused here as it is over HTTP.
         let Ok(facts) = Facts::read(&plain) else {
             self.close(POLICY, out);
             return None;
@@ -156,6 +167,7 @@ impl Turns {
             return None;
         };
         let asked = Asked {
+            bytes: plain.len() as u64,
             prompt: prompt_tokens(&plain),
             output_max: facts.output_max,
             conversation: facts.conversation,
@@ -274,6 +286,7 @@ impl Exchange {
 
     fn begin(&mut self, turn: Asked, now: UnixMs) -> News {
         (self.route.model_requested, self.route.model, self.stream) = (turn.requested, turn.model, true);
+        self.bytes_in = turn.bytes;
         (self.prompt, self.hold, self.keeping.conversation) = (Some(turn.prompt), turn.hold, turn.conversation);
         let (id, open) = self.attempt(now);
         let news = News::Open(id.to_owned(), open.clone());
@@ -330,7 +343,7 @@ impl Exchange {
             }
             let meter = unasked.take()?;
             let model = meter.found().model.clone();
-            let asked = Asked { requested: String::new(), model, prompt: 0, output_max: None, conversation: None, hold: None };
+            let asked = Asked { requested: String::new(), model, bytes: 0, prompt: 0, output_max: None, conversation: None, hold: None };
             let open = self.begin(asked, now);
             self.attempt.as_mut()?.meter = Some(meter);
             let closed = self.close(&Ending::Complete, now)?;

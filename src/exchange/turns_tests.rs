@@ -145,8 +145,13 @@ fn bounds_close_the_connection_with_their_code() {
         let last = texts(&up).pop().unwrap();
         assert_eq!(last == (CLOSE, TOO_BIG.to_be_bytes().to_vec()), closes, "{length}");
     }
-    let (up, ..) = play(&[(true, vec![0xf1, 0x80])], 100);
-    assert_eq!(texts(&up), [(CLOSE, PROTOCOL_ERROR.to_be_bytes().to_vec())]);
+    for broken in [vec![0xf1, 0x80], server_frame(TEXT, &create("gpt-5"))] {
+        let (up, _, opened) = play(&[(true, broken)], 100);
+        assert_eq!((texts(&up), opened), (vec![(CLOSE, PROTOCOL_ERROR.to_be_bytes().to_vec())], 0));
+    }
+    let two_ways = br#"{"type":"response.create","model":"gpt-5","type":"response.cancel"}"#;
+    let (up, _, opened) = play(&[(true, frame(TEXT, MASK, two_ways))], 100);
+    assert_eq!((texts(&up), opened), (vec![(CLOSE, POLICY.to_be_bytes().to_vec())], 0));
 }
 
 #[test]
@@ -199,7 +204,8 @@ fn a_gateway_that_leaves_says_so_between_frames_and_once() {
 fn a_binary_message_is_read_as_text_is() {
     let (mut exchange, mut turns) = (exchange(), Turns::default());
     let (up, asked) = turns.up(&frame(2, MASK, &create("openai/gpt-5")), MAX, |model, _| exchange.rename(model));
-    assert_eq!(asked.iter().map(|asked| asked.model.as_str()).collect::<Vec<_>>(), ["gpt-5"]);
+    let length = create("openai/gpt-5").len() as u64;
+    assert_eq!(asked.iter().map(|asked| (asked.model.as_str(), asked.bytes)).collect::<Vec<_>>(), [("gpt-5", length)]);
     assert_eq!(up[0], 0x82);
     exchange.ask(&mut turns, asked, 1);
     let mut answer = completed("completed", 3);
