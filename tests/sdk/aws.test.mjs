@@ -5,6 +5,7 @@ import {
   BedrockRuntimeClient,
   ConverseCommand,
   ConverseStreamCommand,
+  InvokeModelCommand,
   InvokeModelWithResponseStreamCommand,
 } from "@aws-sdk/client-bedrock-runtime";
 import { closed } from "./ledger.mjs";
@@ -55,6 +56,14 @@ test("converse stream", async () => {
   }
   assert.deepEqual([text, usage.outputTokens], [said, 307]);
   await paid();
+});
+
+test("invoke", async () => {
+  const body = JSON.stringify({ messages: [], max_tokens: 9 });
+  const answer = await client.send(new InvokeModelCommand({ modelId, body }));
+  const message = JSON.parse(new TextDecoder().decode(answer.body));
+  assert.equal(message.content[0].text, said);
+  await paid({ input: 602, cache_read: 401, cache_write_5m: 0, cache_write_1h: 0, output: 206, reasoning: 101 });
 });
 
 test("invoke stream", async () => {
