@@ -12,6 +12,7 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("bedrock.yaml", include_str!("../../conf/prices/bedrock.yaml")),
     ("cerebras.yaml", include_str!("../../conf/prices/cerebras.yaml")),
     ("cohere.yaml", include_str!("../../conf/prices/cohere.yaml")),
+    ("cohere_rerank.yaml", include_str!("../../conf/prices/cohere_rerank.yaml")),
     ("deepseek.yaml", include_str!("../../conf/prices/deepseek.yaml")),
     ("fireworks.yaml", include_str!("../../conf/prices/fireworks.yaml")),
     ("google.yaml", include_str!("../../conf/prices/google.yaml")),
