@@ -19,6 +19,13 @@ pub fn native(endpoint: Endpoint, named: Option<&Named>, config: &Config) -> Opt
     serving.or_else(|| config.upstreams.iter().position(|upstream| has(&upstream)))
 }
 
+/// Who serves what was asked without a model, where that is a request like any other: moderation, and its usual model
+/// (<https://platform.openai.com/docs/api-reference/moderations/create>). Pictures could not be priced.
+pub fn without_model(endpoint: Endpoint, config: &Config) -> Option<usize> {
+    let serves = |upstream: &Upstream| upstream.endpoints.contains(&endpoint) && upstream.serves("omni-moderation-latest");
+    (endpoint == Endpoint::Moderations).then(|| config.upstreams.iter().position(serves)).flatten()
+}
+
 /// The endpoint of a body sent to no path in particular.
 pub fn guess(facts: &Facts, upstream: &Upstream) -> Result<Endpoint, Error> {
     let streams = facts.stream.as_ref().is_some_and(|stream| stream.value);

@@ -22,7 +22,7 @@ use crate::dialect::{Dialect, Endpoint};
 use crate::error::Error;
 use crate::provider;
 use choose::{Choice, choose, configured, without_own_prefix};
-use format::{guess, native};
+use format::{guess, native, without_model};
 use http::{HeaderMap, Method};
 
 /// Chooses the provider by name.
@@ -220,7 +220,10 @@ pub fn routes(
     };
     let in_body = facts.model.as_ref().map_or("", |model| model.value.as_str());
     let requested = named.as_ref().map_or(in_body, |named| named.model.as_str());
-    let native = endpoint.and_then(|endpoint| native(endpoint, named.as_ref(), config));
+    let native = endpoint.and_then(|endpoint| {
+        let unnamed = || requested.is_empty().then(|| without_model(endpoint, config)).flatten();
+        native(endpoint, named.as_ref(), config).or_else(unnamed)
+    });
     let asked = Wanted { head, facts, endpoint, named: named.as_ref(), requested, config };
     if let Some(at) = bound {
         return Ok((asked.at(at, &model_at(requested, at, config))?, vec![]));

@@ -82,6 +82,7 @@ fn the_first_rule_that_matches_wins() {
         ("/", &[], r#"{"model":"davinci-002","prompt":"x"}"#, "openai /v1/completions davinci-002"),
         ("/", &[], r#"{"model":"claude-x","messages":[]}"#, "anthropic /v1/messages claude-x"),
         ("/openai", &[], r#"{"input":"x"}"#, "openai /v1/responses "),
+        ("/v1/moderations", &[], r#"{"input":"x"}"#, "openai /v1/moderations "),
     ] {
         assert_eq!(go(&config, path, headers, body).as_deref(), Ok(want), "{path} {body}");
     }
