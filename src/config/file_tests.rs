@@ -1,6 +1,7 @@
 use super::*;
-use crate::config::Secret;
-use crate::dialect::Endpoint;
+use crate::config::{LogTo, Secret};
+use crate::dialect::{Dialect, Endpoint};
+use crate::provider::Auth;
 
 /// What a configuration says, or what is wrong with it by line.
 pub(in crate::config) fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
@@ -26,7 +27,38 @@ fn embedded_defaults_run_without_a_key() {
 fn providers_switch_on_by_their_variables() {
     let config = load(&Source::Embedded, &|name| (name == "GROQ_API_KEY").then(|| "gsk_x".to_owned())).unwrap();
     let groq = &config.upstreams[config.upstream("groq").unwrap()];
-    assert_eq!((groq.authority(), groq.key.as_ref().map(Secret::expose)), ("api.groq.com", Some("gsk_x")));
+    assert_eq!((groq.authority().as_str(), groq.key.as_ref().map(Secret::expose)), ("api.groq.com", Some("gsk_x")));
+}
+
+#[test]
+fn addresses_and_tokens_come_from_the_variables_of_the_providers_own_clients() {
+    let endpoint = ("AZURE_OPENAI_ENDPOINT", "https://eu.example/");
+    let token = ("AZURE_OPENAI_AD_TOKEN", "t");
+    for (text, variables, name, authority, auth) in [
+        ("{}", &[endpoint, token][..], "azure", "eu.example", Auth::Bearer),
+        ("{}", &[endpoint, ("AZURE_OPENAI_API_KEY", "k"), token], "azure", "eu.example", Auth::Header("api-key")),
+        ("providers: {azure: {api_key: k}}", &[endpoint], "azure", "eu.example", Auth::Header("api-key")),
+        ("providers: {azure: {resource: r, auth_token: t}}", &[endpoint], "azure", "r.openai.azure.com", Auth::Bearer),
+        ("{}", &[("ANTHROPIC_AUTH_TOKEN", "t")], "anthropic", "api.anthropic.com", Auth::Bearer),
+        ("{}", &[("ANTHROPIC_AUTH_TOKEN", "t"), ("ANTHROPIC_API_KEY", "k")], "anthropic", "api.anthropic.com", Auth::Header("x-api-key")),
+    ] {
+        let config = load_text(text, variables).unwrap();
+        let upstream = &config.upstreams[config.upstream(name).unwrap()];
+        assert_eq!((upstream.authority().as_str(), upstream.auth(Dialect::Chat)), (authority, auth), "{text} {variables:?}");
+        let key = if auth == Auth::Bearer { "t" } else { "k" };
+        assert_eq!(upstream.key.as_ref().map(Secret::expose), Some(key), "{text} {variables:?}");
+        assert!(upstream.path(Endpoint::ChatCompletions, "m", &crate::config::PathStyle::Usual).unwrap().starts_with('/'));
+    }
+    assert!(load_text("{}", &[endpoint]).unwrap().upstream("azure").is_none());
+    for (text, variables, want) in [
+        ("{}", &[("AZURE_OPENAI_ENDPOINT", "eu.example"), token][..], "0: AZURE_OPENAI_ENDPOINT must look like https://host"),
+        ("providers: {azure: {api_key: k}}", &[("AZURE_OPENAI_ENDPOINT", "https://eu.example/openai")], "1: AZURE_OPENAI_ENDPOINT must"),
+        ("providers: {openai: {api_key: k, auth_token: t}}", &[], "1: `api_key` and `auth_token` are two ways"),
+        ("providers: {openai: {auth_token: \"a\\nb\"}}", &[], "1: `auth_token` holds a character"),
+    ] {
+        let told = load_text(text, variables).unwrap_err();
+        assert!(told.iter().any(|line| line.starts_with(want)), "{told:?}");
+    }
 }
 
 #[test]

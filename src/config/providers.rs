@@ -38,6 +38,7 @@ impl Reader<'_> {
         let base_url_given = base_url.is_some();
         match base_url {
             Some((line, url)) => self.base_url(line, &url, &mut upstream),
+            None if !missing.is_empty() && self.address_from_environment(map.line(), &mut upstream) => {}
             None if !missing.is_empty() => {
                 self.problems.add(map.line(), format!("provider `{name}` needs {} (or a `base_url`)", missing.join(" and ")));
             }
@@ -86,7 +87,13 @@ impl Reader<'_> {
     fn credentials(&mut self, map: &mut Map<'_>, upstream: &mut Upstream, has_url: bool) {
         upstream.credentials =
             map.take_as("credentials", &mut self.problems, "`gateway` or `caller`", credentials).unwrap_or(Credentials::Gateway);
-        upstream.key = self.text(map, "api_key").and_then(|(line, key)| self.key(line, &key));
+        upstream.key = self.text(map, "api_key").and_then(|(line, key)| self.key("api_key", line, &key));
+        if let Some((line, token)) = self.text(map, "auth_token") {
+            if upstream.key.is_some() {
+                self.problems.add(line, "`api_key` and `auth_token` are two ways to say one thing");
+            }
+            (upstream.key, upstream.bearer) = (self.key("auth_token", line, &token), true);
+        }
         if upstream.provider.auth == Auth::Aws {
             upstream.aws = self.aws_keys(map);
         }
@@ -113,7 +120,10 @@ impl Reader<'_> {
     /// A key comes before an identity: it was made for this alone. What a cloud hands out goes to an address of the
     /// operator's own only if that is written out.
     fn credentials_from_environment(&self, upstream: &mut Upstream, has_url: bool) {
-        upstream.key = self.key_from_environment(upstream.provider);
+        upstream.key = self.variable(upstream.provider.key_variables).map(Secret::new);
+        if let Some(token) = self.variable(upstream.provider.token_variables).filter(|_| upstream.key.is_none()) {
+            (upstream.key, upstream.bearer) = (Some(Secret::new(token)), true);
+        }
         upstream.aws = self.aws_from_environment(upstream.provider);
         if upstream.is_anonymous() && !has_url {
             upstream.identity = self.identity_from_environment(upstream);
@@ -170,9 +180,9 @@ impl Reader<'_> {
         }
     }
 
-    fn key(&mut self, line: usize, key: &str) -> Option<Secret> {
+    fn key(&mut self, name: &str, line: usize, key: &str) -> Option<Secret> {
         if http::HeaderValue::from_str(key).is_err() {
-            self.problems.add(line, "`api_key` holds a character that no header can carry (a line break?)");
+            self.problems.add(line, format!("`{name}` holds a character that no header can carry (a line break?)"));
             return None;
         }
         Some(Secret::new(key))
@@ -193,25 +203,24 @@ impl Reader<'_> {
     }
 
     fn base_url(&mut self, line: usize, url: &str, upstream: &mut Upstream) {
-        let parsed: Option<http::Uri> = url.parse().ok();
-        let parts = parsed.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?, uri.port_u16(), uri.path())));
-        let numbered = parsed.as_ref().is_none_or(|uri| {
-            uri.port_u16().is_some() || uri.authority().is_some_and(|authority| authority.as_str().len() == authority.host().len())
-        });
-        match parts {
-            Some((scheme @ ("http" | "https"), host, port, path))
-                if numbered
-                    && parsed.as_ref().is_some_and(|uri| {
-                        uri.query().is_none() && !uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
-                    }) =>
-            {
-                upstream.tls = scheme == "https";
-                upstream.host = host.trim_matches(['[', ']']).to_owned();
-                upstream.port = port.unwrap_or(if upstream.tls { 443 } else { 80 });
-                upstream.base_path = path.trim_end_matches('/').to_owned();
+        match Address::parse(url) {
+            Some(address) => {
+                address.base_path.clone_into(&mut upstream.base_path);
+                address.apply(upstream);
             }
-            _ => self.problems.add(line, "`base_url` must look like https://host:port/path, without user or query"),
+            None => self.problems.add(line, "`base_url` must look like https://host:port/path, without user or query"),
         }
+    }
+
+    /// The address that a variable says, as the provider's own clients take it: without the base path. True if there is one.
+    fn address_from_environment(&mut self, line: usize, upstream: &mut Upstream) -> bool {
+        let names = upstream.provider.url_variables;
+        let Some(url) = self.variable(names) else { return false };
+        match Address::parse(&url).filter(|address| address.base_path.is_empty()) {
+            Some(address) => address.apply(upstream),
+            None => self.problems.add(line, format!("{} must look like https://host, without a path", names.join(" or "))),
+        }
+        true
     }
 
     fn endpoints(&mut self, line: usize, paths: &[&str]) -> Vec<Endpoint> {
@@ -242,10 +251,6 @@ impl Reader<'_> {
         names.iter().find_map(|name| value(name).filter(|value| !value.is_empty()))
     }
 
-    fn key_from_environment(&self, provider: &Provider) -> Option<Secret> {
-        self.variable(provider.key_variables).map(Secret::new)
-    }
-
     pub(super) fn add_from_environment(&mut self, upstreams: &mut Vec<Upstream>) {
         for provider in provider::REGISTRY {
             if upstreams.iter().any(|upstream| upstream.name == provider.id) {
@@ -257,6 +262,7 @@ impl Reader<'_> {
                 value.map(|value| upstream.set_place(place.name, value)).is_some()
             });
             self.credentials_from_environment(&mut upstream, false);
+            let found = found || !upstream.is_anonymous() && self.address_from_environment(0, &mut upstream);
             if found && !upstream.is_anonymous() {
                 if provider.id == "azure" {
                     upstream.deployment = self.variable(&["AZURE_OPENAI_DEPLOYMENT"]);
@@ -266,6 +272,41 @@ impl Reader<'_> {
                 upstreams.push(upstream);
             }
         }
+    }
+}
+
+/// Where an upstream is, as a URL says it.
+struct Address {
+    tls: bool,
+    host: String,
+    port: u16,
+    base_path: String,
+}
+
+impl Address {
+    /// `None` for anything but scheme, host, port and path.
+    fn parse(url: &str) -> Option<Self> {
+        let uri: http::Uri = url.parse().ok()?;
+        let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
+        let tls = match scheme {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let bare = uri.query().is_none() && !authority.as_str().contains('@');
+        let port = authority.port_u16();
+        // What follows the host is a port, or nothing.
+        let numbered = port.is_some() || authority.as_str().len() == authority.host().len();
+        (bare && numbered).then(|| Self {
+            tls,
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: port.unwrap_or(if tls { 443 } else { 80 }),
+            base_path: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    fn apply(self, upstream: &mut Upstream) {
+        (upstream.tls, upstream.host, upstream.port) = (self.tls, self.host, self.port);
     }
 }
 

@@ -79,6 +79,8 @@ pub struct Upstream {
     /// Certificates to trust instead of the system's.
     pub ca: Option<PathBuf>,
     pub key: Option<Secret>,
+    /// The key is a bearer token, whatever the provider's keys are.
+    pub bearer: bool,
     pub aws: Option<AwsKeys>,
     /// Who the gateway is, where there is no key.
     pub identity: Option<Identity>,
@@ -124,6 +126,7 @@ impl Upstream {
             deployments: HashMap::new(),
             ca: None,
             key: None,
+            bearer: false,
             aws: None,
             identity: None,
             credentials: Credentials::Gateway,
@@ -205,6 +208,7 @@ impl Upstream {
     /// How requests of a dialect prove who pays.
     pub fn auth(&self, dialect: Dialect) -> Auth {
         match self.provider.native_auth {
+            _ if self.bearer => Auth::Bearer,
             Some((native, auth)) if native == dialect => auth,
             _ => self.provider.auth,
         }

@@ -11,6 +11,7 @@ pub const ANTHROPIC: Provider = Provider {
     auth: Auth::Header("x-api-key"),
     headers: &[("anthropic-version", "2023-06-01")],
     key_variables: &["ANTHROPIC_API_KEY"],
+    token_variables: &["ANTHROPIC_AUTH_TOKEN"],
     models: &["claude*"],
     credentials: &[("anthropic-version", ""), ("x-api-key", "sk-ant-")],
     stream_usage: StreamUsage::OnRequest,

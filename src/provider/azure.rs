@@ -25,6 +25,8 @@ pub const AZURE: Provider = Provider {
     auth: Auth::Header("api-key"),
     cloud: Some(Cloud::Entra),
     key_variables: &["AZURE_OPENAI_API_KEY"],
+    token_variables: &["AZURE_OPENAI_AD_TOKEN"],
+    url_variables: &["AZURE_OPENAI_ENDPOINT"],
     credentials: &[("api-key", "")],
     stream_usage: StreamUsage::OnRequest,
     cache_by: Some(CacheBy::Key),

@@ -169,6 +169,10 @@ pub struct Provider {
     pub headers: &'static [(&'static str, &'static str)],
     /// Variables that may hold the key, the first set wins.
     pub key_variables: &'static [&'static str],
+    /// Variables that may hold a bearer token in place of a key that goes up otherwise.
+    pub token_variables: &'static [&'static str],
+    /// Variables that may hold the address, as far as the base path.
+    pub url_variables: &'static [&'static str],
     /// How the provider's model names look: `name`, `prefix*` or `*part*`.
     pub models: &'static [&'static str],
     /// Shapes of credentials by which a caller's own key gives the provider away: header and prefix of the value.
@@ -201,6 +205,8 @@ pub const CHAT_COMPATIBLE: Provider = Provider {
     native_auth: None,
     headers: &[],
     key_variables: &[],
+    token_variables: &[],
+    url_variables: &[],
     models: &[],
     credentials: &[],
     stream_usage: StreamUsage::Unknown,
