@@ -1,6 +1,6 @@
 //! `tollgate check`: what would run.
 
-use tollgate::config::{AccessLog, Config, Credentials, Identity, Target};
+use tollgate::config::{Config, Credentials, Identity, LogTo, Target};
 
 /// Prints a valid configuration as it was understood.
 pub fn print(config: &Config) {
@@ -56,9 +56,9 @@ pub fn print(config: &Config) {
     config.limits.iter().for_each(|rule| println!("limit       {rule}"));
     println!("prices      {}", config.prices.version);
     println!("sinks       {}", config.sinks.names().collect::<Vec<_>>().join(", "));
-    match &config.access_log {
-        AccessLog::Off => println!("access log  off"),
-        AccessLog::Stdout => println!("access log  stdout"),
-        AccessLog::File(path) => println!("access log  {}", path.display()),
+    match &config.access_log.to {
+        LogTo::Off => println!("access log  off"),
+        LogTo::Stdout => println!("access log  stdout"),
+        LogTo::File(path) => println!("access log  {}", path.display()),
     }
 }

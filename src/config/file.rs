@@ -1,7 +1,7 @@
 //! Reads the configuration file into [`Config`], collecting every mistake.
 
 use super::units::{bytes, bytes_or_share, duration, interpolate};
-use super::{AccessLog, Bounds, Config, DrainBounds, HeaderRules, Listener, Secret, Stamp, Timeouts, Upstream, exposed};
+use super::{Bounds, Config, DrainBounds, HeaderRules, Listener, Secret, Stamp, Timeouts, Upstream, exposed};
 use crate::provider;
 use crate::yaml::{self, Map, Node, Problem, Problems};
 use std::collections::HashMap;
@@ -109,7 +109,7 @@ impl Reader<'_> {
         let prices = self.prices(map.take("prices"), &data);
         let [cost_headers, cost_event] =
             [("cost_headers", true), ("cost_event", false)].map(|(key, or)| map.take_bool(key, &mut self.problems).unwrap_or(or));
-        let (access_log, tracing) = (self.access_log(&mut map), self.tracing(map.take("tracing")));
+        let (access_log, tracing) = (self.access_log(map.take("access_log")), self.tracing(map.take("tracing")));
         let (ledger, sinks) = (self.ledger(map.take("ledger")), self.sinks(map.take("sinks"), &data));
         let [pid_file, upgrade_socket] = [("pid_file", "tollgate.pid"), ("upgrade_socket", "run/upgrade.sock")]
             .map(|(key, usual)| self.path(&mut map, key).unwrap_or_else(|| data.join(usual)));
@@ -349,15 +349,6 @@ impl Reader<'_> {
             }
         }
         map.finish(&mut self.problems);
-    }
-
-    fn access_log(&mut self, map: &mut Map<'_>) -> AccessLog {
-        match self.text(map, "access_log") {
-            None => AccessLog::Stdout,
-            Some((_, text)) if text == "off" || text == "false" => AccessLog::Off,
-            Some((_, text)) if text == "stdout" => AccessLog::Stdout,
-            Some((_, text)) => AccessLog::File(absolute(Path::new(&text))),
-        }
     }
 }
 

@@ -90,7 +90,7 @@ access_log: off
     assert_eq!((config.bounds.body_bytes_max, config.timeouts.connect.as_secs()), (1 << 20, 2));
     assert_eq!(config.headers.response_deny, ["x-secret"]);
     assert!(!config.headers.request_deny.is_empty());
-    assert_eq!(config.access_log, AccessLog::Off);
+    assert_eq!(config.access_log.to, LogTo::Off);
 }
 
 #[test]

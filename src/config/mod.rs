@@ -2,6 +2,7 @@
 //! and line, before a socket is bound.
 
 mod access;
+mod access_log;
 mod alias;
 mod file;
 mod identity;
@@ -19,6 +20,7 @@ mod units;
 mod upstream;
 mod watch;
 
+pub use access_log::{AccessLog, LogFormat, LogTo};
 pub use alias::{Alias, Retry, Target};
 pub use file::{Source, load};
 pub use identity::Identity;
@@ -157,14 +159,6 @@ pub struct HeaderRules {
     pub request_add: Vec<(String, String)>,
     pub response_deny: Vec<String>,
     pub response_add: Vec<(String, String)>,
-}
-
-/// Where the access log goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    Off,
-    Stdout,
-    File(PathBuf),
 }
 
 impl Config {

@@ -234,7 +234,7 @@ impl State {
             log::error!("the ledger records of entry {id} wait for the disk: {error}");
         }
         self.metrics.attempt(&item.entry, config);
-        self.access_log.line(|buffer| item.write_line(buffer));
+        self.access_log.entry(&item.entry, |buffer| item.write_line(buffer));
         let (came_to, now) = (amount_of(&item.entry), now_ms());
         match kept.and_then(|kept| self.background.lock().unwrap_or_else(PoisonError::into_inner).remove(kept)) {
             Some(hold) => hold.settle(came_to, now),
@@ -260,7 +260,7 @@ impl State {
         self.ledger.append_later(id, &closed.records.close);
         self.metrics.attempt(&closed.entry, config);
         closed.gap_ms.into_iter().for_each(|gap| self.metrics.gap(&closed.entry.open.upstream, gap));
-        self.access_log.line(|buffer| closed.write_line(buffer));
+        self.access_log.entry(&closed.entry, |buffer| closed.write_line(buffer));
     }
 }
 
