@@ -21,7 +21,7 @@ fn files() -> Vec<(String, String)> {
     sources(&root, &mut paths);
     let read = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).unwrap();
-        let code = text.split("#[cfg(test)]").next().unwrap().to_owned();
+        let code = text.split("\n#[cfg(test)]\n").next().unwrap().to_owned();
         (path.strip_prefix(&root).unwrap().display().to_string(), code)
     };
     paths.into_iter().map(read).filter(|(path, _)| !path.ends_with("_tests.rs")).collect()
@@ -65,7 +65,7 @@ fn the_core_has_no_clock() {
 
 #[test]
 fn data_flows_one_way() {
-    let core = ["json/", "stream/", "usage.rs", "dialect/", "meter/", "price/", "provider/", "rewrite/", "route/", "exchange/", "ledger/"];
+    let core = ["json/", "stream/", "usage/", "dialect/", "meter/", "price/", "provider/", "rewrite/", "route/", "exchange/", "ledger/"];
     let shell = ["crate::proxy", "crate::admin", "crate::metrics", "crate::access_log", "crate::mock"];
     for (path, code) in files().iter().filter(|(path, _)| allowed(path, &core)) {
         for module in shell {

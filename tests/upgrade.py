@@ -9,6 +9,7 @@ closed between two turns.
 
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -159,6 +160,45 @@ class Load:
         [thread.join() for thread in self.threads]
 
 
+def wait_until(holds, why):
+    until = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < until, why
+        time.sleep(0.05)
+
+
+def children(of):
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, rest = path.read_text().split(" (", 1)
+        except FileNotFoundError:
+            continue
+        found += [int(pid)] if int(rest.rsplit(")", 1)[1].split()[1]) == of else []
+    return found
+
+
+class Adopted:
+    """A gateway that another one started: nobody's child once that is gone."""
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def terminate(self):
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self, timeout):
+        def gone():
+            try:
+                os.kill(self.pid, 0)
+            except ProcessLookupError:
+                return True
+            return Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+        wait_until(gone, "the last gateway does not leave")
+        return 0
+
+
 def main():
     folder = Path(tempfile.mkdtemp(prefix="tollgate-upgrade-"))
     key, cert = folder / "key.pem", folder / "cert.pem"
@@ -174,7 +214,10 @@ def main():
     config, broken, log = folder / "tollgate.yaml", folder / "broken.yaml", open(folder / "log", "w")
     config.write_text(json.dumps(settings))
     broken.write_text(json.dumps(settings | {"limitz": []}))
-    start = lambda *options: subprocess.Popen([binary, *options], stderr=log, stdout=log)
+    # Where a new version is put over the old one, which is gone from there while it runs.
+    installed = folder / "tollgate"
+    shutil.copy(binary, installed)
+    start = lambda *options: subprocess.Popen([installed, *options], stderr=log, stdout=log)
     upstream = start("mock", "--listen", f"127.0.0.1:{mock}")
     wait_for(mock, upstream)
     old = start("-c", config)
@@ -187,6 +230,12 @@ def main():
         assert start("-c", broken, "--upgrade").wait(30) != 0, "a refused configuration must end its process"
         time.sleep(1)
         assert old.poll() is None
+        # What it starts itself is refused, too.
+        config.write_text(broken.read_text())
+        old.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "SIGUSR2" in (folder / "log").read_text(), "a successor that ends is told of")
+        assert old.poll() is None
+        config.write_text(json.dumps(settings))
         for at in range(upgrades):
             time.sleep(1)
             new = start("-c", config, "--upgrade")
@@ -199,6 +248,17 @@ def main():
             slowest = max(slowest, took - STREAM_S)
             print(f"upgrade {at + 1}: the old process was gone after {took:.1f} s", flush=True)
             old = new
+        # At last it replaces itself, by what lies where its binary did.
+        installed.unlink()
+        shutil.copy(binary, installed)
+        asked = time.monotonic()
+        old.send_signal(signal.SIGUSR2)
+        wait_until(lambda: children(old.pid), "a successor is started")
+        [pid] = children(old.pid)
+        old.wait(STREAM_S + GONE_S + 20)
+        slowest = max(slowest, time.monotonic() - asked - STREAM_S)
+        print(f"the old process replaced itself by {pid} and was gone after {time.monotonic() - asked:.1f} s", flush=True)
+        old = Adopted(pid)
     finally:
         load.end()
         old.terminate()

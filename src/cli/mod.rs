@@ -67,7 +67,7 @@ struct ConfigOption {
 struct RunOptions {
     #[command(flatten)]
     config: ConfigOption,
-    /// Take over the sockets of the running process (send it SIGQUIT next)
+    /// Take over the sockets of the running process (send it SIGQUIT next; SIGUSR2 does both)
     #[arg(short, long)]
     upgrade: bool,
     /// Run in the background

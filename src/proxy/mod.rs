@@ -32,6 +32,7 @@ mod socket;
 mod sockets;
 mod spans;
 mod state;
+mod successor;
 mod wire;
 
 pub use gateway::Gateway;

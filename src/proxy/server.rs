@@ -8,6 +8,7 @@ use super::mock_app::MockApp;
 use super::sinks::Feeding;
 use super::sockets::{Ready, Sockets};
 use super::state::{State, now_ms};
+use super::successor::{self, Launch, tell_stopping};
 use crate::access_log::Log;
 use crate::admin::Admin;
 use crate::config::{Config, Tls};
@@ -52,7 +53,7 @@ pub struct Start {
 pub fn build(config: Config, start: Start) -> io::Result<Daemon> {
     // Libraries that fetch credentials ask the process for its cryptography. Installed already: as good.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let config = Arc::new(config);
+    let (config, launch) = (Arc::new(config), Launch::of_this_process()?);
     let listen = config.listen.iter().map(|listener| listener.address);
     let addresses: Vec<_> = listen.chain(config.admin).chain(config.mock).collect();
     // Whoever has an address finds out before anything is written.
@@ -86,7 +87,7 @@ pub fn build(config: Config, start: Start) -> io::Result<Daemon> {
         serving.extend(crew("mock", 1, plain(address), &ready, |_| MockApp::default()));
     }
     server.add_services(serving);
-    Ok(Daemon { server, state, sockets })
+    Ok(Daemon { server, state, sockets, launch })
 }
 
 /// A server that is built and not yet run.
@@ -94,13 +95,15 @@ pub struct Daemon {
     server: Server,
     pub state: Arc<State>,
     sockets: Sockets,
+    launch: Launch,
 }
 
 impl Daemon {
     /// Serves until told to stop.
     pub fn run(self) {
-        let Self { server, state, sockets } = self;
-        server.run(RunArgs { shutdown_signal: Box::new(Signals { state, sockets: Mutex::new(Some(Arc::new(sockets))) }) });
+        let Self { server, state, sockets, launch } = self;
+        let signals = Signals { state, sockets: Mutex::new(Some(Arc::new(sockets))), launch };
+        server.run(RunArgs { shutdown_signal: Box::new(signals) });
     }
 }
 
@@ -166,9 +169,11 @@ fn acceptor(tls: &Tls, certificates: Option<Arc<Slot>>) -> io::Result<Arc<Accept
     Ok(Arc::new(settings.build()))
 }
 
-/// SIGTERM leaves when the last request has ended, SIGINT at once, SIGQUIT hands over to a successor, SIGHUP reloads.
+/// SIGTERM leaves when the last request has ended, SIGINT at once, SIGQUIT hands over to a successor that waits, SIGUSR2
+/// to one that it starts, SIGHUP reloads.
 struct Signals {
     state: Arc<State>,
+    launch: Launch,
     /// Until this process no longer accepts.
     sockets: Mutex<Option<Arc<Sockets>>>,
 }
@@ -176,24 +181,33 @@ struct Signals {
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::hangup()];
-        let [Ok(mut terminate), Ok(mut interrupt), Ok(mut quit), Ok(mut hangup)] = kinds.map(signal) else {
+        let kinds =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::user_defined2(), SignalKind::hangup()];
+        let [Ok(mut terminate), Ok(mut interrupt), Ok(mut quit), Ok(mut replace), Ok(mut hangup)] = kinds.map(signal) else {
             return ShutdownSignal::FastShutdown;
         };
         loop {
+            let started = tokio::select! {
+                _ = terminate.recv() => {
+                    tell_stopping();
+                    break;
+                }
+                _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+                _ = quit.recv() => false,
+                _ = replace.recv() => true,
+                _ = hangup.recv() => {
+                    self.state.reload();
+                    continue;
+                }
+            };
             tokio::select! {
+                handed = self.hand_over(started) => match handed {
+                    Ok(()) => break,
+                    Err(error) => log::error!("{}: {error}. Serving on", if started { "SIGUSR2" } else { "SIGQUIT" }),
+                },
+                // Whoever would take over finds the sockets its own all the same.
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
-                _ = quit.recv() => tokio::select! {
-                    handed = self.hand_over() => match handed {
-                        Ok(()) => break,
-                        Err(error) => log::error!("SIGQUIT: {error}. Serving on"),
-                    },
-                    // Whoever would take over finds the sockets its own all the same.
-                    _ = terminate.recv() => break,
-                    _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
-                },
-                _ = hangup.recv() => drop(self.state.reload()),
             }
         }
         self.state.leave();
@@ -211,12 +225,20 @@ impl ShutdownSignalWatch for Signals {
 }
 
 impl Signals {
-    /// Returns once a successor serves.
-    async fn hand_over(&self) -> io::Result<()> {
+    /// Returns once a successor serves: one that waits, or one that is started here.
+    async fn hand_over(&self, start: bool) -> io::Result<()> {
         let (path, sockets) =
             (self.state.config().upgrade_socket.clone(), self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        let Some(sockets) = sockets else { return Ok(()) };
-        tokio::task::spawn_blocking(move || sockets.hand_over(&path)).await.map_err(io::Error::other)?
+        let (Some(sockets), launch) = (sockets, self.launch.clone()) else { return Ok(()) };
+        let give = move || {
+            let child = start.then(|| launch.start(&path)).transpose()?;
+            let given = sockets.hand_over(&path);
+            if given.is_err() {
+                child.into_iter().for_each(successor::end);
+            }
+            given
+        };
+        tokio::task::spawn_blocking(give).await.map_err(io::Error::other)?
     }
 }
 

@@ -1,6 +1,7 @@
 //! Listening sockets: bound, or handed over by the process that served before. That one serves until its successor has
 //! said that it does.
 
+use super::successor::tell_serving;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
@@ -104,7 +105,7 @@ impl Sockets {
     }
 }
 
-/// Tells the process that handed over once everything of this one serves. Nobody handed over: tells nobody.
+/// Tells the process that handed over, if one did, and the service manager once everything of this one serves.
 #[derive(Clone, Debug, Default)]
 pub struct Ready(Arc<(Mutex<Option<UnixStream>>, AtomicUsize)>);
 
@@ -116,8 +117,11 @@ impl Ready {
 
     /// One of those that must serves.
     pub fn serves(&self) {
-        if self.0.1.fetch_sub(1, Ordering::AcqRel) == 1
-            && let Some(mut giver) = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        if self.0.1.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        tell_serving();
+        if let Some(mut giver) = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take()
             && let Err(error) = giver.write_all(&SERVES)
         {
             log::error!("the process that handed over does not hear that this one serves: {error}");
