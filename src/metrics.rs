@@ -4,10 +4,13 @@
 use crate::config::Config;
 use crate::ledger::{Entry, Outcome, Source};
 use crate::sink::Progress;
+use crate::usage::Dimension;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// Seconds; the gateway's own work takes microseconds.
 const OVERHEAD_BUCKETS_S: &[f64] = &[0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1];
@@ -69,6 +72,30 @@ struct Attempts {
     duration: HistogramVec,
     first_byte: HistogramVec,
     gap: HistogramVec,
+    providers: Kept<OfProvider>,
+}
+
+/// Series that every entry adds to, looked up once by the names they bear.
+type Kept<T> = RwLock<HashMap<String, Arc<T>>>;
+
+fn kept<T>(series: &Kept<T>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
+    if let Some(found) = series.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+        return found.clone();
+    }
+    series.write().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_insert_with(|| Arc::new(make())).clone()
+}
+
+/// Those of a provider.
+struct OfProvider {
+    duration: Histogram,
+    first_byte: Histogram,
+    models: Kept<OfModel>,
+}
+
+/// Those of a model of a provider.
+struct OfModel {
+    spend: IntCounter,
+    tokens: [OnceLock<IntCounter>; Dimension::ALL.len()],
 }
 
 /// Makes metrics and registers them.
@@ -144,6 +171,7 @@ impl Attempts {
                 "The longest wait between two chunks of a stream.",
                 &["provider"],
             )?,
+            providers: Kept::default(),
         })
     }
 }
@@ -265,17 +293,20 @@ impl Metrics {
         };
         self.attempts.ended.with_label_values(&[provider, entry.open.dialect.as_str(), close.outcome.name(), status]).inc();
         let seconds = |until: u64| std::time::Duration::from_millis(until.saturating_sub(entry.open.start_ms)).as_secs_f64();
-        self.attempts.duration.with_label_values(&[provider]).observe(seconds(close.end_ms));
-        if let Some(first) = close.first_byte_ms {
-            self.attempts.first_byte.with_label_values(&[provider]).observe(seconds(first));
-        }
+        let series = kept(&self.attempts.providers, provider, || OfProvider {
+            duration: self.attempts.duration.with_label_values(&[provider]),
+            first_byte: self.attempts.first_byte.with_label_values(&[provider]),
+            models: Kept::default(),
+        });
+        series.duration.observe(seconds(close.end_ms));
+        close.first_byte_ms.into_iter().for_each(|first| series.first_byte.observe(seconds(first)));
         for fault in &close.faults {
             self.attempts.faults.with_label_values(&[provider, fault]).inc();
         }
-        self.usage(entry, config, close.outcome);
+        self.usage(entry, config, close.outcome, &series.models);
     }
 
-    fn usage(&self, entry: &Entry, config: &Config, outcome: Outcome) {
+    fn usage(&self, entry: &Entry, config: &Config, outcome: Outcome, models: &Kept<OfModel>) {
         let provider = entry.open.upstream.as_str();
         let catalog = config.upstream(provider).and_then(|at| config.upstreams.get(at)).map_or("", |upstream| &upstream.catalog);
         if entry.open.billed && outcome != Outcome::UpstreamError {
@@ -284,10 +315,15 @@ impl Metrics {
         }
         for line in entry.used.iter().flat_map(|used| &used.lines) {
             let model = config.prices.model(catalog, &line.model).map_or("other", |model| &model.id);
+            let series = kept(models, model, || OfModel {
+                spend: self.attempts.spend.with_label_values(&[provider, model]),
+                tokens: [const { OnceLock::new() }; Dimension::ALL.len()],
+            });
             for (dimension, count) in line.usage.iter().filter(|(_, count)| *count > 0) {
-                self.attempts.tokens.with_label_values(&[provider, model, dimension.name()]).inc_by(count);
+                let make = || self.attempts.tokens.with_label_values(&[provider, model, dimension.name()]);
+                series.tokens.get(dimension as usize).into_iter().for_each(|counter| counter.get_or_init(make).inc_by(count));
             }
-            self.attempts.spend.with_label_values(&[provider, model]).inc_by(u64::try_from(line.charge.0 / 1000).unwrap_or(0));
+            series.spend.inc_by(u64::try_from(line.charge.0 / 1000).unwrap_or(0));
             if !line.unpriced.is_empty() {
                 self.attempts.unpriced.with_label_values(&[provider, model]).inc();
             }

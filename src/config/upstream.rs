@@ -100,7 +100,7 @@ pub struct Upstream {
     /// In place of those that hold for all.
     pub timeouts: Option<Timeouts>,
     /// Made of the address when it is asked for first.
-    pub authority: OnceLock<String>,
+    pub host_header: OnceLock<HeaderValue>,
 }
 
 impl Upstream {
@@ -138,7 +138,7 @@ impl Upstream {
             prompt_cache: None,
             socket: provider.socket,
             timeouts: None,
-            authority: OnceLock::new(),
+            host_header: OnceLock::new(),
             pass: vec![
                 Pass { method: http::Method::GET, path: "/models".to_owned() },
                 Pass { method: http::Method::GET, path: "/models/*".to_owned() },
@@ -152,11 +152,15 @@ impl Upstream {
     }
 
     /// The `Host` a request carries: with the port only if it is not the usual one.
-    pub fn authority(&self) -> &str {
-        self.authority.get_or_init(|| {
-            let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-            if self.port == if self.tls { 443 } else { 80 } { host } else { format!("{host}:{}", self.port) }
-        })
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == if self.tls { 443 } else { 80 } { host } else { format!("{host}:{}", self.port) }
+    }
+
+    /// The same, ready to be sent; empty for a name that no header can carry, which no address is.
+    pub fn host_header(&self) -> HeaderValue {
+        let make = || HeaderValue::from_str(&self.authority()).unwrap_or_else(|_| HeaderValue::from_static(""));
+        self.host_header.get_or_init(make).clone()
     }
 
     /// Fills a place into the address.

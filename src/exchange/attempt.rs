@@ -63,7 +63,7 @@ impl Exchange {
             credential: self.credential.clone(),
         };
         let rendered = Rendered::open(&open);
-        let attempt = Attempt {
+        let attempt = Box::new(Attempt {
             id,
             open: (open, rendered),
             status: 0,
@@ -78,7 +78,7 @@ impl Exchange {
             settled: 0,
             estimates: 0,
             body_ended: false,
-        };
+        });
         let attempt = self.attempt.insert(attempt);
         (&attempt.id, &attempt.open.1)
     }

@@ -6,7 +6,7 @@ use crate::ledger::Used;
 use crate::meter::Fault;
 use crate::price::PicoUsd;
 use crate::usage::Dimension;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 /// The cost of an answer. Every part is left out rather than guessed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,10 +33,11 @@ impl Cost {
     }
 
     /// As header fields: US dollars and counts.
-    pub fn fields(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let charge = self.charge.map(|charge| (COST, charge.to_string()));
-        let prompt = self.prompt_tokens.map(|tokens| (PROMPT_TOKENS, tokens.to_string()));
-        let completion = self.completion_tokens.map(|tokens| (COMPLETION_TOKENS, tokens.to_string()));
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, HeaderValue)> {
+        // Digits and a point, which a header can carry.
+        let charge = self.charge.and_then(|charge| Some((COST, HeaderValue::try_from(charge.to_string()).ok()?)));
+        let prompt = self.prompt_tokens.map(|tokens| (PROMPT_TOKENS, tokens.into()));
+        let completion = self.completion_tokens.map(|tokens| (COMPLETION_TOKENS, tokens.into()));
         [charge, prompt, completion].into_iter().flatten()
     }
 
@@ -44,11 +45,12 @@ impl Cost {
     pub fn comment(&self, request_id: &str) -> String {
         let mut fields = serde_json::Map::new();
         fields.insert("request_id".to_owned(), request_id.into());
-        for (name, value) in self.fields() {
-            let name = name.trim_start_matches("x-gateway-").replace('-', "_");
-            // A charge stays text: it may be more exact than JSON numbers are.
-            let value = value.parse::<u64>().ok().filter(|_| name != "cost").map_or_else(|| value.clone().into(), Into::into);
-            fields.insert(name, value);
+        // A charge is text: it may be more exact than JSON numbers are.
+        let charge = self.charge.map(|charge| ("cost", charge.to_string().into()));
+        let prompt = self.prompt_tokens.map(|tokens| ("prompt_tokens", tokens.into()));
+        let completion = self.completion_tokens.map(|tokens| ("completion_tokens", tokens.into()));
+        for (name, value) in [charge, prompt, completion].into_iter().flatten() {
+            fields.insert(name.to_owned(), value);
         }
         format!(": x-gateway {}\n\n", serde_json::Value::Object(fields))
     }

@@ -8,7 +8,7 @@ fn asked(id: &str) -> Asked {
     Asked { request_id: id.to_owned(), ..Asked::default() }
 }
 
-fn exchange(path: &str, body: &str) -> Exchange {
+fn exchange(path: &str, body: &str) -> Box<Exchange> {
     let config = Arc::new(load(&Source::Embedded, &|_| None).unwrap());
     let headers = HeaderMap::new();
     let head = Head { method: &Method::POST, path, query: Some("beta=true"), headers: &headers };

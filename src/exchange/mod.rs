@@ -23,9 +23,10 @@ use crate::ledger::{Entry, Rendered};
 use crate::limit::{Amount, Hold};
 use crate::meter::{Fault, Framing, Meter};
 use crate::rewrite::cache::{Header, Headers};
-use crate::rewrite::{Rewritten, rewrite};
+use crate::rewrite::rewrite;
 use crate::route::{self, Destination, Facts, Head, Health, Route, Target};
 use crate::usage::Reported;
+pub use again::Beginning;
 use again::Candidates;
 use answer::{Keeping, Memory, bound};
 use attempt::Attempt;
@@ -106,7 +107,7 @@ pub struct Exchange {
     /// What its attempts came to so far.
     came_to: Amount,
     attempts: u32,
-    attempt: Option<Attempt>,
+    attempt: Option<Box<Attempt>>,
 }
 
 impl Exchange {
@@ -114,7 +115,7 @@ impl Exchange {
     ///
     /// # Errors
     /// If the body is of no use or no upstream fits.
-    pub fn plan(head: &Head<'_>, destination: Destination, body: &Bytes, config: Arc<Config>, asked: Asked) -> Result<Self, Error> {
+    pub fn plan(head: &Head<'_>, destination: Destination, body: &Bytes, config: Arc<Config>, asked: Asked) -> Result<Box<Self>, Error> {
         let facts = Facts::of(body, head, &destination)?;
         let (bound, pending) = bound(facts.kept_ids(&destination), &destination, head, &config, &asked)?;
         let (mut route, mut others) = route::routes(head, destination, &facts, &config, again::draw(&asked.request_id), bound)?;
@@ -140,23 +141,13 @@ impl Exchange {
             Target::Pass => false,
         };
         let (implied, who) = (implied(&route.target, body), Who::read(head, &facts)?);
-        let exchange = Self::of(head, route, config.clone(), asked)?;
-        let Rewritten { body: rewritten, usage_asked, headers } = rewritten;
-        Ok(Self {
-            implied,
-            form: facts.form,
-            output_max: facts.output_max.map(|most| most.saturating_mul(facts.choices.unwrap_or(1).max(1))),
-            keeping,
-            who,
-            bytes_in: body.len() as u64,
-            stream: streams,
-            usage_asked,
-            headers,
-            body: rewritten,
-            billed,
-            candidates,
-            ..exchange
-        })
+        let mut exchange = Self::of(head, route, config.clone(), asked)?;
+        (exchange.implied, exchange.keeping, exchange.who, exchange.candidates) = (implied, keeping, who, candidates);
+        (exchange.form, exchange.stream, exchange.billed) = (facts.form, streams, billed);
+        exchange.output_max = facts.output_max.map(|most| most.saturating_mul(facts.choices.unwrap_or(1).max(1)));
+        exchange.bytes_in = body.len() as u64;
+        (exchange.body, exchange.usage_asked, exchange.headers) = (rewritten.body, rewritten.usage_asked, rewritten.headers);
+        Ok(exchange)
     }
 
     /// True for a WebSocket that passes unread.
@@ -164,10 +155,11 @@ impl Exchange {
         self.unmetered
     }
 
-    fn of(head: &Head<'_>, route: Route, config: Arc<Config>, asked: Asked) -> Result<Self, Error> {
+    /// Boxed, since it is large and goes from hand to hand.
+    fn of(head: &Head<'_>, route: Route, config: Arc<Config>, asked: Asked) -> Result<Box<Self>, Error> {
         let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
         let credential = credential_hash(upstream, route.dialect, head.headers);
-        Ok(Self {
+        Ok(Box::new(Self {
             request_id: asked.request_id,
             key: asked.key,
             health: asked.health,
@@ -269,7 +261,7 @@ impl Exchange {
             attempt.items = Some(Box::new(Items::new(dialect.grammar())));
             return;
         }
-        let mut meter = Meter::new(grammar, framing);
+        let mut meter = Box::new(Meter::new(grammar, framing));
         if encoded {
             meter.fault(Fault::Encoded);
         }
@@ -279,7 +271,7 @@ impl Exchange {
             meter.stated_error(kind);
         }
         attempt.conceal = (hides && !encoded && !is_document(headers)).then(Conceal::default);
-        attempt.meter = Some(Box::new(meter));
+        attempt.meter = Some(meter);
     }
 
     /// Takes the next chunk of the answer and returns what goes on. If [`Exchange::news`] has a record after this, it

@@ -258,7 +258,7 @@ impl Exchange {
     ///
     /// # Errors
     /// If no upstream takes one.
-    pub fn plan_socket(head: &RequestHead<'_>, config: Arc<Config>, asked: AskedBy) -> Result<Self, Error> {
+    pub fn plan_socket(head: &RequestHead<'_>, config: Arc<Config>, asked: AskedBy) -> Result<Box<Self>, Error> {
         let route = route::socket(head, &config)?;
         if let (Some(key), Some(upstream)) = (&asked.key, config.upstreams.get(route.upstream)) {
             key.allows_provider(&upstream.name)?;
@@ -268,7 +268,9 @@ impl Exchange {
         }
         let unmetered = route.target == Target::Pass;
         let who = Who::read(head, &Facts::default())?;
-        Ok(Self { unmetered, who, stream: true, ..Self::of(head, route, config, asked)? })
+        let mut exchange = Self::of(head, route, config, asked)?;
+        (exchange.unmetered, exchange.who, exchange.stream) = (unmetered, who, true);
+        Ok(exchange)
     }
 
     /// Begins the turns that were asked for, one at a time. The records must be appended before the request goes up.

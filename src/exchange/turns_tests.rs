@@ -8,7 +8,7 @@ const MASK: [u8; 4] = [9, 8, 7, 6];
 const MAX: u64 = 1000;
 const TEXT: u8 = 1;
 
-fn exchange() -> Exchange {
+fn exchange() -> Box<Exchange> {
     let variables = |name: &str| (name == "OPENAI_API_KEY").then(|| "k".to_owned());
     let config = Arc::new(load(&Source::Embedded, &variables).unwrap());
     let headers = http::HeaderMap::new();

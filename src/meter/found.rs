@@ -160,14 +160,19 @@ impl Found {
     }
 
     fn read_fields(&mut self, usage: simd_json::tape::Value<'_, '_>, paths: &[&[UsagePath]], reported: &mut Reported) {
+        // Paths below one member stand together, and it is looked for once.
+        let mut above: Option<(&str, Option<simd_json::tape::Value<'_, '_>>)> = None;
         for (path, field) in paths.iter().copied().flatten() {
             if reported.of(*field).is_some() {
                 continue;
             }
-            let mut value = Some(usage);
-            for key in *path {
-                value = value.and_then(|value| value.get(*key));
-            }
+            let Some((first, rest)) = path.split_first() else { continue };
+            let found = match above {
+                Some((name, found)) if name == *first => found,
+                _ => usage.get(*first),
+            };
+            above = Some((first, found));
+            let value = rest.iter().fold(found, |value, key| value?.get(*key));
             match value {
                 Some(value) if value.is_null() => {}
                 Some(value) => match count(value) {
@@ -222,6 +227,9 @@ impl Found {
 
 /// Lists of objects, one a modality or lifetime. A field is set if any of its objects is there.
 fn read_details(usage: simd_json::tape::Value<'_, '_>, grammar: &Grammar, reported: &mut Reported) {
+    if grammar.details.is_empty() {
+        return;
+    }
     let mut sums = [None::<i128>; Field::ALL.len()];
     for detail in grammar.details {
         let list = usage.get(detail.list).and_then(|list| list.as_array());

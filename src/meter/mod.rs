@@ -128,11 +128,12 @@ impl Meter {
         match &mut self.framing {
             Framing::Undecided(_) | Framing::Opaque => {}
             Framing::Whole => {
-                if self.estimates() {
-                    self.text.document(rest);
-                }
                 self.scan(rest);
                 self.end_document();
+                // Of a document that came whole nothing is guessed.
+                if self.estimates() && !self.found.ended {
+                    self.text.document(rest);
+                }
             }
             &mut Framing::Sse(sse) => self.push_events(sse, rest, passed, &mut on),
             &mut Framing::Array(array) => self.push_elements(array, rest),

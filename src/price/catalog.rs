@@ -2,6 +2,7 @@
 
 use crate::provider::fits;
 use crate::usage::{Dimension, Usage};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// What a rate of one means: this fraction of an atto-dollar (10^-18) per million units. Some published rates are thirds
@@ -103,12 +104,12 @@ impl Price {
     }
 
     /// The rates for this much input.
-    pub fn rates_for(&self, usage: &Usage) -> Rates {
+    pub fn rates_for(&self, usage: &Usage) -> Cow<'_, Rates> {
         let input = usage.sum(Dimension::is_input).unwrap_or(0);
         let reached = self.tiers.iter().filter(|tier| if tier.inclusive { input >= tier.over } else { input > tier.over });
         match reached.max_by_key(|tier| tier.over) {
-            Some(tier) => self.rates.overlaid(&tier.rates),
-            None => self.rates.clone(),
+            Some(tier) => Cow::Owned(self.rates.overlaid(&tier.rates)),
+            None => Cow::Borrowed(&self.rates),
         }
     }
 }

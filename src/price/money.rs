@@ -33,7 +33,8 @@ impl PicoUsd {
 /// In dollars, all decimals that are not zero and at least two.
 impl fmt::Display for PicoUsd {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, mut part) = (self.0.unsigned_abs() / PICO.unsigned_abs(), self.0.unsigned_abs() % PICO.unsigned_abs());
+        let (whole, part) = (self.0.unsigned_abs() / PICO.unsigned_abs(), self.0.unsigned_abs() % PICO.unsigned_abs());
+        let mut part = u64::try_from(part).unwrap_or_default();
         let mut decimals = *b"000000000000";
         for place in decimals.iter_mut().rev() {
             *place += u8::try_from(part % 10).unwrap_or_default();

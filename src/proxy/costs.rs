@@ -2,7 +2,7 @@
 //! HTTP/2 end in trailers. Works on what the wrapper is about to send.
 
 use crate::exchange::Cost;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
 use std::sync::{Mutex, PoisonError};
@@ -94,7 +94,7 @@ fn is_blank(tasks: &[HttpTask]) -> bool {
 
 fn add(head: &mut ResponseHeader, cost: &Cost) {
     for (name, value) in cost.fields() {
-        // Digits and a point: nothing in them can be no header.
+        // Their names are sound.
         let _ = head.insert_header(name, value);
     }
 }
@@ -114,11 +114,7 @@ fn end_in_trailers(tasks: Vec<HttpTask>, cost: Option<Cost>) -> Vec<HttpTask> {
             other => out.push(other),
         }
     }
-    for (name, value) in cost.fields() {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            trailers.insert(name, value);
-        }
-    }
+    trailers.extend(cost.fields().map(|(name, value)| (HeaderName::from_static(name), value)));
     out.push(HttpTask::Trailer(Some(trailers)));
     out
 }

@@ -1,8 +1,5 @@
 //! `impl ProxyHttp`: each hook does its part and calls the exchange for the rest.
 
-use super::access;
-use super::bill;
-use super::body::{self, Limits};
 use super::costs::Telling;
 use super::crew::Load;
 use super::ctx::Ctx;
@@ -11,6 +8,7 @@ use super::drain::Terms;
 use super::failure::{client_left, failure};
 use super::head::{self, Outgoing};
 use super::limits;
+use super::plan::Planned;
 use super::respond;
 use super::retry::is_untouched;
 use super::shared::Line;
@@ -19,8 +17,8 @@ use super::state::{State, now_ms};
 use crate::config::Sync;
 use crate::dialect::Dialect;
 use crate::error::Error;
-use crate::exchange::{Asked, Ending, Exchange};
-use crate::route::{self, Destination, Head};
+use crate::exchange::Ending;
+use crate::route::Head;
 use crate::trace::TRACEPARENT;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -50,60 +48,10 @@ impl Gateway {
         Self { state, load, line }
     }
 
-    /// Reads and plans a request; what goes wrong is the caller's to hear.
-    async fn plan(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Planned, Error> {
-        let state = &self.state;
-        let live = state.live.load_full();
-        let (config, health) = (live.config.clone(), live.health.clone());
-        ctx.live = Some(live);
-        let request = session.req_header();
-        ctx.dialect = route::caller_dialect(request.uri.path(), &request.headers);
-        let caller = self.admit(request, &config)?;
-        let head = request_head(request);
-        if let Some(id) = bill::asked(&head, &config) {
-            access::verify(caller.as_ref(), request, &[], &config)?;
-            return bill::answer(&config, id, caller.as_ref()).await.map(Planned::Answer);
-        }
-        let destination = route::destination(&head, &config)?;
-        if destination == Destination::Models {
-            access::verify(caller.as_ref(), request, &[], &config)?;
-            return Ok(Planned::Answer(respond::models(&config, caller.as_ref().map(|caller| &*caller.key))));
-        }
-        let limits = Limits {
-            bytes_max: config.bounds.body_bytes_max,
-            budget_bytes: config.bounds.body_budget_bytes,
-            timeout: config.timeouts.body,
-        };
-        let (body, permit) = body::read(&mut session.downstream_session, limits, &state.budget).await?;
-        state.metrics.read_body(body.len());
-        ctx.read = Some(Instant::now());
-        access::verify(caller.as_ref(), session.req_header(), &body, &config)?;
-        let head = request_head(session.req_header());
-        let asked = Asked {
-            request_id: ctx.request_id.clone(),
-            key: caller.map(|caller| caller.key),
-            now: now_ms(),
-            health,
-            memory: state.memory(),
-        };
-        let exchange = Exchange::plan(&head, destination, &body, config, asked)?;
-        ctx.dialect = exchange.dialect();
-        ctx.hold = self.reserve(&exchange).await?;
-        let asked = session.req_header().headers.get(&head::COST_EVENT).map(|value| value == "true");
-        ctx.comments = asked.unwrap_or(exchange.config().cost_event);
-        ctx.permit = Some(permit);
-        Ok(Planned::Forward(Box::new(exchange)))
-    }
-
     async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, error: Error) {
         respond::error(&mut session.downstream_session, &error, ctx.dialect, &ctx.request_id).await;
         ctx.refused = Some(error);
     }
-}
-
-enum Planned {
-    Forward(Box<Exchange>),
-    Answer(Bytes),
 }
 
 pub(super) fn request_head(request: &RequestHeader) -> Head<'_> {

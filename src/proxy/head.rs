@@ -14,9 +14,11 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use std::time::SystemTime;
 
 /// Names the request at this gateway, in every answer.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-gateway-request-id");
+pub const REQUEST_ID: &str = "x-gateway-request-id";
 /// The caller's own name for the request; passed on, made up where missing.
-pub const CALLER_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const CALLER_REQUEST_ID: &str = "x-request-id";
+/// The same, to be looked for. What is inserted is named by text, which Pingora keeps without copying it.
+const CALLER_REQUEST_ID_NAME: HeaderName = HeaderName::from_static(CALLER_REQUEST_ID);
 /// Asks for the cost as a comment at the end of a stream (`true`), or for none (`false`).
 pub const COST_EVENT: HeaderName = HeaderName::from_static("x-gateway-cost-event");
 /// A longer `x-request-id` is replaced.
@@ -24,39 +26,23 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// The caller's own name for a request, if it is of reasonable length.
 pub fn caller_id(headers: &http::HeaderMap) -> Option<&HeaderValue> {
-    headers.get(&CALLER_REQUEST_ID).filter(|id| id.len() <= REQUEST_ID_BYTES_MAX)
+    headers.get(&CALLER_REQUEST_ID_NAME).filter(|id| id.len() <= REQUEST_ID_BYTES_MAX)
 }
 
 /// Never sent upstream: credentials of callers (one may be put back), the gateway's own headers, what describes a body
 /// that has been read or a connection that ends here, and what would make answers unreadable.
-const NEVER_UP: &[&str] = &[
-    "authorization",
-    "x-api-key",
-    "api-key",
-    "x-goog-api-key",
-    "x-goog-fieldmask",
-    "x-amz-date",
-    "x-amz-security-token",
-    "x-amz-content-sha256",
-    "proxy-authorization",
-    "cookie",
-    "x-provider",
-    "x-org-id",
-    "x-cache-key",
-    // Part of an answer, or none since it is known, is no answer to meter.
-    "range",
-    "if-range",
-    "if-none-match",
-    "if-modified-since",
-    "te",
-    "trailer",
-    "expect",
-    "sec-websocket-extensions",
-    "accept-encoding",
-    "content-length",
-    "transfer-encoding",
-    "host",
-];
+fn never_goes_up(name: &str) -> bool {
+    match name {
+        "authorization" | "x-api-key" | "api-key" | "x-goog-api-key" | "proxy-authorization" | "cookie" => true,
+        "x-amz-date" | "x-amz-security-token" | "x-amz-content-sha256" => true,
+        "x-provider" | "x-org-id" | "x-cache-key" | "x-goog-fieldmask" => true,
+        // Part of an answer, or none since it is known, is no answer to meter.
+        "range" | "if-range" | "if-none-match" | "if-modified-since" | "accept-encoding" => true,
+        "te" | "trailer" | "expect" | "sec-websocket-extensions" | "transfer-encoding" => true,
+        _ => name.starts_with(GATEWAY_PREFIX),
+    }
+}
+
 /// Concern the connection to the upstream alone.
 const HOP_BY_HOP: &[&str] = &["keep-alive", "proxy-authenticate", "proxy-connection", "upgrade", "te", "trailer"];
 /// May not be taken away by being named in `Connection`.
@@ -118,9 +104,11 @@ pub fn upstream_request(request: &mut RequestHeader, outgoing: Outgoing<'_>) -> 
     strip(request, config);
     strip_subprotocol(request)?;
     request.set_uri(path.parse().map_err(|_| pingora::Error::new_in(pingora::ErrorType::InternalError))?);
-    request.insert_header(header::HOST, upstream.authority())?;
+    request.insert_header(header::HOST, upstream.host_header())?;
     if !body.is_empty() || request.method != http::Method::GET {
         request.insert_header(header::CONTENT_LENGTH, body.len())?;
+    } else {
+        request.remove_header(&header::CONTENT_LENGTH);
     }
     if caller_id(&request.headers).is_none() {
         request.insert_header(CALLER_REQUEST_ID, request_id)?;
@@ -195,9 +183,7 @@ fn strip_subprotocol(request: &mut RequestHeader) -> Result<()> {
 }
 
 fn strip(request: &mut RequestHeader, config: &Config) {
-    let denied = |name: &str| {
-        NEVER_UP.contains(&name) || name.starts_with(GATEWAY_PREFIX) || config.headers.request_deny.iter().any(|deny| deny == name)
-    };
+    let denied = |name: &str| never_goes_up(name) || config.headers.request_deny.iter().any(|deny| deny == name);
     let gone: Vec<HeaderName> = request.headers.keys().filter(|name| denied(name.as_str())).cloned().collect();
     gone.iter().for_each(|name| drop(request.remove_header(name)));
 }
@@ -211,7 +197,7 @@ pub fn downstream_response(response: &mut ResponseHeader, request_id: &str, call
     let gone: Vec<HeaderName> = response.headers.keys().filter(|name| denied(name.as_str())).cloned().collect();
     gone.iter().for_each(|name| drop(response.remove_header(name)));
     response.insert_header(REQUEST_ID, request_id)?;
-    if !response.headers.contains_key(&CALLER_REQUEST_ID) {
+    if !response.headers.contains_key(&CALLER_REQUEST_ID_NAME) {
         match caller_id {
             Some(id) => response.insert_header(CALLER_REQUEST_ID, id)?,
             // What the upstream was told.

@@ -20,6 +20,7 @@ mod identity;
 mod limits;
 pub mod mock_app;
 mod peer;
+mod plan;
 pub mod prices;
 mod recent;
 mod reload;

@@ -23,13 +23,13 @@ pub async fn error(session: &mut ServerSession, error: &Error, dialect: Dialect,
     let text = error.body(dialect, request_id);
     let mut headers = vec![];
     if let Some(seconds) = error.retry_after_s() {
-        headers.push((header::RETRY_AFTER, seconds.to_string()));
+        headers.push(("retry-after", seconds.to_string()));
     }
     if *error == Error::MethodNotAllowed {
-        headers.push((header::ALLOW, "POST".to_owned()));
+        headers.push(("allow", "POST".to_owned()));
     }
     if let Some((name, value)) = dialect.error_header(error.status()) {
-        headers.push((header::HeaderName::from_static(name), value.to_owned()));
+        headers.push((name, value.to_owned()));
     }
     if let Some(id) = caller_id(&session.req_header().headers).and_then(|id| id.to_str().ok()) {
         headers.push((CALLER_REQUEST_ID, id.to_owned()));
@@ -43,7 +43,7 @@ pub async fn error(session: &mut ServerSession, error: &Error, dialect: Dialect,
 pub async fn write(
     session: &mut ServerSession,
     status: u16,
-    headers: &[(header::HeaderName, String)],
+    headers: &[(&'static str, String)],
     body: Bytes,
     request_id: &str,
 ) -> Result<()> {
@@ -52,7 +52,7 @@ pub async fn write(
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
     head.insert_header(REQUEST_ID, request_id)?;
     for (name, value) in headers {
-        head.insert_header(name.clone(), value.as_str())?;
+        head.insert_header(*name, value.as_str())?;
     }
     let body = if session.req_header().method == http::Method::HEAD { Bytes::new() } else { body };
     session.write_response_header(Box::new(head)).await?;

@@ -48,7 +48,7 @@ impl Gateway {
             ctx.turns = Some(Box::default());
             self.state.sockets.fetch_add(1, Ordering::Relaxed);
         }
-        ctx.exchange = Some(Box::new(exchange));
+        ctx.exchange = Some(exchange);
         Ok(())
     }
 

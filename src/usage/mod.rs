@@ -3,6 +3,9 @@
 //! A provider's fields ([`Reported`]) repeat, correct and contain one another; [`Convention`] says how, and
 //! [`Reported::settle`] turns them into a [`Usage`] whose dimensions can simply be summed. Absent is never zero.
 
+mod counts;
+
+use counts::Counts;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 /// Defines an enum whose variants have stable names and index an array.
@@ -97,24 +100,22 @@ impl Dimension {
 
 /// Counts per dimension, disjoint. `None`: not reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Usage([Option<u64>; Dimension::ALL.len()]);
+pub struct Usage(Counts<{ Dimension::ALL.len() }>);
 
 impl Usage {
     /// The count, if it was reported.
     pub fn of(&self, dimension: Dimension) -> Option<u64> {
-        self.0.get(dimension as usize).copied().flatten()
+        self.0.get(dimension as usize)
     }
 
     /// Replaces one count.
     pub fn set(&mut self, dimension: Dimension, count: Option<u64>) {
-        if let Some(place) = self.0.get_mut(dimension as usize) {
-            *place = count;
-        }
+        self.0.set(dimension as usize, count);
     }
 
     /// What was reported, in the order of the dimensions.
     pub fn iter(&self) -> impl Iterator<Item = (Dimension, u64)> + '_ {
-        Dimension::ALL.iter().filter_map(|&dimension| Some((dimension, self.of(dimension)?)))
+        self.0.numbers().filter_map(|at| Some((*Dimension::ALL.get(at)?, self.0.get(at)?)))
     }
 
     /// Sum over some dimensions, `None` if none of them was reported.
@@ -124,7 +125,7 @@ impl Usage {
 
     /// True if nothing was reported.
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(Option::is_none)
+        self.0.is_empty()
     }
 }
 
@@ -180,7 +181,7 @@ indexed! {
 
 /// The fields a provider reported, merged over one response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reported([Option<u64>; Field::ALL.len()]);
+pub struct Reported(Counts<{ Field::ALL.len() }>);
 
 /// Where cached tokens are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,36 +224,30 @@ impl Convention {
 impl Reported {
     /// The number, if present.
     pub fn of(&self, field: Field) -> Option<u64> {
-        self.0.get(field as usize).copied().flatten()
+        self.0.get(field as usize)
     }
 
     /// Sets one number; an explicit zero counts as present.
     pub fn set(&mut self, field: Field, count: u64) {
-        if let Some(place) = self.0.get_mut(field as usize) {
-            *place = Some(count);
-        }
+        self.0.set(field as usize, Some(count));
     }
 
     /// Per field the later value wins; what the later object lacks stays.
     pub fn merge(&mut self, later: &Self) {
-        for (place, count) in self.0.iter_mut().zip(&later.0) {
-            *place = count.or(*place);
-        }
+        later.0.numbers().for_each(|at| self.0.set(at, later.0.get(at)));
     }
 
     /// Adds another response's fields, for one that answers in several rounds billed together.
     pub fn add(&mut self, other: &Self) {
-        for (place, count) in self.0.iter_mut().zip(&other.0) {
-            *place = match (*place, *count) {
-                (Some(a), Some(b)) => Some(a.saturating_add(b)),
-                (a, b) => a.or(b),
-            };
+        for at in other.0.numbers() {
+            let count = other.0.get(at).unwrap_or(0);
+            self.0.set(at, Some(self.0.get(at).unwrap_or(0).saturating_add(count)));
         }
     }
 
     /// True if nothing was reported.
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(Option::is_none)
+        self.0.is_empty()
     }
 
     /// Disjoint counts, and whether the numbers agree with one another. Parts are clamped to their whole.
@@ -308,31 +303,29 @@ impl Reported {
             (Some(all), _, None) => Some(all),
             (None, split, _) => split,
         };
-        let mut parts = vec![
-            (Dimension::AudioIn, self.of(Field::AudioIn)),
-            (Dimension::ImageIn, self.of(Field::ImageIn)),
-            (Dimension::VideoIn, self.of(Field::VideoIn)),
-        ];
         let read_audio = self.of(Field::CacheReadAudio).map(|audio| audio.min(self.of(Field::CacheRead).unwrap_or(audio)));
         let read_text = self.of(Field::CacheRead).map(|all| all.saturating_sub(read_audio.unwrap_or(0)));
-        parts.insert(0, (Dimension::CacheReadAudio, read_audio));
         let read = (Dimension::CacheRead, read_text);
         let writes = [(Dimension::CacheWrite5m, write_5m), (Dimension::CacheWrite1h, write_1h)];
         // Reads and writes that together exceed the input are the same tokens twice, and paid for twice: OpenRouter
         // for Gemini (recorded: 2,168 in, 2,161 read, 2,161 written; its own cost is 7 plain + both).
         let cached = read.1.unwrap_or(0).saturating_add(write_5m.unwrap_or(0)).saturating_add(write_1h.unwrap_or(0));
         let overlap = self.of(Field::Input).is_some_and(|input| cached > input);
-        let mut apart = |(dimension, count)| usage.set(dimension, count);
-        match convention.cache {
-            Cache::Beside => std::iter::once(read).chain(writes).for_each(apart),
-            Cache::Inside if overlap => {
-                writes.into_iter().for_each(&mut apart);
-                parts.insert(0, read);
-                *consistent = false;
-            }
-            Cache::Inside => parts.splice(0..0, std::iter::once(read).chain(writes)).for_each(drop),
-        }
-        split(self.of(Field::Input), Dimension::Input, &parts, usage, consistent);
+        let others = [
+            (Dimension::CacheReadAudio, read_audio),
+            (Dimension::AudioIn, self.of(Field::AudioIn)),
+            (Dimension::ImageIn, self.of(Field::ImageIn)),
+            (Dimension::VideoIn, self.of(Field::VideoIn)),
+        ];
+        let (reads_inside, writes_inside) = match convention.cache {
+            Cache::Beside => (false, false),
+            Cache::Inside => (true, !overlap),
+        };
+        let inside = [(read, reads_inside), (writes[0], writes_inside), (writes[1], writes_inside)];
+        inside.iter().filter(|(_, inside)| !inside).for_each(|((dimension, count), _)| usage.set(*dimension, *count));
+        *consistent &= !(overlap && convention.cache == Cache::Inside);
+        let parts = inside.into_iter().filter(|(_, inside)| *inside).map(|(part, _)| part).chain(others);
+        split(self.of(Field::Input), Dimension::Input, parts, usage, consistent);
     }
 
     fn settle_output(&self, usage: &mut Usage, consistent: &mut bool) {
@@ -341,7 +334,7 @@ impl Reported {
             (Dimension::AudioOut, self.of(Field::AudioOut)),
             (Dimension::ImageOut, self.of(Field::ImageOut)),
         ];
-        split(self.of(Field::Output), Dimension::Output, &parts, usage, consistent);
+        split(self.of(Field::Output), Dimension::Output, parts, usage, consistent);
     }
 }
 
@@ -357,9 +350,15 @@ const APART: &[(Field, Dimension)] = &[
 ];
 
 /// Sets `parts` and gives what they leave of `whole` to `rest`. Parts that exceed the whole are cut, in order.
-fn split(whole: Option<u64>, rest: Dimension, parts: &[(Dimension, Option<u64>)], usage: &mut Usage, consistent: &mut bool) {
+fn split(
+    whole: Option<u64>,
+    rest: Dimension,
+    parts: impl IntoIterator<Item = (Dimension, Option<u64>)>,
+    usage: &mut Usage,
+    consistent: &mut bool,
+) {
     let mut left = whole;
-    for &(dimension, count) in parts {
+    for (dimension, count) in parts {
         let Some(count) = count else { continue };
         let taken = left.map_or(count, |left| count.min(left));
         *consistent &= taken == count;
