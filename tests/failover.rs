@@ -208,3 +208,109 @@ fn who_takes_longer_than_it_may_is_given_up() {
     let entry = &bounded.closed_entries(1)[0];
     assert_eq!((entry.outcome(), entry.close.as_ref().unwrap().error.as_deref()), (Outcome::Truncated, Some("upstream_timeout")));
 }
+
+const STREAM: &str = r#"{"model":"best","stream":true,"messages":[]}"#;
+
+type Script = fn() -> Vec<Act>;
+
+/// The head of a stream, and chunks of it.
+fn events(chunks: &[&str]) -> Vec<Act> {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = |text: &&str| Act::Write(format!("{:x}\r\n{text}\r\n", text.len()).into_bytes());
+    std::iter::once(Act::Write(head.into())).chain(chunks.iter().map(chunk)).collect()
+}
+
+fn ended(chunks: &[&str]) -> Vec<Act> {
+    let mut acts = events(chunks);
+    acts.push(Act::Write(b"0\r\n\r\n".to_vec()));
+    acts
+}
+
+const FIRST: &str = "data: {\"id\":\"c\",\"model\":\"mock-x\",\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+const LAST: &str = "data: {\"id\":\"c\",\"model\":\"mock-x\",\"choices\":[{\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":4,\"total_tokens\":14}}\n\ndata: [DONE]\n\n";
+
+#[test]
+fn a_stream_that_begins_with_trouble_is_asked_of_somebody_else() {
+    const OVERLOADED: &str = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"m\"}}\n\n";
+    let (first, second) = OVERLOADED.split_at(20);
+    let acts: [(&str, Script); 6] = [
+        ("whole", || ended(&[OVERLOADED])),
+        ("open", || events(&[OVERLOADED])),
+        ("named", || ended(&["data: {\"error\":{\"code\":\"server_error\"}}\n\n"])),
+        ("numbered", || ended(&[": a comment\n\n", "data: {\"error\":{\"code\":503}}\n\n"])),
+        ("broken", || events(&["data: {\"id\""]).into_iter().chain([Act::Reset]).collect()),
+        ("silent", || events(&[]).into_iter().chain([Act::Close]).collect()),
+    ];
+    for (name, act) in acts {
+        let (a, b) = (Upstream::start(move |_| act()), Upstream::start(|_| ended(&[FIRST, LAST])));
+        let gateway = gateway(a.address, b.address, "");
+        let response = gateway.post(CHAT, STREAM);
+        assert_eq!((response.status, response.text(), response.whole), (200, format!("{FIRST}{LAST}").as_str(), true), "{name}");
+        let entries = gateway.closed_entries(2);
+        let told: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.open.upstream.as_str(), entry.outcome(), entry.used.as_ref().map_or(0, |used| used.lines.len())))
+            .collect();
+        let first = if name == "broken" { Outcome::Truncated } else { Outcome::UpstreamError };
+        assert_eq!(told, [("a", first, 0), ("b", Outcome::Ok, 1)], "{name}");
+    }
+    // Wherever it is cut.
+    let (a, b) = (Upstream::start(move |_| ended(&[first, second])), Upstream::start(|_| ended(&[FIRST, LAST])));
+    assert_eq!(gateway(a.address, b.address, "").post(CHAT, STREAM).text(), format!("{FIRST}{LAST}"));
+}
+
+#[test]
+fn what_nobody_else_would_do_better_passes() {
+    const BAD: &str = "data: {\"error\":{\"type\":\"invalid_request_error\"}}\n\n";
+    const LATER: &str = "data: {\"error\":{\"type\":\"overloaded_error\"}}\n\n";
+    let cases: [(Script, String); 2] = [
+        (|| ended(&[BAD]), BAD.to_owned()),
+        // The caller has seen an event.
+        (|| ended(&[FIRST, LATER]), format!("{FIRST}{LATER}")),
+    ];
+    for (act, want) in cases {
+        let (a, b) = (Upstream::start(move |_| act()), good());
+        let gateway = gateway(a.address, b.address, "");
+        let response = gateway.post(CHAT, STREAM);
+        assert_eq!((response.text(), response.whole, count(&b)), (want.as_str(), true, 0));
+        assert_eq!(gateway.closed_entries(1)[0].outcome(), Outcome::UpstreamError);
+    }
+    // The last who is asked is heard, whatever it says.
+    let (a, b) = (nowhere(), Upstream::start(|_| ended(&[LATER])));
+    let gateway = gateway(a, b.address, "");
+    let response = gateway.post(CHAT, STREAM);
+    assert_eq!((response.status, response.text(), response.whole), (200, LATER, true));
+}
+
+/// Comments come between events while a stream is silent, and no byte of its own changes.
+#[test]
+fn silent_streams_are_kept_alive_between_events() {
+    let (head, tail) = FIRST.split_at(30);
+    let a = Upstream::start(move |_| {
+        let mut acts = events(&[FIRST]);
+        // Silent after an event, then within one.
+        acts.extend([Act::Wait, Act::Write(format!("{:x}\r\n{head}\r\n", head.len()).into()), Act::Wait]);
+        acts.extend([Act::Write(format!("{:x}\r\n{tail}\r\n", tail.len()).into()), Act::Write(b"0\r\n\r\n".to_vec())]);
+        acts
+    });
+    let settings = format!("providers: {{a: {{base_url: \"http://{}/v1\", models: [\"*\"]}}}}\ntimeouts: {{keep_alive: 50ms}}", a.address);
+    let gateway = Gateway::start(&settings);
+    let mut client = gateway.connect();
+    client.head(CHAT, &[], Some(STREAM.len()));
+    client.write(STREAM.as_bytes());
+    let mut seen = vec![];
+    while seen.windows(14).filter(|part| part == b": keep-alive\n\n").count() < 3 {
+        seen.extend(client.read(1));
+    }
+    a.go();
+    // Within an event there is nothing to wait for but that nothing comes.
+    std::thread::sleep(Duration::from_millis(300));
+    a.go();
+    while !seen.ends_with(b"0\r\n\r\n") {
+        seen.extend(client.read(1));
+    }
+    let text = String::from_utf8(seen).unwrap();
+    let body: String = text.split_once("\r\n\r\n").unwrap().1.split("\r\n").skip(1).step_by(2).collect();
+    assert_eq!(body.replace(": keep-alive\n\n", ""), format!("{FIRST}{FIRST}"));
+    assert!(!body.contains("\"id\": keep") && body.matches(": keep-alive").count() < 40);
+}

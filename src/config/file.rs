@@ -273,6 +273,7 @@ impl Reader<'_> {
             upstream_write: seconds(60),
             first_byte: None,
             total: None,
+            keep_alive: None,
             downstream_write: seconds(60),
             drain: seconds(600),
         };
@@ -281,7 +282,9 @@ impl Reader<'_> {
         let timeouts = self.upstream_timeouts(&mut map, timeouts);
         let mut take = |key, or| map.take_as(key, &mut self.problems, DURATION, duration).unwrap_or(or);
         let (body, write) = (take("body", timeouts.body), take("downstream_write", timeouts.downstream_write));
-        let timeouts = Timeouts { body, downstream_write: write, drain: take("drain", timeouts.drain), ..timeouts };
+        let drain = take("drain", timeouts.drain);
+        let keep_alive = map.take_as("keep_alive", &mut self.problems, DURATION, duration);
+        let timeouts = Timeouts { body, downstream_write: write, drain, keep_alive, ..timeouts };
         map.finish(&mut self.problems);
         timeouts
     }

@@ -146,6 +146,8 @@ pub struct Timeouts {
     /// For the head of an upstream's answer, and for all of it; `None`: as long as something comes.
     pub first_byte: Option<Duration>,
     pub total: Option<Duration>,
+    /// After what silence between two events the caller is sent a comment, if ever.
+    pub keep_alive: Option<Duration>,
     /// For a client to take what is sent to it.
     pub downstream_write: Duration,
     /// For open exchanges when the daemon is told to leave.

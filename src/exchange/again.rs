@@ -82,7 +82,67 @@ impl Candidates {
     }
 }
 
+/// Errors that another attempt may not meet, by the words of providers:
+/// <https://docs.anthropic.com/en/api/errors>, <https://platform.openai.com/docs/guides/error-codes>,
+/// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html>,
+/// <https://cloud.google.com/apis/design/errors#handling_errors>.
+const PASSING: &[&str] = &[
+    "overloaded_error",
+    "api_error",
+    "rate_limit_error",
+    "timeout_error",
+    "rate_limit_exceeded",
+    "server_error",
+    "internal_server_error",
+    "engine_overloaded",
+    "throttlingException",
+    "serviceUnavailableException",
+    "internalServerException",
+    "modelStreamErrorException",
+    "RESOURCE_EXHAUSTED",
+    "UNAVAILABLE",
+    "INTERNAL",
+    "429",
+    "500",
+    "502",
+    "503",
+    "529",
+];
+
+/// What the beginning of an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// Not enough of it has come.
+    Unknown,
+    Good,
+    /// An error that another attempt may not meet.
+    Trouble,
+}
+
 impl Exchange {
+    /// True for a stream that somebody else could give if it begins with an error.
+    pub fn may_begin_again(&self) -> bool {
+        let good = self.attempt.as_ref().is_some_and(|attempt| attempt.status == 200 && attempt.meter.is_some());
+        let left = |candidates: &Candidates| {
+            candidates.list.iter().any(|candidate| !candidate.tried) || candidates.round < self.config.retry.again
+        };
+        good && self.stream && self.candidates.as_ref().is_some_and(|candidates| left(candidates))
+    }
+
+    /// What the first event says, once it is there.
+    pub fn beginning(&self) -> Beginning {
+        let attempt = self.attempt.as_ref().filter(|attempt| attempt.first_byte_ms.is_some());
+        let Some(meter) = attempt.and_then(|attempt| attempt.meter.as_ref()) else { return Beginning::Unknown };
+        match meter.found().error.as_deref() {
+            Some(kind) if PASSING.contains(&kind) => Beginning::Trouble,
+            Some(_) => Beginning::Good,
+            None if meter.is_undecided() => Beginning::Unknown,
+            // Whatever has no events has begun with its first byte.
+            None if !meter.is_stream() || meter.has_had_event() => Beginning::Good,
+            None => Beginning::Unknown,
+        }
+    }
+
     /// The attempt failed and its caller has seen nothing; `asked` if the upstream said for how long it wants to be left
     /// alone. Returns after what time another attempt may follow, if one may: see [`Exchange::advance`].
     pub fn fail(&mut self, asked: Option<Duration>, status: Option<u16>, now: UnixMs) -> Option<Duration> {

@@ -69,6 +69,12 @@ impl Exchange {
         self.attempt.as_ref()?.used.as_ref().map(|used| Cost::of(&used.0))
     }
 
+    /// True while what was forwarded ends between two events: a comment may follow.
+    pub fn is_between_events(&self) -> bool {
+        let attempt = self.attempt.as_ref().filter(|attempt| attempt.status == 200);
+        attempt.and_then(|attempt| attempt.meter.as_ref()).is_some_and(|meter| meter.is_between_events())
+    }
+
     /// True if the answer is a stream of events that has come to a whole end: a comment may follow.
     pub fn takes_comment(&self) -> bool {
         let meter = self.attempt.as_ref().filter(|attempt| attempt.body_ended).and_then(|attempt| attempt.meter.as_ref());

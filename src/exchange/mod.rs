@@ -185,7 +185,7 @@ impl Exchange {
             attempt: None,
             route,
             config,
-        })
+        }))
     }
 
     /// The model of a turn as the upstream calls it; `None` if the caller may not use it.
@@ -320,7 +320,7 @@ impl Exchange {
         if usage_news {
             self.settle(now, estimate);
         }
-        let attempt = self.attempt.take()?;
+        let attempt = *self.attempt.take()?;
         let mut close = attempt.close(ending, now, matches!(self.route.target, Target::Endpoint(_)));
         // What a list lets through and nobody can read costs something all the same.
         let unread = self.route.target == Target::Pass

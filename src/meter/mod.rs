@@ -60,13 +60,14 @@ pub struct Meter {
     /// Model and id are known; events that have no needle need not be read.
     identified: bool,
     text: Text,
+    had_event: bool,
 }
 
 impl Meter {
     pub fn new(grammar: &'static Grammar, framing: Framing) -> Self {
         let scanner = Scanner::new(grammar.root);
         let (event, found, text) = (Event::default(), Found::default(), Text::default());
-        Self { grammar, framing, scanner, event, found, unwrap: None, identified: false, text }
+        Self { grammar, framing, scanner, event, found, unwrap: None, identified: false, text, had_event: false }
     }
 
     /// What is known so far.
@@ -104,6 +105,16 @@ impl Meter {
     /// True if the body turned out to be a stream of events.
     pub fn is_stream(&self) -> bool {
         matches!(self.framing, Framing::Sse(_))
+    }
+
+    /// True while nobody can say what the body is.
+    pub fn is_undecided(&self) -> bool {
+        matches!(self.framing, Framing::Undecided(_))
+    }
+
+    /// True once an event of a stream of events has ended; comments are none.
+    pub fn has_had_event(&self) -> bool {
+        self.had_event
     }
 
     /// True between two events of a stream of events.
@@ -304,6 +315,7 @@ impl Meter {
 
     /// Ends the event at a blank line or at the end of the body; true if it carried usage and nothing else.
     fn end_event(&mut self) -> bool {
+        self.had_event |= self.event.marks.started;
         if self.event.marks.started && self.event.head() == DONE {
             self.found.saw_done(true);
         } else if self.event.marks.started && !self.event.marks.skipped && !self.event.marks.broken && !self.event.marks.committed {

@@ -19,10 +19,14 @@ use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{ErrorType, Result};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// Says nothing, to whoever closes connections that are silent:
+/// <https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes>
+const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
 /// What the hooks and the wrapper share.
 #[derive(Clone, Default)]
@@ -39,6 +43,10 @@ struct Shared {
     /// What is sent next waits for the disk.
     held: AtomicBool,
     commits: OnceLock<Arc<Commits>>,
+    /// The attempt whose answer is held until its first event is known; 0: none is.
+    begins: AtomicU32,
+    /// What was sent ends between two events.
+    between_events: AtomicBool,
 }
 
 impl Outlet {
@@ -46,6 +54,26 @@ impl Outlet {
     pub fn hold(&self, commits: &Arc<Commits>) {
         self.0.commits.get_or_init(|| commits.clone());
         self.0.held.store(true, Ordering::Release);
+    }
+
+    /// Holds the answer of an attempt until [`Outlet::begin`]: its caller sees nothing of one that begins with an error.
+    pub fn await_beginning(&self, attempt: u32) {
+        self.0.begins.store(attempt, Ordering::Release);
+    }
+
+    /// Says whether what is sent now ends between two events.
+    pub fn set_between_events(&self, between: bool) {
+        self.0.between_events.store(between, Ordering::Relaxed);
+    }
+
+    /// What is held may go.
+    pub fn begin(&self) {
+        self.0.begins.store(0, Ordering::Release);
+    }
+
+    /// True while the answer is held until its first event is known.
+    pub fn awaits_beginning(&self) -> bool {
+        self.0.begins.load(Ordering::Acquire) != 0
     }
 
     /// By when something must have come from the upstream; `None`: as long as it takes.
@@ -75,10 +103,12 @@ impl Outlet {
     }
 }
 
-/// Replaces `session` by a wrapper that replays `body`.
-pub fn install(session: &mut Box<ServerSession>, body: Bytes, outlet: &Outlet) {
+/// Replaces `session` by a wrapper that replays `body`, and sends a comment between events that nothing followed for
+/// `keep_alive`.
+pub fn install(session: &mut Box<ServerSession>, body: Bytes, outlet: &Outlet, keep_alive: Option<Duration>) {
     let inner = std::mem::replace(session, placeholder());
-    let wrapper = Wrapper { inner: Some(inner), outlet: outlet.clone(), body, unsent: Unsent::default(), left: None };
+    let wrapper =
+        Wrapper { inner: Some(inner), outlet: outlet.clone(), body, keep_alive, unsent: Unsent::default(), early: (0, vec![]), left: None };
     **session = ServerSession::Custom(Box::new(wrapper));
 }
 
@@ -103,6 +133,9 @@ struct Wrapper {
     outlet: Outlet,
     body: Bytes,
     unsent: Unsent,
+    keep_alive: Option<Duration>,
+    /// What is held until the first event is known, and of which attempt.
+    early: (u32, Vec<HttpTask>),
     /// The caller is gone; what comes is read for its bill.
     left: Option<Left>,
 }
@@ -139,6 +172,55 @@ impl Wrapper {
     }
 }
 
+impl Wrapper {
+    /// After what silence a comment is due, if one ever is here.
+    fn next_word(&self) -> Option<Duration> {
+        let grows = |head: &ResponseHeader| !head.headers.contains_key(http::header::CONTENT_LENGTH);
+        self.keep_alive.filter(|_| self.inner().response_written().is_some_and(grows))
+    }
+
+    /// Waits for the caller to leave, and tells it now and then that its stream goes on. Whoever waits here drops this for
+    /// what the upstream sends; a comment that has begun is whole in what is gathered for the caller.
+    async fn idle(&mut self, pause: Duration) -> Result<Option<Bytes>> {
+        loop {
+            let (deadline, next) = (self.outlet.deadline(), Instant::now() + pause);
+            let until = deadline.map_or(next, |deadline| deadline.min(next));
+            if let Ok(read) = tokio::time::timeout_at(until, self.inner_mut().read_body_or_idle(true)).await {
+                return read;
+            }
+            if deadline.is_some_and(|deadline| deadline <= until) {
+                return Err(pingora::Error::new(ErrorType::Custom(LATE)));
+            }
+            if self.outlet.0.between_events.load(Ordering::Relaxed) {
+                self.inner_mut().write_response_body(Bytes::from_static(KEEP_ALIVE), false).await?;
+            }
+        }
+    }
+
+    /// What may go of what is to be sent: nothing before the first event of an answer is known. `None`: nothing.
+    fn begun(&mut self, mut tasks: Vec<HttpTask>) -> Option<Vec<HttpTask>> {
+        let attempt = self.outlet.0.begins.load(Ordering::Acquire);
+        if self.early.0 != attempt && attempt != 0 {
+            self.early = (attempt, vec![]);
+        }
+        if attempt != 0 && tasks.iter().any(|task| matches!(task, HttpTask::Failed(_))) {
+            // Nothing was sent, and nothing is of an answer that broke off before it began.
+            self.early = (0, vec![]);
+            return Some(tasks.into_iter().filter(|task| matches!(task, HttpTask::Failed(_))).collect());
+        }
+        if attempt != 0 && !tasks.iter().any(HttpTask::is_end) {
+            self.early.1.append(&mut tasks);
+            return None;
+        }
+        let (_, mut early) = std::mem::take(&mut self.early);
+        if early.is_empty() {
+            return Some(tasks);
+        }
+        early.append(&mut tasks);
+        Some(early)
+    }
+}
+
 type Messages = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
 #[async_trait]
@@ -168,13 +250,14 @@ impl CustomSession for Wrapper {
         self.inner_mut().write_response_trailers(trailers).await
     }
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        // With the first bytes of an answer no other attempt will follow that could need the body.
-        if !self.body.is_empty() && tasks.iter().any(|task| matches!(task, HttpTask::Body(Some(data), _) if !data.is_empty())) {
-            self.body = Bytes::new();
-        }
         self.outlet.held().await;
         if let Some(left) = &mut self.left {
             return left.swallow(tasks);
+        }
+        let Some(tasks) = self.begun(tasks) else { return Ok(false) };
+        // With the first bytes of an answer no other attempt will follow that could need the body.
+        if !self.body.is_empty() && tasks.iter().any(|task| matches!(task, HttpTask::Body(Some(data), _) if !data.is_empty())) {
+            self.body = Bytes::new();
         }
         let tasks = costs::pass(&self.outlet.0.costs, &mut self.unsent, tasks);
         if tasks.is_empty() {
@@ -231,13 +314,18 @@ impl CustomSession for Wrapper {
     async fn read_body_or_idle(&mut self, _no_body_expected: bool) -> Result<Option<Bytes>> {
         if self.left.is_none() {
             // The body is here; what remains is to notice that the caller leaves.
-            let deadline = self.outlet.deadline();
-            let read = self.inner_mut().read_body_or_idle(true);
-            let read = match deadline {
-                None => read.await,
-                Some(deadline) => {
-                    tokio::time::timeout_at(deadline, read).await.map_err(|_| pingora::Error::new(ErrorType::Custom(LATE)))?
+            let read = match self.next_word() {
+                None => {
+                    let deadline = self.outlet.deadline();
+                    let read = self.inner_mut().read_body_or_idle(true);
+                    match deadline {
+                        None => read.await,
+                        Some(deadline) => {
+                            tokio::time::timeout_at(deadline, read).await.map_err(|_| pingora::Error::new(ErrorType::Custom(LATE)))?
+                        }
+                    }
                 }
+                Some(pause) => self.idle(pause).await,
             };
             match read {
                 Err(error) if self.leaves(&error) => {}

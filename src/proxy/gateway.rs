@@ -91,7 +91,8 @@ impl ProxyHttp for Gateway {
                 session.downstream_session.set_pipelining_enabled(true);
                 let timeout = exchange.config().timeouts.downstream_write;
                 session.downstream_session.set_write_timeout(Some(timeout));
-                downstream::install(&mut session.downstream_session, exchange.body().clone(), &ctx.outlet);
+                let keep_alive = exchange.config().timeouts.keep_alive;
+                downstream::install(&mut session.downstream_session, exchange.body().clone(), &ctx.outlet, keep_alive);
                 ctx.exchange = Some(exchange);
                 Ok(false)
             }
@@ -190,10 +191,13 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         ctx.judge(session, response)?;
-        ctx.set_deadline(true);
-        if let Some(exchange) = &mut ctx.exchange {
-            exchange.respond(response.status.as_u16(), &response.headers);
+        let Some(exchange) = &mut ctx.exchange else { return Ok(()) };
+        exchange.respond(response.status.as_u16(), &response.headers);
+        let waits = exchange.may_begin_again();
+        if waits {
+            ctx.outlet.await_beginning(exchange.attempts());
         }
+        ctx.set_deadline(!waits);
         Ok(())
     }
 
@@ -245,6 +249,10 @@ impl ProxyHttp for Gateway {
         let chunk = body.take();
         let given = chunk.is_some();
         let out = exchange.push(chunk.unwrap_or_default(), end, now);
+        if ctx.outlet.awaits_beginning() {
+            ctx.judge_beginning(end)?;
+        }
+        let Some(exchange) = &mut ctx.exchange else { return Ok(None) };
         let always = exchange.config().ledger.sync == Sync::Always;
         if let Some((id, used)) = exchange.news(now) {
             self.state.append(id, used);
@@ -275,7 +283,8 @@ impl ProxyHttp for Gateway {
             }
             ctx.outlet.costs().set(cost);
         }
-        if ctx.permit.is_some() && !out.is_empty() {
+        ctx.outlet.set_between_events(exchange.is_between_events() && !end);
+        if ctx.permit.is_some() && !out.is_empty() && !ctx.outlet.awaits_beginning() {
             // The answer is committed: nobody needs the request's body any more.
             exchange.drop_body();
             ctx.permit = None;

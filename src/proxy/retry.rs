@@ -8,7 +8,7 @@ use super::reload::Live;
 use super::state::now_ms;
 use crate::config::Credentials;
 use crate::error::Error;
-use crate::exchange::Ending;
+use crate::exchange::{Beginning, Ending};
 use crate::route::wait_asked;
 use http::{HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
@@ -72,6 +72,23 @@ impl Ctx {
         Ok(())
     }
 
+    /// The first event of an answer may be here: one that begins with an error is asked of somebody else, where there is
+    /// somebody and the caller has seen nothing.
+    pub(super) fn judge_beginning(&mut self, end: bool) -> Result<()> {
+        let beginning = self.exchange.as_ref().map_or(Beginning::Good, |exchange| exchange.beginning());
+        if beginning == Beginning::Trouble && self.try_again(&Ending::Complete, None, None) {
+            self.outlet.begin();
+            let mut error = pingora::Error::new_up(ErrorType::HTTPStatus(503));
+            error.set_retry(true);
+            return Err(error);
+        }
+        if end || beginning != Beginning::Unknown {
+            self.outlet.begin();
+            self.set_deadline(true);
+        }
+        Ok(())
+    }
+
     /// An upstream that takes no credential of its cloud's may take the next.
     fn doubt_credential(&self, status: u16) {
         let at = self.exchange.as_ref().map(|exchange| exchange.upstream_index());
@@ -87,7 +104,8 @@ impl Ctx {
         if self.again.is_some() {
             return error;
         }
-        let answered = self.exchange.as_ref().is_some_and(|exchange| exchange.is_answered());
+        let answered = self.exchange.as_ref().is_some_and(|exchange| exchange.is_answered()) && !self.outlet.awaits_beginning();
+        self.outlet.begin();
         if answered || session.response_written().is_some() || (*error.esource() == ErrorSource::Downstream && !is_late(&error)) {
             error.retry = false.into();
             return error;
