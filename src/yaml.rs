@@ -135,6 +135,8 @@ impl<'a> Map<'a> {
     /// Takes a key's value.
     pub fn take(&mut self, key: &'static str) -> Option<Node<'a>> {
         self.asked.push(key);
+        #[cfg(test)]
+        ASKED.with_borrow_mut(|asked| asked.insert(key));
         let at = self.entries.iter().position(|(name, _)| *name == key)?;
         Some(self.entries.swap_remove(at).1).filter(|node| !node.is_null())
     }
@@ -194,6 +196,12 @@ impl<'a> Map<'a> {
             problems.add(node.line(), format!("unknown key `{key}`{hint}"));
         }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Keys that this thread asked for.
+    pub static ASKED: std::cell::RefCell<std::collections::BTreeSet<&'static str>> = const { std::cell::RefCell::new(std::collections::BTreeSet::new()) };
 }
 
 #[cfg(test)]

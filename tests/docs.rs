@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use tollgate::provider::{CacheBy, OnDisconnect, REGISTRY};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -92,4 +93,42 @@ fn worked_examples_come_out_as_they_say() {
         examples += 1;
     }
     assert_eq!(examples, 4);
+}
+
+/// The table of `docs/providers.md`, as the registry has it.
+fn providers() -> String {
+    let code = |text: &str| format!("`{text}`");
+    let list = |texts: Vec<String>| if texts.is_empty() { "–".to_owned() } else { texts.join(", ") };
+    let mut table = String::from(
+        "| name | address | switched on by | endpoints | models | left callers | prompts found by |\n|---|---|---|---|---|---|---|\n",
+    );
+    for provider in REGISTRY.iter().filter(|provider| provider.id != "mock") {
+        let variables = provider.places.iter().flat_map(|place| place.variables).chain(provider.url_variables);
+        let variables = variables.chain(provider.key_variables).chain(provider.token_variables).map(|name| code(name));
+        let cache = match provider.cache_by {
+            None => "–".to_owned(),
+            Some(CacheBy::Control) => code("cache_control"),
+            Some(CacheBy::Point) => code("cachePoint"),
+            Some(CacheBy::Key) => code("prompt_cache_key"),
+            Some(CacheBy::Headers { key, .. }) => code(key),
+        };
+        let left = if provider.on_disconnect == OnDisconnect::Drain { "read on" } else { "cancelled" };
+        let row = [
+            code(provider.id),
+            code(&format!("{}{}", provider.host, provider.base_path)),
+            list(variables.collect()),
+            list(provider.endpoints.iter().map(|endpoint| code(endpoint.name())).collect()),
+            list(provider.models.iter().map(|model| code(model)).collect()),
+            left.to_owned(),
+            cache,
+        ];
+        table += &format!("| {} |\n", row.join(" | "));
+    }
+    table
+}
+
+#[test]
+fn every_provider_is_told_as_it_is() {
+    let made = providers();
+    assert!(read("docs/providers.md").contains(&made), "docs/providers.md should have this table:\n{made}");
 }

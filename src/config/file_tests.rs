@@ -81,7 +81,7 @@ access_log: off
     assert_eq!((config.listen.len(), config.admin, config.workers), (2, None, 3));
     let vllm = &config.upstreams[config.upstream("vllm").unwrap()];
     assert_eq!(
-        (vllm.tls, vllm.authority(), vllm.path(Endpoint::ChatCompletions, "m", &crate::config::PathStyle::Usual).as_deref()),
+        (vllm.tls, vllm.authority().as_str(), vllm.path(Endpoint::ChatCompletions, "m", &crate::config::PathStyle::Usual).as_deref()),
         (false, "10.0.0.5:8000", Some("/v1/chat/completions"))
     );
     assert!(vllm.serves("llama-3") && vllm.passes(&http::Method::POST, "/rerank") && !vllm.passes(&http::Method::POST, "/files"));

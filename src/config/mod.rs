@@ -244,3 +244,7 @@ fn exposed(listen: &[Listener], others: [Option<SocketAddr>; 2], keys: bool, ano
     let listen = listen.iter().map(|listener| listener.address).filter(move |_| !keys);
     listen.chain(others.into_iter().flatten()).filter(move |address| !address.ip().is_loopback() && !anonymous)
 }
+
+#[cfg(test)]
+#[path = "reference_tests.rs"]
+mod reference;
