@@ -1,13 +1,18 @@
 //! Entries for fuzzers: plain functions that take any bytes and panic where an invariant breaks. Tests call them too.
 
+use crate::config::{self, Config, Source};
 use crate::dialect::Dialect;
+use crate::exchange::{Asked, Ending, Exchange};
 use crate::json::{Scanner, Splices, Visit, Want};
 use crate::meter::{Framing, Meter};
-use crate::route::Facts;
+use crate::route::{self, Facts, Head};
 use crate::stream::array::Array;
 use crate::stream::event_stream::EventStream;
 use crate::stream::sse::{Piece, Sniffer, Sse};
 use bytes::Bytes;
+use http::HeaderMap;
+use once_cell::sync::Lazy;
+use std::sync::Arc;
 
 /// Splits off the first byte as a number that says where to cut the rest.
 fn cut(data: &[u8]) -> (&[u8], &[u8], &[u8]) {
@@ -128,4 +133,69 @@ pub fn meter(data: &[u8]) {
         document.finish(true);
         let _ = document.found().reported.settle(crate::usage::Convention::OPENAI);
     }
+}
+
+/// The whole way of a request through the core, by what a caller and a provider send: nothing panics, every byte of an answer
+/// goes on (but for a chunk that was asked for in the caller's place), and what was begun is closed.
+///
+/// The input: a number that says where to cut, then method and target, headers, an empty line, the body, a line of dashes, and
+/// the answer's status, headers, an empty line and its body.
+pub fn request(data: &[u8]) {
+    let _ = served(data);
+}
+
+/// The same; true if the request got as far as an answer.
+pub fn served(data: &[u8]) -> bool {
+    static CONFIG: Lazy<Option<Arc<Config>>> = Lazy::new(|| {
+        let variable = |name: &str| match name {
+            "AWS_REGION" | "GOOGLE_CLOUD_PROJECT" | "GOOGLE_CLOUD_LOCATION" | "AZURE_OPENAI_RESOURCE" => Some("r".to_owned()),
+            name => name.ends_with("_API_KEY").then(|| "key".to_owned()),
+        };
+        config::load(&Source::Embedded, &variable).ok().map(Arc::new)
+    });
+    let (Some(config), Some((&at, rest))) = (CONFIG.as_ref(), data.split_first()) else { return false };
+    let (asked, answer) = split(rest, b"\n---\n");
+    let (first, headers, body) = message(asked);
+    let (method, target) = first.split_once(' ').unwrap_or((&first, "/"));
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let (Ok(method), true) = (method.parse(), path.starts_with('/') && target.parse::<http::Uri>().is_ok()) else { return false };
+    let head = Head { method: &method, path, query, headers: &headers };
+    let Ok(destination) = route::destination(&head, config) else { return false };
+    let planned = Exchange::plan(&head, destination, &Bytes::copy_from_slice(body), config.clone(), Asked::default());
+    let Ok(mut exchange) = planned else { return false };
+    assert!(exchange.path_and_query().parse::<http::Uri>().is_ok(), "{}", exchange.path_and_query());
+    exchange.attempt(1);
+    let (status, headers, body) = message(answer);
+    exchange.respond(status.parse().ok().filter(|status| (200..600).contains(status)).unwrap_or(200), &headers);
+    let (head, tail) = body.split_at(usize::from(at).min(body.len()));
+    let mut out = vec![];
+    for (part, end) in [(head, false), (tail, false), (&b""[..], true)] {
+        out.extend_from_slice(&exchange.push(Bytes::copy_from_slice(part), end, 2));
+        let _ = exchange.news(2);
+        let _ = (exchange.beginning(), exchange.cost());
+    }
+    assert!(if exchange.changes_length() { out.len() <= body.len() } else { out == body }, "bytes pass as they came");
+    let closed = exchange.close(&Ending::Complete, 3);
+    assert!(closed.is_some_and(|closed| closed.entry.close.is_some()) && !exchange.is_open());
+    true
+}
+
+/// Splits at a mark; without one there is nothing behind it.
+fn split<'a>(data: &'a [u8], mark: &[u8]) -> (&'a [u8], &'a [u8]) {
+    let at = memchr::memmem::find(data, mark);
+    let (head, tail) = data.split_at(at.unwrap_or(data.len()));
+    (head, tail.get(mark.len()..).unwrap_or_default())
+}
+
+/// First line, headers and body.
+fn message(data: &[u8]) -> (String, HeaderMap, &[u8]) {
+    let (head, body) = split(data, b"\n\n");
+    let text = String::from_utf8_lossy(head);
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default().to_owned();
+    let header = |line: &str| {
+        let (name, value) = line.split_once(": ")?;
+        Some((name.parse::<http::HeaderName>().ok()?, value.parse::<http::HeaderValue>().ok()?))
+    };
+    (first, lines.filter_map(header).collect(), body)
 }

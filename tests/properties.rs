@@ -8,7 +8,13 @@ use tollgate::fuzz;
 use tollgate::json::{Scanner, Visit, Want};
 
 type Body = fn(&[u8]);
-const BODIES: &[(&str, Body)] = &[("sse", fuzz::sse), ("json", fuzz::json), ("splices", fuzz::splices), ("meter", fuzz::meter)];
+const BODIES: &[(&str, Body)] =
+    &[("sse", fuzz::sse), ("json", fuzz::json), ("splices", fuzz::splices), ("meter", fuzz::meter), ("request", fuzz::request)];
+
+/// Of each property; a long run sets more.
+fn cases() -> u32 {
+    std::env::var("TOLLGATE_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
+}
 
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds").join(name);
@@ -28,11 +34,16 @@ fn fuzz_bodies_hold_over_their_seeds_at_every_cut() {
     }
 }
 
+#[test]
+fn requests_that_fuzzers_begin_with_are_served() {
+    seeds("request").iter().for_each(|seed| assert!(fuzz::served(seed), "{}", String::from_utf8_lossy(seed)));
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn fuzz_bodies_hold_over_mutated_seeds(which in 0usize..4, pick in any::<prop::sample::Index>(), edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 0..8)) {
+    fn fuzz_bodies_hold_over_mutated_seeds(which in 0..BODIES.len(), pick in any::<prop::sample::Index>(), edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 0..8)) {
         let (name, body) = BODIES[which];
         let seeds = seeds(name);
         let mut data = seeds[pick.index(seeds.len())].clone();
@@ -49,7 +60,7 @@ proptest! {
     }
 
     #[test]
-    fn fuzz_bodies_hold_over_anything(which in 0usize..4, data in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn fuzz_bodies_hold_over_anything(which in 0..BODIES.len(), data in prop::collection::vec(any::<u8>(), 0..300)) {
         BODIES[which].1(&data);
     }
 
