@@ -32,6 +32,8 @@ STREAM_S = 8
 STREAMS = 40
 REQUEST_EVERY_S = 0.02
 CLIENTS = 8
+# Listeners beside the two that are asked; all are handed over.
+OTHERS = 190
 # Turns of a WebSocket take about half a second.
 SOCKETS = 6
 TURN = {"type": "response.create", "model": "mock-small?chunks=10&delay_ms=50", "input": "Hi"}
@@ -39,9 +41,12 @@ TURN = {"type": "response.create", "model": "mock-small?chunks=10&delay_ms=50", 
 binary, upgrades = sys.argv[1], int(sys.argv[2])
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return one.getsockname()[1]
+def free_ports(count):
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
 
 
 def wait_for(port, process):
@@ -205,9 +210,9 @@ def main():
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
          "/CN=localhost", "-keyout", key, "-out", cert], check=True, capture_output=True)
-    plain, tls, mock = free_port(), free_port(), free_port()
+    plain, tls, mock, *others = free_ports(3 + OTHERS)
     settings = {
-        "listen": [f"127.0.0.1:{plain}", {"address": f"127.0.0.1:{tls}", "tls": {"cert": str(cert), "key": str(key)}}],
+        "listen": [*(f"127.0.0.1:{port}" for port in others), f"127.0.0.1:{plain}", {"address": f"127.0.0.1:{tls}", "tls": {"cert": str(cert), "key": str(key)}}],
         "admin": "off", "mock": "off", "data": str(folder / "data"), "access_log": "off", "environment_providers": False,
         "providers": {"mock": {"base_url": f"http://127.0.0.1:{mock}/v1"}},
     }
@@ -259,6 +264,8 @@ def main():
         slowest = max(slowest, time.monotonic() - asked - STREAM_S)
         print(f"the old process replaced itself by {pid} and was gone after {time.monotonic() - asked:.1f} s", flush=True)
         old = Adopted(pid)
+        for port in others:
+            socket.create_connection(("127.0.0.1", port)).close()
     finally:
         load.end()
         old.terminate()
