@@ -157,9 +157,8 @@ pub fn served(data: &[u8]) -> bool {
     let (asked, answer) = split(rest, b"\n---\n");
     let (first, headers, body) = message(asked);
     let (method, target) = first.split_once(' ').unwrap_or((&first, "/"));
-    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let (Ok(method), true) = (method.parse(), path.starts_with('/') && target.parse::<http::Uri>().is_ok()) else { return false };
-    let head = Head { method: &method, path, query, headers: &headers };
+    let (Ok(method), Ok(target)) = (method.parse(), target.parse::<http::Uri>()) else { return false };
+    let head = Head { method: &method, path: target.path(), query: target.query(), headers: &headers };
     let Ok(destination) = route::destination(&head, config) else { return false };
     let planned = Exchange::plan(&head, destination, &Bytes::copy_from_slice(body), config.clone(), Asked::default());
     let Ok(mut exchange) = planned else { return false };
