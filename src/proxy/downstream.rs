@@ -28,6 +28,9 @@ use tokio::time::Instant;
 /// <https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes>
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
+/// In place of an attempt: what was held of one is to be forgotten.
+const FORGOTTEN: u32 = u32::MAX;
+
 /// What the hooks and the wrapper share.
 #[derive(Clone, Default)]
 pub struct Outlet(Arc<Shared>);
@@ -43,7 +46,7 @@ struct Shared {
     /// What is sent next waits for the disk.
     held: AtomicBool,
     commits: OnceLock<Arc<Commits>>,
-    /// The attempt whose answer is held until its first event is known; 0: none is.
+    /// The attempt whose answer is held until its first event is known; 0: none is; [`FORGOTTEN`].
     begins: AtomicU32,
     /// What was sent ends between two events.
     between_events: AtomicBool,
@@ -71,9 +74,14 @@ impl Outlet {
         self.0.begins.store(0, Ordering::Release);
     }
 
+    /// What is held is of an attempt that failed, and nobody's.
+    pub fn forget_beginning(&self) {
+        self.0.begins.store(FORGOTTEN, Ordering::Release);
+    }
+
     /// True while the answer is held until its first event is known.
     pub fn awaits_beginning(&self) -> bool {
-        self.0.begins.load(Ordering::Acquire) != 0
+        !matches!(self.0.begins.load(Ordering::Acquire), 0 | FORGOTTEN)
     }
 
     /// By when something must have come from the upstream; `None`: as long as it takes.
@@ -199,9 +207,13 @@ impl Wrapper {
 
     /// What may go of what is to be sent: nothing before the first event of an answer is known. `None`: nothing.
     fn begun(&mut self, mut tasks: Vec<HttpTask>) -> Option<Vec<HttpTask>> {
-        let attempt = self.outlet.0.begins.load(Ordering::Acquire);
-        if self.early.0 != attempt && attempt != 0 {
+        let mut attempt = self.outlet.0.begins.load(Ordering::Acquire);
+        if attempt != 0 && self.early.0 != attempt {
             self.early = (attempt, vec![]);
+        }
+        if attempt == FORGOTTEN {
+            self.outlet.begin();
+            attempt = 0;
         }
         if attempt != 0 && tasks.iter().any(|task| matches!(task, HttpTask::Failed(_))) {
             // Nothing was sent, and nothing is of an answer that broke off before it began.

@@ -77,7 +77,7 @@ impl Ctx {
     pub(super) fn judge_beginning(&mut self, end: bool) -> Result<()> {
         let beginning = self.exchange.as_ref().map_or(Beginning::Good, |exchange| exchange.beginning());
         if beginning == Beginning::Trouble && self.try_again(&Ending::Complete, None, None) {
-            self.outlet.begin();
+            self.outlet.forget_beginning();
             let mut error = pingora::Error::new_up(ErrorType::HTTPStatus(503));
             error.set_retry(true);
             return Err(error);
@@ -104,8 +104,11 @@ impl Ctx {
         if self.again.is_some() {
             return error;
         }
-        let answered = self.exchange.as_ref().is_some_and(|exchange| exchange.is_answered()) && !self.outlet.awaits_beginning();
-        self.outlet.begin();
+        let held = self.outlet.awaits_beginning();
+        let answered = self.exchange.as_ref().is_some_and(|exchange| exchange.is_answered()) && !held;
+        if held {
+            self.outlet.forget_beginning();
+        }
         if answered || session.response_written().is_some() || (*error.esource() == ErrorSource::Downstream && !is_late(&error)) {
             error.retry = false.into();
             return error;
