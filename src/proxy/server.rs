@@ -53,7 +53,7 @@ pub struct Start {
 pub fn build(config: Config, start: Start) -> io::Result<Daemon> {
     // Libraries that fetch credentials ask the process for its cryptography. Installed already: as good.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let (config, launch) = (Arc::new(config), Launch::of_this_process()?);
+    let (config, launch) = (Arc::new(config), Launch::of_this_process());
     let listen = config.listen.iter().map(|listener| listener.address);
     let addresses: Vec<_> = listen.chain(config.admin).chain(config.mock).collect();
     // Whoever has an address finds out before anything is written.

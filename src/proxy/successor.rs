@@ -26,12 +26,13 @@ pub struct Launch {
 
 impl Launch {
     /// To be asked before the process leaves its folder, and while its binary is where it was.
-    ///
-    /// # Errors
-    /// If the system does not tell.
-    pub fn of_this_process() -> io::Result<Self> {
-        let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--upgrade" && argument != "-u").collect();
-        Ok(Self { binary: std::env::current_exe()?, arguments, folder: std::env::current_dir()? })
+    pub fn of_this_process() -> Self {
+        let mut arguments = std::env::args_os();
+        let called = arguments.next().unwrap_or_default();
+        let arguments = arguments.filter(|argument| argument != "--upgrade" && argument != "-u").collect();
+        // Where the system does not tell, what it was called by is the best there is.
+        let binary = std::env::current_exe().unwrap_or_else(|_| called.into());
+        Self { binary, arguments, folder: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")) }
     }
 
     /// Starts a successor and returns once it waits at `path` to be given the sockets.
