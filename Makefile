@@ -5,7 +5,7 @@ CARGO ?= cargo
 VENV := target/cmake
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run build test soak lint bench cmake
+.PHONY: run build test soak lint bench deb cmake
 
 run: build
 	target/release/tollgate
@@ -29,6 +29,18 @@ lint:
 
 bench: build
 	bench/run.sh
+
+# A Debian package in target/debian, by cargo-deb (`cargo install cargo-deb`). The unit and the configuration are those of conf/,
+# with the package's paths.
+deb: build
+	mkdir -p target/deb
+	sed -e 's,/usr/local/bin,/usr/bin,' conf/tollgate.service >target/deb/tollgate.service
+	sed -e 's,^data: data$$,data: /var/lib/tollgate,' conf/tollgate.yaml >target/deb/tollgate.yaml
+	target/release/tollgate man >target/deb/tollgate.1
+	target/release/tollgate completions bash >target/deb/tollgate.bash
+	target/release/tollgate completions zsh >target/deb/_tollgate
+	target/release/tollgate completions fish >target/deb/tollgate.fish
+	$(CARGO) deb --no-build
 
 cmake:
 	@command -v cmake >/dev/null || { \
