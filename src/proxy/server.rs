@@ -24,6 +24,7 @@ use pingora::services::background::background_service;
 use pingora_proxy::HttpProxy;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -102,7 +103,7 @@ impl Daemon {
     /// Serves until told to stop.
     pub fn run(self) {
         let Self { server, state, sockets, launch } = self;
-        let signals = Signals { state, sockets: Mutex::new(Some(Arc::new(sockets))), launch };
+        let signals = Signals { state, sockets: Mutex::new(Some(Arc::new(sockets))), launch, stop: Arc::default() };
         server.run(RunArgs { shutdown_signal: Box::new(signals) });
     }
 }
@@ -174,6 +175,8 @@ fn acceptor(tls: &Tls, certificates: Option<Arc<Slot>>) -> io::Result<Arc<Accept
 struct Signals {
     state: Arc<State>,
     launch: Launch,
+    /// No successor is wanted any more.
+    stop: Arc<AtomicBool>,
     /// Until this process no longer accepts.
     sockets: Mutex<Option<Arc<Sockets>>>,
 }
@@ -205,9 +208,16 @@ impl ShutdownSignalWatch for Signals {
                     Ok(()) => break,
                     Err(error) => log::error!("{}: {error}. Serving on", if started { "SIGUSR2" } else { "SIGQUIT" }),
                 },
-                // Whoever would take over finds the sockets its own all the same.
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+                // Who has the sockets already takes over all the same.
+                _ = terminate.recv() => {
+                    self.stop.store(true, Ordering::Release);
+                    tell_stopping();
+                    break;
+                }
+                _ = interrupt.recv() => {
+                    self.stop.store(true, Ordering::Release);
+                    return ShutdownSignal::FastShutdown;
+                }
             }
         }
         self.state.leave();
@@ -230,11 +240,12 @@ impl Signals {
         let (path, sockets) =
             (self.state.config().upgrade_socket.clone(), self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let (Some(sockets), launch) = (sockets, self.launch.clone()) else { return Ok(()) };
+        let stop = self.stop.clone();
         let give = move || {
-            let child = start.then(|| launch.start(&path)).transpose()?;
-            let given = sockets.hand_over(&path);
+            let child = start.then(|| launch.start(&path, &stop)).transpose()?;
+            let given = if stop.load(Ordering::Acquire) { Err(io::Error::other("told to end")) } else { sockets.hand_over(&path) };
             if given.is_err() {
-                child.into_iter().for_each(successor::end);
+                child.into_iter().for_each(|child| successor::end(child, &path));
             }
             given
         };

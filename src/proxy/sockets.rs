@@ -54,9 +54,10 @@ impl Sockets {
             _ => {}
         }
         let listener = UnixListener::bind(path).map_err(|error| named(path, &error))?;
-        let giver = wait_for_giver(&listener).map_err(|error| named(path, &error))?;
+        let giver = wait_for_giver(&listener).map_err(|error| named(path, &error));
         // Nobody else is to come.
         let _ = fs::remove_file(path);
+        let giver = giver?;
         let mut given = vec![];
         while let Some(one) = receive(&giver)? {
             given.push(one);
@@ -88,7 +89,7 @@ impl Sockets {
     /// # Errors
     /// If nobody waits, or it does not come to serve: then nothing has changed.
     pub fn hand_over(&self, path: &Path) -> io::Result<()> {
-        let mut successor = UnixStream::connect(path).map_err(|error| {
+        let mut successor = connect(path).map_err(|error| {
             io::Error::new(error.kind(), format!("no successor waits at {}: start one with --upgrade first", path.display()))
         })?;
         successor.set_write_timeout(Some(CONFIRM_MAX))?;
@@ -120,11 +121,11 @@ impl Ready {
         if self.0.1.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
-        tell_serving();
-        if let Some(mut giver) = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-            && let Err(error) = giver.write_all(&SERVES)
-        {
-            log::error!("the process that handed over does not hear that this one serves: {error}");
+        let giver = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match giver.map(|mut giver| giver.write_all(&SERVES)) {
+            // It may have given up on this one and serve on: then it is the one to watch.
+            Some(Err(error)) => log::error!("the process that handed over does not hear that this one serves: {error}"),
+            Some(Ok(())) | None => tell_serving(),
         }
     }
 }
@@ -152,6 +153,17 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// A successor binds its socket a moment before it listens there.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let until = Instant::now() + 20 * LOOK;
+    loop {
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < until => std::thread::sleep(LOOK),
+            connected => return connected,
+        }
+    }
 }
 
 fn wait_for_giver(listener: &UnixListener) -> io::Result<UnixStream> {

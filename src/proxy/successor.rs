@@ -6,9 +6,9 @@ use sd_notify::NotifyState;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a successor may take to read its configuration and recall what it must know.
@@ -29,7 +29,12 @@ impl Launch {
     pub fn of_this_process() -> Self {
         let mut arguments = std::env::args_os();
         let called = arguments.next().unwrap_or_default();
-        let arguments = arguments.filter(|argument| argument != "--upgrade" && argument != "-u").collect();
+        let arguments = arguments.filter_map(|argument| match argument.to_str() {
+            Some("--upgrade" | "-u") => None,
+            Some("-du" | "-ud") => Some("-d".into()),
+            _ => Some(argument),
+        });
+        let arguments = arguments.collect();
         // Where the system does not tell, what it was called by is the best there is.
         let binary = std::env::current_exe().unwrap_or_else(|_| called.into());
         Self { binary, arguments, folder: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")) }
@@ -38,17 +43,22 @@ impl Launch {
     /// Starts a successor and returns once it waits at `path` to be given the sockets.
     ///
     /// # Errors
-    /// If it ends instead, or takes too long: then it is ended.
-    pub fn start(&self, path: &Path) -> io::Result<Child> {
-        let before = inode(path);
+    /// If it ends instead, takes too long, or nobody wants it any more: then it is ended.
+    pub fn start(&self, path: &Path, stop: &AtomicBool) -> io::Result<Child> {
+        // What one left that waited in vain is not taken for this one's.
+        let _ = fs::remove_file(path);
         let mut child = Command::new(&self.binary).args(&self.arguments).arg("--upgrade").current_dir(&self.folder).spawn()?;
         let until = Instant::now() + START_MAX;
-        while inode(path).is_none_or(|now| Some(now) == before) {
+        while !path.exists() {
+            if stop.load(Ordering::Acquire) {
+                end(child, path);
+                return Err(io::Error::other("this process was told to end meanwhile"));
+            }
             // One that goes to the background ends well in the foreground.
             let ended = child.try_wait()?.filter(|status| !status.success());
             let late = (Instant::now() > until).then_some("it takes too long");
             if let Some(why) = ended.map(|status| status.to_string()).or(late.map(str::to_owned)) {
-                end(child);
+                end(child, path);
                 return Err(io::Error::other(format!("{} does not come to serve: {why}", self.binary.display())));
             }
             std::thread::sleep(LOOK);
@@ -57,15 +67,12 @@ impl Launch {
     }
 }
 
-fn inode(path: &Path) -> Option<u64> {
-    fs::symlink_metadata(path).ok().map(|file| file.ino())
-}
-
-/// Ends a successor that is not to serve.
-pub fn end(mut child: Child) {
+/// Ends a successor that is not to serve, and what it left at `path`.
+pub fn end(mut child: Child, path: &Path) {
     // It may have ended by itself.
     let _ = child.kill();
     let _ = child.wait();
+    let _ = fs::remove_file(path);
 }
 
 /// Tells the service manager that this process serves, and is the one to watch.
