@@ -297,6 +297,45 @@ fn what_nobody_else_would_do_better_passes() {
     assert_eq!((response.status, response.text(), response.whole), (200, LATER, true));
 }
 
+/// What begins with trouble inside a 200 is as much a failure as a status: five of them, and it is left alone.
+#[test]
+fn who_always_begins_with_trouble_is_ejected_and_nobody_is_told_a_wrong_name() {
+    let trouble = "data: {\"error\":{\"type\":\"overloaded_error\"}}\n\n";
+    let (a, b) = (Upstream::start(move |_| ended(&[trouble])), Upstream::start(|_| ended(&[FIRST, LAST])));
+    let gateway = gateway(a.address, b.address, "");
+    for _ in 0..8 {
+        let response = gateway.connect().request(CHAT, &[("x-request-id", "mine")], STREAM.as_bytes());
+        assert_eq!((response.text(), response.header("x-request-id")), (format!("{FIRST}{LAST}").as_str(), Some("mine")));
+    }
+    assert_eq!((count(&a), count(&b)), (5, 8));
+}
+
+#[test]
+fn an_answer_is_not_held_for_ever() {
+    let trouble = "data: {\"error\":{\"type\":\"overloaded_error\"}}\n\n";
+    let bound = usize::try_from(tollgate::exchange::BEGINNING_BYTES_MAX).unwrap();
+    for (size, flows) in [(bound, false), (bound + 1, true)] {
+        // Comments are no events; the last line of the bound is theirs, too.
+        let comments = format!(":{}\n\n", "x".repeat(size - 3));
+        let sent = comments.clone();
+        let a = Upstream::start(move |_| {
+            let mut acts = events(&[&sent]);
+            acts.extend([Act::Wait, Act::Write(format!("{:x}\r\n{trouble}\r\n0\r\n\r\n", trouble.len()).into())]);
+            acts
+        });
+        let b = Upstream::start(|_| ended(&[FIRST, LAST]));
+        let gateway = gateway(a.address, b.address, "");
+        let mut client = gateway.connect();
+        client.head(CHAT, &[], Some(STREAM.len()));
+        client.write(STREAM.as_bytes());
+        until("the upstream", || (count(&a) == 1).then_some(()));
+        std::thread::sleep(Duration::from_millis(200));
+        a.go();
+        let want = if flows { format!("{comments}{trouble}") } else { format!("{FIRST}{LAST}") };
+        assert!(client.response().text() == want, "{size}");
+    }
+}
+
 /// Comments come between events while a stream is silent, and no byte of its own changes.
 #[test]
 fn silent_streams_are_kept_alive_between_events() {

@@ -216,7 +216,8 @@ impl Reader<'_> {
     fn address_from_environment(&mut self, line: usize, upstream: &mut Upstream) -> bool {
         let names = upstream.provider.url_variables;
         let Some(url) = self.variable(names) else { return false };
-        match Address::parse(&url).filter(|address| address.base_path.is_empty()) {
+        let near = |host: &str| matches!(host, "127.0.0.1" | "::1" | "localhost");
+        match Address::parse(&url).filter(|address| address.base_path.is_empty() && (address.tls || near(&address.host))) {
             Some(address) => address.apply(upstream),
             None => self.problems.add(line, format!("{} must look like https://host, without a path", names.join(" or "))),
         }

@@ -109,6 +109,12 @@ const PASSING: &[&str] = &[
     "529",
 ];
 
+/// Those of them that are limits.
+const LIMITS: &[&str] = &["rate_limit_error", "rate_limit_exceeded", "throttlingException", "RESOURCE_EXHAUSTED", "429"];
+
+/// An answer whose first event takes longer than this has begun.
+pub const BEGINNING_BYTES_MAX: u64 = 64 * 1024;
+
 /// What the beginning of an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning {
@@ -136,19 +142,25 @@ impl Exchange {
         match meter.found().error.as_deref() {
             Some(kind) if PASSING.contains(&kind) => Beginning::Trouble,
             Some(_) => Beginning::Good,
-            None if meter.is_undecided() => Beginning::Unknown,
-            // Whatever has no events has begun with its first byte.
-            None if !meter.is_stream() || meter.has_had_event() => Beginning::Good,
+            // Whatever has no events has begun with its first byte; and nothing is held for ever.
+            None if !meter.has_events() || meter.has_had_event() => Beginning::Good,
+            None if attempt.is_some_and(|attempt| attempt.bytes_out > BEGINNING_BYTES_MAX) => Beginning::Good,
             None => Beginning::Unknown,
         }
     }
 
+    /// True if the error that the answer carries is a limit that was reached.
+    pub fn is_limited(&self) -> bool {
+        let found = self.attempt.as_ref().and_then(|attempt| attempt.meter.as_ref()).and_then(|meter| meter.found().error.as_deref());
+        found.is_some_and(|kind| LIMITS.contains(&kind))
+    }
+
     /// The attempt failed and its caller has seen nothing; `asked` if the upstream said for how long it wants to be left
     /// alone. Returns after what time another attempt may follow, if one may: see [`Exchange::advance`].
-    pub fn fail(&mut self, asked: Option<Duration>, status: Option<u16>, now: UnixMs) -> Option<Duration> {
+    pub fn fail(&mut self, asked: Option<Duration>, limited: bool, now: UnixMs) -> Option<Duration> {
         let retry = self.config.retry;
         // The limit of one caller's own account is no trouble of the others.
-        let own_limit = status == Some(429) && self.credential.is_some();
+        let own_limit = limited && self.credential.is_some();
         let candidates = self.candidates.as_mut()?;
         if let Some(circuit) = candidates.circuit().filter(|_| !own_limit) {
             circuit.failed(now, asked, retry.ejection);

@@ -107,12 +107,12 @@ impl Meter {
         matches!(self.framing, Framing::Sse(_))
     }
 
-    /// True while nobody can say what the body is.
-    pub fn is_undecided(&self) -> bool {
-        matches!(self.framing, Framing::Undecided(_))
+    /// True for a body of events, and while nobody can say what it is.
+    pub fn has_events(&self) -> bool {
+        matches!(self.framing, Framing::Undecided(_) | Framing::Sse(_) | Framing::Array(_) | Framing::EventStream(_))
     }
 
-    /// True once an event of a stream of events has ended; comments are none.
+    /// True once an event has ended; comments are none.
     pub fn has_had_event(&self) -> bool {
         self.had_event
     }

@@ -36,6 +36,8 @@ pub struct Ctx {
     pub(super) permit: Option<Permit>,
     /// A comment with the cost ends a stream.
     pub(super) comments: bool,
+    /// That was asked for.
+    pub(super) asks_comments: bool,
     pub(super) refused: Option<Error>,
     /// Another attempt follows, after so long.
     pub(super) again: Option<Duration>,
@@ -81,6 +83,7 @@ impl Ctx {
             outlet: Outlet::default(),
             permit: None,
             comments: false,
+            asks_comments: false,
             refused: None,
             again: None,
             held: None,

@@ -181,8 +181,12 @@ impl Wrapper {
 }
 
 impl Wrapper {
-    /// After what silence a comment is due, if one ever is here.
+    /// After what silence a comment is due, if one ever is here. Over HTTP/2 one that is given up half written would take
+    /// what follows along, and connections have pings of their own.
     fn next_word(&self) -> Option<Duration> {
+        if self.inner().is_http2() {
+            return None;
+        }
         let grows = |head: &ResponseHeader| !head.headers.contains_key(http::header::CONTENT_LENGTH);
         self.keep_alive.filter(|_| self.inner().response_written().is_some_and(grows))
     }

@@ -190,15 +190,7 @@ impl ProxyHttp for Gateway {
         if response.status.is_informational() {
             return Ok(());
         }
-        ctx.judge(session, response)?;
-        let Some(exchange) = &mut ctx.exchange else { return Ok(()) };
-        exchange.respond(response.status.as_u16(), &response.headers);
-        let waits = exchange.may_begin_again();
-        if waits {
-            ctx.outlet.await_beginning(exchange.attempts());
-        }
-        ctx.set_deadline(!waits);
-        Ok(())
+        ctx.judge(session, response)
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {
@@ -210,7 +202,7 @@ impl ProxyHttp for Gateway {
         }
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let told = exchange.may_tell_cost(&response.headers);
-        ctx.comments &= told == Some(true);
+        ctx.comments = ctx.asks_comments && told == Some(true);
         ctx.outlet.costs().tell(match told.filter(|_| exchange.config().cost_headers) {
             Some(false) => Telling::Head,
             Some(true) if session.req_header().version == http::Version::HTTP_2 => Telling::Trailers,
@@ -230,7 +222,7 @@ impl ProxyHttp for Gateway {
             limits::tell(&hold.standing, response)?;
         }
         ctx.tell_debug(session, response)?;
-        head::downstream_response(response, &ctx.request_id, ctx.caller_id.take(), exchange.config())
+        head::downstream_response(response, &ctx.request_id, ctx.caller_id.clone(), exchange.config())
     }
 
     fn response_body_filter(

@@ -62,7 +62,7 @@ impl Gateway {
         ctx.dialect = exchange.dialect();
         ctx.hold = self.reserve(&exchange).await?;
         let asked = session.req_header().headers.get(&head::COST_EVENT).map(|value| value == "true");
-        ctx.comments = asked.unwrap_or(exchange.config().cost_event);
+        ctx.asks_comments = asked.unwrap_or(exchange.config().cost_event);
         ctx.permit = Some(permit);
         Ok(Planned::Forward(exchange))
     }

@@ -42,7 +42,8 @@ impl Ctx {
     fn try_again(&mut self, ending: &Ending, asked: Option<Duration>, status: Option<u16>) -> bool {
         let may = self.refused.is_none() && !self.outlet.drain().has_left();
         let Some(exchange) = self.exchange.as_mut().filter(|exchange| may && exchange.is_open()) else { return false };
-        let Some(wait) = exchange.fail(asked, status, now_ms()) else { return false };
+        let limited = status == Some(429) || exchange.is_limited();
+        let Some(wait) = exchange.fail(asked, limited, now_ms()) else { return false };
         if let Some(status) = status {
             exchange.refused(status);
         }
@@ -55,20 +56,26 @@ impl Ctx {
         true
     }
 
-    /// The upstream's head is here.
+    /// The upstream's head is here: somebody else is asked, or it is answered by what follows.
     pub(super) fn judge(&mut self, session: &Session, response: &ResponseHeader) -> Result<()> {
         let status = response.status.as_u16();
         self.doubt_credential(status);
-        if !is_failure(status) {
-            if let Some(exchange) = &self.exchange {
-                exchange.succeed(now_ms());
-            }
-        } else if is_untouched(session) && self.try_again(&Ending::Complete, wait_asked(status, &response.headers, now_ms()), Some(status))
-        {
+        let asked = || wait_asked(status, &response.headers, now_ms());
+        if is_failure(status) && is_untouched(session) && self.try_again(&Ending::Complete, asked(), Some(status)) {
             let mut error = pingora::Error::new_up(ErrorType::HTTPStatus(status));
             error.set_retry(true);
             return Err(error);
         }
+        let Some(exchange) = &mut self.exchange else { return Ok(()) };
+        exchange.respond(status, &response.headers);
+        let waits = exchange.may_begin_again();
+        if waits {
+            self.outlet.await_beginning(exchange.attempts());
+        } else if !is_failure(status) {
+            exchange.succeed(now_ms());
+        }
+        self.outlet.set_between_events(false);
+        self.set_deadline(!waits);
         Ok(())
     }
 
@@ -83,6 +90,9 @@ impl Ctx {
             return Err(error);
         }
         if end || beginning != Beginning::Unknown {
+            if let Some(exchange) = self.exchange.as_ref().filter(|_| beginning != Beginning::Trouble) {
+                exchange.succeed(now_ms());
+            }
             self.outlet.begin();
             self.set_deadline(true);
         }
