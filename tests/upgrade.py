@@ -254,6 +254,9 @@ def main():
             print(f"upgrade {at + 1}: the old process was gone after {took:.1f} s", flush=True)
             old = new
         # At last it replaces itself, by what lies where its binary did.
+        # A socket that one left who waited in vain is in nobody's way.
+        with socket.socket(socket.AF_UNIX) as left_behind:
+            left_behind.bind(str(folder / "data/run/upgrade.sock"))
         installed.unlink()
         shutil.copy(binary, installed)
         asked = time.monotonic()
