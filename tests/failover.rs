@@ -216,8 +216,23 @@ type Script = fn() -> Vec<Act>;
 /// The head of a stream, and chunks of it.
 fn events(chunks: &[&str]) -> Vec<Act> {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let chunk = |text: &&str| Act::Write(format!("{:x}\r\n{text}\r\n", text.len()).into_bytes());
-    std::iter::once(Act::Write(head.into())).chain(chunks.iter().map(chunk)).collect()
+    std::iter::once(Act::Write(head.into())).chain(chunks.iter().map(|text| chunk(text))).collect()
+}
+
+fn chunk(text: &str) -> Act {
+    Act::Write(format!("{:x}\r\n{text}\r\n", text.len()).into_bytes())
+}
+
+/// Asks for a stream of which `first` sends a part, and lets the rest come long after it.
+fn with_a_pause(gateway: &Gateway, first: &Upstream) -> support::Response {
+    let mut client = gateway.connect();
+    client.head(CHAT, &[], Some(STREAM.len()));
+    client.write(STREAM.as_bytes());
+    until("the upstream", || (count(first) == 1).then_some(()));
+    // That it was held can be seen by nobody; it was read when there is nothing else to do.
+    std::thread::sleep(Duration::from_millis(200));
+    first.go();
+    client.response()
 }
 
 fn ended(chunks: &[&str]) -> Vec<Act> {
@@ -258,20 +273,13 @@ fn a_stream_that_begins_with_trouble_is_asked_of_somebody_else() {
     let (a, b) = (
         Upstream::start(move |_| {
             let mut acts = events(&[first]);
-            acts.extend([Act::Wait, Act::Write(format!("{:x}\r\n{second}\r\n", second.len()).into())]);
+            acts.extend([Act::Wait, chunk(second)]);
             acts
         }),
         Upstream::start(|_| ended(&[FIRST, LAST])),
     );
     let gateway = gateway(a.address, b.address, "");
-    let mut client = gateway.connect();
-    client.head(CHAT, &[], Some(STREAM.len()));
-    client.write(STREAM.as_bytes());
-    until("the upstream", || (count(&a) == 1).then_some(()));
-    // That it was held can be seen by nobody; it was read when there is nothing else to do.
-    std::thread::sleep(Duration::from_millis(200));
-    a.go();
-    assert_eq!(client.response().text(), format!("{FIRST}{LAST}"));
+    assert_eq!(with_a_pause(&gateway, &a).text(), format!("{FIRST}{LAST}"));
 }
 
 #[test]
@@ -320,19 +328,13 @@ fn an_answer_is_not_held_for_ever() {
         let sent = comments.clone();
         let a = Upstream::start(move |_| {
             let mut acts = events(&[&sent]);
-            acts.extend([Act::Wait, Act::Write(format!("{:x}\r\n{trouble}\r\n0\r\n\r\n", trouble.len()).into())]);
+            acts.extend([Act::Wait, chunk(trouble), Act::Write(b"0\r\n\r\n".to_vec())]);
             acts
         });
         let b = Upstream::start(|_| ended(&[FIRST, LAST]));
         let gateway = gateway(a.address, b.address, "");
-        let mut client = gateway.connect();
-        client.head(CHAT, &[], Some(STREAM.len()));
-        client.write(STREAM.as_bytes());
-        until("the upstream", || (count(&a) == 1).then_some(()));
-        std::thread::sleep(Duration::from_millis(200));
-        a.go();
         let want = if flows { format!("{comments}{trouble}") } else { format!("{FIRST}{LAST}") };
-        assert!(client.response().text() == want, "{size}");
+        assert!(with_a_pause(&gateway, &a).text() == want, "{size}");
     }
 }
 
@@ -343,8 +345,7 @@ fn silent_streams_are_kept_alive_between_events() {
     let a = Upstream::start(move |_| {
         let mut acts = events(&[FIRST]);
         // Silent after an event, then within one.
-        acts.extend([Act::Wait, Act::Write(format!("{:x}\r\n{head}\r\n", head.len()).into()), Act::Wait]);
-        acts.extend([Act::Write(format!("{:x}\r\n{tail}\r\n", tail.len()).into()), Act::Write(b"0\r\n\r\n".to_vec())]);
+        acts.extend([Act::Wait, chunk(head), Act::Wait, chunk(tail), Act::Write(b"0\r\n\r\n".to_vec())]);
         acts
     });
     let settings = format!("providers: {{a: {{base_url: \"http://{}/v1\", models: [\"*\"]}}}}\ntimeouts: {{keep_alive: 50ms}}", a.address);

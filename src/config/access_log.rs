@@ -1,6 +1,7 @@
 //! Reads where the access log goes, and how.
 
 use super::file::{Reader, absolute};
+use super::units::{SHARE, share};
 use crate::yaml::{Map, Node};
 use std::path::{Path, PathBuf};
 
@@ -40,8 +41,7 @@ impl Reader<'_> {
         let mut map = Map::new(node, &mut self.problems);
         let target = self.text(&mut map, "to").map_or(LogTo::Stdout, |(_, text)| to(&text));
         let format = map.take_as("format", &mut self.problems, "`auto`, `json` or `text`", format).unwrap_or_default();
-        let share = |text: &str| text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-        let sample = map.take_as("sample", &mut self.problems, "a share from 0 to 1 (0.1)", share).unwrap_or(1.0);
+        let sample = map.take_as("sample", &mut self.problems, SHARE, share).unwrap_or(1.0);
         map.finish(&mut self.problems);
         AccessLog { to: target, format, sample }
     }

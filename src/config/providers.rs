@@ -98,7 +98,7 @@ impl Reader<'_> {
             upstream.aws = self.aws_keys(map);
         }
         upstream.identity = self.identity(map, upstream);
-        let far = !upstream.tls && !matches!(upstream.host.as_str(), "127.0.0.1" | "::1" | "localhost");
+        let far = !upstream.tls && !is_here(&upstream.host);
         if upstream.identity.is_some() && far {
             self.problems.add(map.line(), "an `identity` goes over https alone: what a cloud hands out opens more than this");
         }
@@ -216,8 +216,7 @@ impl Reader<'_> {
     fn address_from_environment(&mut self, line: usize, upstream: &mut Upstream) -> bool {
         let names = upstream.provider.url_variables;
         let Some(url) = self.variable(names) else { return false };
-        let near = |host: &str| matches!(host, "127.0.0.1" | "::1" | "localhost");
-        match Address::parse(&url).filter(|address| address.base_path.is_empty() && (address.tls || near(&address.host))) {
+        match Address::parse(&url).filter(|address| address.base_path.is_empty() && (address.tls || is_here(&address.host))) {
             Some(address) => address.apply(upstream),
             None => self.problems.add(line, format!("{} must look like https://host, without a path", names.join(" or "))),
         }
@@ -316,6 +315,11 @@ fn date_deployment(upstream: &mut Upstream) {
     if upstream.deployment.is_some() {
         upstream.api_version.get_or_insert_with(|| provider::AZURE_API_VERSION.to_owned());
     }
+}
+
+/// True for a host that is this machine.
+fn is_here(host: &str) -> bool {
+    matches!(host, "127.0.0.1" | "::1" | "localhost")
 }
 
 /// True for what can be a part of a host or path.

@@ -2,6 +2,7 @@
 
 use super::Secret;
 use super::file::Reader;
+use super::units::{SHARE, share};
 use crate::yaml::{Map, Node};
 
 /// Which collector, and how much it is sent.
@@ -43,8 +44,7 @@ impl Reader<'_> {
             (name.to_owned(), Secret::new(value.unwrap_or_default()))
         };
         let headers = headers.into_iter().map(|pair| header(self, pair)).collect();
-        let share = |text: &str| text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-        let sample = map.take_as("sample", &mut self.problems, "a share from 0 to 1 (0.1)", share).unwrap_or(0.0);
+        let sample = map.take_as("sample", &mut self.problems, SHARE, share).unwrap_or(0.0);
         let service = self.text(&mut map, "service").map_or_else(|| "tollgate".to_owned(), |(_, name)| name);
         map.finish(&mut self.problems);
         Some(TracingRules { endpoint, headers, sample, service })

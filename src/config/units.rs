@@ -24,6 +24,14 @@ pub fn duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero() && *duration <= DURATION_MAX)
 }
 
+/// What [`share`] reads, as mistakes are told.
+pub const SHARE: &str = "a share from 0 to 1 (0.1)";
+
+/// `0.25`.
+pub fn share(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|share| (0.0..=1.0).contains(share))
+}
+
 fn memory_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;

@@ -143,11 +143,10 @@ impl Turns {
     /// Sends a whole message on: as it came, unless its model has another name there.
     fn message(&mut self, rename: &impl Fn(&str, &[&str]) -> Option<String>, out: &mut BytesMut) -> Option<Asked> {
         static ROOT: Want<usize> = Fields(&[("type", Take(0)), ("model", Take(1))]);
-        static KIND: Want<usize> = Fields(&[("type", Take(0))]);
         let (raw, plain) = (self.raw.split(), std::mem::take(&mut self.plain));
         let [kind, model] = members(&plain, 0..plain.len(), &ROOT);
         // What could be read two ways is refused here as it is over HTTP.
-        if count(&plain, &KIND) > 1 {
+        if count(&plain, &ROOT) > 1 {
             self.close(POLICY, out);
             return None;
         }

@@ -30,6 +30,13 @@ fn is_failure(status: u16) -> bool {
     status == 429 || (status >= 500 && status != 501)
 }
 
+/// Leads back to `upstream_peer`.
+fn again(status: u16) -> Box<pingora::Error> {
+    let mut error = pingora::Error::new_up(ErrorType::HTTPStatus(status));
+    error.set_retry(true);
+    error
+}
+
 /// True if the caller has seen nothing of an answer yet.
 pub(super) fn is_untouched(session: &Session) -> bool {
     // After a 101 it has: whatever follows belongs to the other protocol.
@@ -62,9 +69,7 @@ impl Ctx {
         self.doubt_credential(status);
         let asked = || wait_asked(status, &response.headers, now_ms());
         if is_failure(status) && is_untouched(session) && self.try_again(&Ending::Complete, asked(), Some(status)) {
-            let mut error = pingora::Error::new_up(ErrorType::HTTPStatus(status));
-            error.set_retry(true);
-            return Err(error);
+            return Err(again(status));
         }
         let Some(exchange) = &mut self.exchange else { return Ok(()) };
         exchange.respond(status, &response.headers);
@@ -85,9 +90,7 @@ impl Ctx {
         let beginning = self.exchange.as_ref().map_or(Beginning::Good, |exchange| exchange.beginning());
         if beginning == Beginning::Trouble && self.try_again(&Ending::Complete, None, None) {
             self.outlet.forget_beginning();
-            let mut error = pingora::Error::new_up(ErrorType::HTTPStatus(503));
-            error.set_retry(true);
-            return Err(error);
+            return Err(again(503));
         }
         if end || beginning != Beginning::Unknown {
             if let Some(exchange) = self.exchange.as_ref().filter(|_| beginning != Beginning::Trouble) {

@@ -54,7 +54,8 @@ pub struct Start {
 pub fn build(config: Config, start: Start) -> io::Result<Daemon> {
     // Libraries that fetch credentials ask the process for its cryptography. Installed already: as good.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let (config, launch) = (Arc::new(config), Launch::of_this_process());
+    let launch = Launch::of_this_process(&config.source, start.daemon);
+    let config = Arc::new(config);
     let listen = config.listen.iter().map(|listener| listener.address);
     let addresses: Vec<_> = listen.chain(config.admin).chain(config.mock).collect();
     // Whoever has an address finds out before anything is written.

@@ -1,6 +1,7 @@
 //! A process that replaces itself: it starts the binary that lies where its own did, and hands over to it. And what the
 //! service manager hears of it.
 
+use crate::config::Source;
 use log::{error, info};
 use sd_notify::NotifyState;
 use std::ffi::OsString;
@@ -16,7 +17,7 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// How often is looked whether it waits.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How this process was started, to start another like it.
+/// How another process like this one is started, to take over from it.
 #[derive(Clone, Debug)]
 pub struct Launch {
     binary: PathBuf,
@@ -26,17 +27,15 @@ pub struct Launch {
 
 impl Launch {
     /// To be asked before the process leaves its folder, and while its binary is where it was.
-    pub fn of_this_process() -> Self {
-        let mut arguments = std::env::args_os();
-        let called = arguments.next().unwrap_or_default();
-        let arguments = arguments.filter_map(|argument| match argument.to_str() {
-            Some("--upgrade" | "-u") => None,
-            Some("-du" | "-ud") => Some("-d".into()),
-            _ => Some(argument),
-        });
-        let arguments = arguments.collect();
+    pub fn of_this_process(source: &Source, daemon: bool) -> Self {
+        let mut arguments: Vec<OsString> = vec!["--upgrade".into()];
+        if let Source::File(path) = source {
+            arguments.extend(["--config".into(), path.into()]);
+        }
+        arguments.extend(daemon.then(|| "--daemon".into()));
         // Where the system does not tell, what it was called by is the best there is.
-        let binary = std::env::current_exe().unwrap_or_else(|_| called.into());
+        let called = || std::env::args_os().next().unwrap_or_default().into();
+        let binary = std::env::current_exe().unwrap_or_else(|_| called());
         Self { binary, arguments, folder: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")) }
     }
 
@@ -47,7 +46,7 @@ impl Launch {
     pub fn start(&self, path: &Path, stop: &AtomicBool) -> io::Result<Child> {
         // What one left that waited in vain is not taken for this one's.
         let _ = fs::remove_file(path);
-        let mut child = Command::new(&self.binary).args(&self.arguments).arg("--upgrade").current_dir(&self.folder).spawn()?;
+        let mut child = Command::new(&self.binary).args(&self.arguments).current_dir(&self.folder).spawn()?;
         let until = Instant::now() + START_MAX;
         while !path.exists() {
             if stop.load(Ordering::Acquire) {
