@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 use pingora::Result;
+use pingora::apps::HttpServerOptions;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::upstreams::peer::HttpPeer;
@@ -33,6 +34,11 @@ fn main() {
     server.bootstrap();
     let peer = HttpPeer::new(upstream.as_str(), false, String::new());
     let mut service = pingora_proxy::http_proxy_service(&server.configuration, Bare(peer));
+    if let Some(proxy) = service.app_logic_mut() {
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        proxy.server_options = Some(options);
+    }
     service.add_tcp(listen);
     server.add_service(service);
     server.run(RunArgs::default());

@@ -85,10 +85,10 @@ impl ProxyHttp for Gateway {
                 }
             };
         }
+        // What a caller sends ahead of its next request waits for it instead of ending this one.
+        session.downstream_session.set_pipelining_enabled(true);
         match self.plan(session, ctx).await {
             Ok(Planned::Forward(exchange)) => {
-                // What a caller sends ahead of its next request waits for it instead of ending this one.
-                session.downstream_session.set_pipelining_enabled(true);
                 let timeout = exchange.config().timeouts.downstream_write;
                 session.downstream_session.set_write_timeout(Some(timeout));
                 let keep_alive = exchange.config().timeouts.keep_alive;
