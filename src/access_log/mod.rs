@@ -1,5 +1,6 @@
 //! The access log: a line for every attempt and every refusal, of JSON or for people. A request only adds its line to a
-//! buffer; who keeps house writes it out every few milliseconds. What does not fit the buffer is dropped and counted.
+//! buffer; it is written out beside all else every few milliseconds, since a reader that takes nothing blocks who writes.
+//! What does not fit the buffer, or cannot be written, is dropped and counted.
 
 mod text;
 
@@ -8,7 +9,9 @@ use crate::ledger::{Entry, Outcome};
 use crate::metrics::Metrics;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
 use text::Text;
 
 /// Lines that wait may take so many bytes.
@@ -17,18 +20,27 @@ pub const BUFFER_BYTES_MAX: usize = 8 << 20;
 /// What an empty buffer keeps.
 const SPARE_BYTES_MAX: usize = 256 << 10;
 
+/// How long a process that ends waits for who reads its log.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
+
 /// Takes lines until they are written out.
 pub struct Log {
-    out: Option<Mutex<Out>>,
+    out: Option<Arc<Out>>,
     /// For people; `None`: JSON.
     text: Option<Text>,
     sample: f64,
+}
+
+/// Lines that wait, and where they go.
+struct Out {
     buffer: Mutex<Vec<u8>>,
+    to: Mutex<To>,
+    failing: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
 /// Where lines go, and the buffer that takes turns with the one being filled: neither grows anew each time.
-struct Out {
+struct To {
     to: Box<dyn Write + Send>,
     spare: Vec<u8>,
 }
@@ -65,13 +77,8 @@ impl Log {
             LogTo::Stdout => Some(Box::new(io::stdout())),
             LogTo::File(path) => Some(Box::new(std::fs::OpenOptions::new().create(true).append(true).open(path)?)),
         };
-        Ok(Self {
-            out: out.map(|to| Mutex::new(Out { to, spare: vec![] })),
-            text: for_people.then_some(Text { colored }),
-            sample: rules.sample,
-            buffer: Mutex::default(),
-            metrics,
-        })
+        let out = out.map(|to| Arc::new(Out::new(to, metrics)));
+        Ok(Self { out, text: for_people.then_some(Text { colored }), sample: rules.sample })
     }
 
     /// An attempt ended; `json` appends its line as JSON.
@@ -99,31 +106,79 @@ impl Log {
 
     /// Takes a line, with its end.
     fn line(&self, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.out.is_none() {
-            return;
-        }
-        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(out) = &self.out else { return };
+        let mut buffer = out.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         if buffer.len() >= BUFFER_BYTES_MAX {
-            self.metrics.access_log_dropped.inc();
+            out.metrics.access_log_dropped.inc();
         } else {
             write(&mut buffer);
         }
     }
 
+    /// True if a line waits.
+    pub fn waits(&self) -> bool {
+        self.out.as_ref().is_some_and(|out| !out.buffer.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+    }
+
     /// Writes out what waits. Only this may block.
     pub fn write_out(&self) {
-        let Some(out) = &self.out else { return };
-        let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
-        let Out { to, spare } = &mut *out;
-        std::mem::swap(spare, &mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
-        if !spare.is_empty() {
-            // A reader that went away is no reason to stop serving.
-            let _ = to.write_all(spare).and_then(|()| to.flush());
-            spare.clear();
-            // What a rush took is given back.
-            spare.shrink_to(SPARE_BYTES_MAX);
+        self.out.iter().for_each(|out| out.write_out());
+    }
+
+    /// The same, but not for ever.
+    pub fn finish(&self) {
+        let Some(out) = self.out.clone().filter(|_| self.waits()) else { return };
+        let (done, wait) = mpsc::channel();
+        let write = move || {
+            out.write_out();
+            // Nobody waits any more: as good.
+            let _ = done.send(());
+        };
+        if std::thread::Builder::new().name("last words".to_owned()).spawn(write).is_ok() && wait.recv_timeout(LAST_WORDS_MAX).is_err() {
+            log::error!("nobody takes the last lines of the access log");
         }
     }
+}
+
+impl Out {
+    fn new(to: Box<dyn Write + Send>, metrics: Arc<Metrics>) -> Self {
+        Self { buffer: Mutex::default(), to: Mutex::new(To { to, spare: vec![] }), failing: AtomicBool::new(false), metrics }
+    }
+
+    fn write_out(&self) {
+        let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
+        let To { to, spare } = &mut *to;
+        std::mem::swap(spare, &mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
+        if spare.is_empty() {
+            return;
+        }
+        let (left, error) = write_all(to, spare);
+        let lines = left.iter().filter(|byte| **byte == b'\n').count();
+        self.metrics.access_log_dropped.inc_by(lines as u64);
+        // A reader that went away is no reason to stop serving, nor to say so with every line.
+        let failed = self.failing.swap(error.is_some(), Ordering::Relaxed);
+        match error {
+            Some(error) if !failed => log::error!("the access log cannot be written: {error}"),
+            None if failed => log::warn!("the access log can be written again"),
+            _ => {}
+        }
+        spare.clear();
+        // What a rush took is given back.
+        spare.shrink_to(SPARE_BYTES_MAX);
+    }
+}
+
+/// What could not be written, and why.
+fn write_all<'a>(to: &mut impl Write, mut data: &'a [u8]) -> (&'a [u8], Option<io::Error>) {
+    while !data.is_empty() {
+        match to.write(data) {
+            Ok(0) => return (data, Some(io::ErrorKind::WriteZero.into())),
+            Ok(written) => data = data.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (data, Some(error)),
+        }
+    }
+    (data, to.flush().err())
 }
 
 /// All attempts of a request are told, or none: its id decides, whose last digits are drawn at random.
@@ -135,7 +190,7 @@ fn is_sampled(request_id: &str, share: f64) -> bool {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.write_out();
+        self.finish();
     }
 }
 
@@ -200,12 +255,41 @@ mod tests {
     #[test]
     fn a_full_buffer_drops_and_counts() {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let buffer = Mutex::new(vec![b'\n'; BUFFER_BYTES_MAX - 1]);
-        let out = Out { to: Box::new(io::sink()), spare: vec![] };
-        let log = Log { out: Some(Mutex::new(out)), text: None, sample: 1.0, buffer, metrics: metrics.clone() };
+        let out = Out::new(Box::new(io::sink()), metrics.clone());
+        *out.buffer.lock().unwrap() = vec![b'\n'; BUFFER_BYTES_MAX - 1];
+        let log = Log { out: Some(Arc::new(out)), text: None, sample: 1.0 };
         log.refusal(&REFUSAL);
         assert_eq!(metrics.access_log_dropped.get(), 0);
         log.refusal(&REFUSAL);
         assert_eq!(metrics.access_log_dropped.get(), 1);
+    }
+
+    /// Takes so many bytes, then nothing.
+    struct Full(usize);
+
+    impl Write for Full {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            let taken = data.len().min(self.0);
+            self.0 -= taken;
+            if taken == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(taken) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let out = Out::new(Box::new(Full(200)), metrics.clone());
+        let log = Log { out: Some(Arc::new(out)), text: None, sample: 1.0 };
+        (0..10).for_each(|_| log.refusal(&REFUSAL));
+        let bytes = log.out.as_ref().unwrap().buffer.lock().unwrap().len();
+        log.write_out();
+        assert_eq!(metrics.access_log_dropped.get(), 10 - 200 / (bytes as u64 / 10));
+        log.refusal(&REFUSAL);
+        log.write_out();
+        assert_eq!(metrics.access_log_dropped.get(), 11 - 200 / (bytes as u64 / 10));
     }
 }

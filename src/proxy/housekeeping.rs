@@ -39,7 +39,7 @@ impl BackgroundService for Housekeeping {
     async fn start(&self, _shutdown: ShutdownWatch) {
         let mut watch = Watch::default();
         let [mut look, mut fetch, mut sync, mut rotate, mut forget] = [(); 5].map(|()| Every(Instant::now()));
-        let [mut syncing, mut rotating, mut forgetting] = [(); 3].map(|()| Aside::default());
+        let [mut telling, mut syncing, mut rotating, mut forgetting] = [(); 4].map(|()| Aside::default());
         let fetching = Fetching::default();
         tokio::spawn(fetch_answers(self.0.clone()));
         commit::start(&self.0);
@@ -47,6 +47,9 @@ impl BackgroundService for Housekeeping {
         self.0.shared.iter().for_each(|shared| drop(tokio::spawn(shared.clone().run())));
         loop {
             self.0.write_out();
+            if self.0.access_log.waits() {
+                telling.run(&self.0, |state| state.access_log.write_out());
+            }
             self.0.start_identities();
             let config = self.0.config();
             let rules = config.ledger;
@@ -84,7 +87,7 @@ async fn fetch_answers(state: Arc<State>) {
     }
 }
 
-/// What disks take their time for, so that nothing else waits. One thing at a time: what finds another under way is left
+/// What disks and readers take their time for, so that nothing else waits. One thing at a time: what finds another under way is left
 /// to the next turn.
 #[derive(Default)]
 struct Aside(Option<tokio::task::JoinHandle<()>>);

@@ -228,7 +228,7 @@ impl ShutdownSignalWatch for Signals {
         let state = self.state.clone();
         tokio::spawn(async move {
             interrupt.recv().await;
-            state.write_out();
+            state.finish();
             std::process::exit(0);
         });
         ShutdownSignal::GracefulTerminate
@@ -265,7 +265,7 @@ fn leave_when_idle(state: Arc<State>, after: Duration) {
             idle = if state.is_idle() { idle + 1 } else { 0 };
         }
         state.let_go();
-        state.write_out();
+        state.finish();
         // What limits and traces are yet to hear.
         let until = Instant::now() + TELL_MAX;
         let told =

@@ -164,7 +164,13 @@ impl State {
         }
     }
 
-    /// Writes what requests put off.
+    /// Writes what requests put off, at the end of the process.
+    pub fn finish(&self) {
+        self.write_out();
+        self.access_log.finish();
+    }
+
+    /// Writes what requests put off, but for the access log: who reads that may take nothing for long.
     pub fn write_out(&self) {
         let known = self.ledger.is_failing();
         match self.ledger.flush() {
@@ -186,7 +192,6 @@ impl State {
         for sink in &self.sinks {
             self.metrics.sink(sink.name, &sink.progress);
         }
-        self.access_log.write_out();
         self.answers.write_out(now_s());
     }
 
