@@ -5,6 +5,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use support::{Act, Gateway, Request, Response, Upstream, until};
 use tollgate::ledger::{Outcome, Source};
 
@@ -154,7 +155,7 @@ fn an_answer_made_in_the_background_is_paid_for_once_whoever_fetches_it() {
         // It is not fetched for ever, and asked for again it costs nothing more.
         assert_eq!(id(&get(&gateway, &key, &format!("/v1/responses/{made}"))), made);
         let asked = a.requests.lock().unwrap().len() + b.requests.lock().unwrap().len();
-        std::thread::sleep(std::time::Duration::from_secs(3));
+        std::thread::sleep(Duration::from_secs(3));
         assert_eq!(a.requests.lock().unwrap().len() + b.requests.lock().unwrap().len(), asked);
         assert_eq!(background_entries(&gateway).len(), 2);
     }
@@ -208,4 +209,70 @@ fn an_answer_made_in_the_background_is_remembered_before_its_caller_hears_of_it_
         gateway.entries().into_iter().find(|entry| entry.used.as_ref().is_some_and(|used| used.response_id == made && used.total.0 > 0))
     });
     assert_eq!(bill.used.unwrap().total.0, 30_000_000);
+}
+
+/// Streams an answer that is made in the background: its beginning, and its end, which may be waited for.
+fn streaming(waits: bool) -> Upstream {
+    let event = |kind: &str, status: &str| {
+        let event = format!("event: {kind}\ndata: {{\"type\":\"{kind}\",\"response\":{}}}\n\n", response("bg_s", status));
+        format!("{:x}\r\n{event}\r\n", event.len())
+    };
+    Upstream::start(move |request: &Request| {
+        if request.line.starts_with("GET") {
+            return document(&response("bg_s", "completed"));
+        }
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let (first, last) = (event("response.created", "in_progress"), event("response.completed", "completed"));
+        let wait = waits.then_some(Act::Wait);
+        let first = std::iter::once(Act::Write((head.to_owned() + &first).into_bytes()));
+        first.chain(wait).chain([Act::Write((last + "0\r\n\r\n").into_bytes())]).collect()
+    })
+}
+
+#[test]
+fn an_answer_made_in_the_background_and_streamed_is_paid_for_once_whoever_sees_its_end_first() {
+    // The stream ends before anybody asks, and after the gateway has asked and billed.
+    for waits in [false, true] {
+        let (a, b) = (streaming(waits), streaming(waits));
+        let gateway = before(&a, &b, "");
+        let mut client = gateway.connect();
+        let body = r#"{"model":"m","input":"x","background":true,"stream":true}"#;
+        client.head(RESPONSES, &[], Some(body.len()));
+        client.write(body.as_bytes());
+        if waits {
+            until("the bill", || background_entries(&gateway).into_iter().find(|(_, charge, _)| *charge > 0));
+            (a.go(), b.go());
+        }
+        let answer = client.response();
+        assert!(answer.text().contains("response.completed"), "{}", answer.text());
+        let entries = until("both entries", || Some(background_entries(&gateway)).filter(|entries| entries.len() == 2));
+        let mut charges: Vec<_> = entries.iter().map(|(_, charge, _)| *charge).collect();
+        charges.sort_unstable();
+        assert_eq!(charges, [0, 30_000_000], "{entries:?}");
+    }
+}
+
+#[test]
+fn an_answer_made_in_the_background_is_billed_though_its_caller_never_learns_its_name() {
+    let slow = || {
+        Upstream::start(|request: &Request| {
+            if request.line.starts_with("GET") {
+                return document(&response("bg_l", "completed"));
+            }
+            std::iter::once(Act::Wait).chain(document(&response("bg_l", "queued"))).collect()
+        })
+    };
+    let (a, b) = (slow(), slow());
+    let gateway = before(&a, &b, "");
+    let mut client = gateway.connect();
+    let body = r#"{"model":"m","input":"x","background":true}"#;
+    client.head(RESPONSES, &[], Some(body.len()));
+    client.write(body.as_bytes());
+    until("the request", || (a.requests.lock().unwrap().len() + b.requests.lock().unwrap().len() == 1).then_some(()));
+    drop(client);
+    // Time to notice.
+    std::thread::sleep(Duration::from_millis(300));
+    (a.go(), b.go());
+    let bill = until("the bill", || background_entries(&gateway).into_iter().find(|(_, charge, _)| *charge > 0));
+    assert_eq!(bill, (Some(Source::Reported), 30_000_000, Outcome::Ok));
 }

@@ -217,10 +217,12 @@ impl Exchange {
         self.attempt.as_ref().map_or(u64::MAX, |attempt| now.saturating_sub(attempt.open.0.start_ms))
     }
 
-    /// True if the answer is read to its end even if the caller leaves: it will be billed.
+    /// True if the answer is read to its end even if the caller leaves: it will be billed. One that is made in the background
+    /// goes on whoever leaves, and says by what name it is to be asked for.
     pub fn drains(&self) -> bool {
         let endpoint = matches!(self.route.target, Target::Endpoint(_));
-        endpoint && self.billed && self.upstream().is_some_and(|upstream| upstream.on_disconnect == OnDisconnect::Drain)
+        let drained = self.upstream().is_some_and(|upstream| upstream.on_disconnect == OnDisconnect::Drain);
+        endpoint && self.billed && (drained || self.keeping.background)
     }
 
     /// The key that asked.

@@ -56,7 +56,7 @@ pub(super) struct Keeping {
     pub(super) background: bool,
     /// The conversation it belongs to.
     pub(super) conversation: Option<String>,
-    /// The one it asks for, if its bill is open.
+    /// The one it asks for or makes, if its bill is open.
     pub(super) pending: Option<Kept>,
     pub(super) remembered: bool,
     /// It was remembered as yet to be billed.
@@ -125,22 +125,18 @@ impl Exchange {
             owner: owner.clone(),
             pending,
         };
-        let list = std::iter::once(kept(&found.id, open)).chain(self.keeping.conversation.as_deref().map(|id| kept(id, None))).collect();
-        let owes = pending.then(|| found.id.clone());
-        (self.keeping.remembered, self.keeping.owes) = (true, owes);
+        let made = kept(&found.id, open);
+        let list = std::iter::once(made.clone()).chain(self.keeping.conversation.as_deref().map(|id| kept(id, None))).collect();
+        self.keeping.remembered = true;
+        if pending {
+            (self.keeping.owes, self.keeping.pending) = (Some(made.id.clone()), Some(made));
+        }
         list
     }
 
-    /// True while the answer that is given is made in the background and has stated no usage.
+    /// The answer that is given, if it is made in the background: its bill is an entry of its own, here or elsewhere.
     pub fn owes(&self) -> Option<&str> {
         self.keeping.owes.as_deref()
-    }
-
-    /// The answer that was to be billed later and has stated its usage here after all.
-    pub fn paid(&mut self) -> Option<String> {
-        self.keeping.owes.as_ref()?;
-        let found = self.attempt.as_ref()?.meter.as_ref()?.found();
-        if found.has_usage() && found.finished { self.keeping.owes.take() } else { None }
     }
 
     /// Whose the answers to this caller are.
@@ -154,8 +150,8 @@ impl Exchange {
         memory.find(id).map_or(self.key.is_none(), here)
     }
 
-    /// What remains to be paid for an answer made in the background, now that it was fetched and says so: its id, and an
-    /// entry to be written before the chunk leaves.
+    /// What remains to be paid for an answer made in the background, now that it was fetched, or streamed to its end, and
+    /// says so: its id, and an entry to be written before the chunk leaves.
     pub fn background_bill(&mut self, now: UnixMs) -> Option<(String, Closed)> {
         let attempt = self.attempt.as_ref().filter(|attempt| attempt.body_ended && attempt.status < 300)?;
         let found = attempt.meter.as_ref()?.found();

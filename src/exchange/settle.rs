@@ -92,6 +92,10 @@ impl Exchange {
             ..Terms::new(upstream, self.route.dialect, model, &self.config, self.key.as_deref(), now)
         };
         let (mut used, faults) = settle(found, &terms);
+        if self.keeping.owes.is_some() {
+            // Whoever sees its end first bills it, as an entry of its own.
+            used = Used { lines: vec![], total: PicoUsd::default(), source: Source::None, ..used };
+        }
         attempt.settled = found.usages;
         // What is known later counts instead.
         attempt.estimates += u32::from(estimate.is_some());

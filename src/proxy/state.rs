@@ -217,11 +217,7 @@ impl State {
         if !kept.is_empty() {
             self.answers.remember(kept, now_s());
         }
-        let held = || self.background.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = exchange.paid() {
-            *hold = held().remove(&id);
-            self.answers.billed(&id);
-        } else if let Some(id) = exchange.owes()
+        if let Some(id) = exchange.owes()
             && let Some(reserved) = hold.take()
         {
             // Its bill will settle it.
