@@ -67,6 +67,7 @@ HTTP1 = [
     ("a version that is none (2.3)", request(LENGTH, line=b"POST " + PATH.encode() + b" HTTP/x.1"), NO),
     ("HTTP/3 in a request line (2.3)", request(LENGTH, line=b"POST " + PATH.encode() + b" HTTP/3.0"), NO),
     ("a method that is none (3.1)", request(LENGTH, line=b"PO(T " + PATH.encode() + b" HTTP/1.1"), NO),
+    ("a request of 18 bytes (3)", b"GET / HTTP/1.0\r\n\r\n", NO),
     ("the absolute form (3.2.2)", request(LENGTH, line=b"POST http://localhost" + PATH.encode() + b" HTTP/1.1"), {SERVED}),
     ("a path of 100 KB (3)", request(LENGTH, line=b"POST /" + b"a" * 100_000 + b" HTTP/1.1"), NO),
     ("no Host (3.2)", request(LENGTH, host=b""), NO),

@@ -17,6 +17,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+/// How long a connection may say nothing at first.
+const FIRST_BYTES_MAX: Duration = Duration::from_secs(60);
 /// How long a TLS handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a worker that leaves still serves what comes on connections that it has: the next answer on each says that it
@@ -118,10 +120,7 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Worker<A> {
         if let Some(accepting) = &mut self.accepting {
             accepting.start(&shutdown);
         }
-        let farewell = async {
-            leaving(&mut shutdown.clone()).await;
-            tokio::time::sleep(FAREWELL).await;
-        };
+        let farewell = farewell(shutdown.clone());
         tokio::pin!(farewell);
         loop {
             tokio::select! {
@@ -154,10 +153,20 @@ async fn leaving(shutdown: &mut ShutdownWatch) {
     let _ = shutdown.wait_for(|leaves| *leaves).await;
 }
 
+/// The same, and what came last has had time to say something.
+async fn farewell(mut shutdown: ShutdownWatch) {
+    leaving(&mut shutdown).await;
+    tokio::time::sleep(FAREWELL).await;
+}
+
 async fn serve<A: ServerApp + Send + Sync + 'static>(arrival: Arrival, app: Arc<A>, shutdown: ShutdownWatch) {
     let Arrival { stream, peer, tls, moves, busy: _busy } = arrival;
     let stream = if moves { stream.into_std().and_then(TcpStream::from_std) } else { Ok(stream) };
-    let mut next = match open(stream, peer, tls).await {
+    let opened = tokio::select! {
+        opened = open(stream, peer, tls) => opened,
+        () = farewell(shutdown.clone()) => return,
+    };
+    let mut next = match opened {
         Ok(stream) => Some(stream),
         Err(why) => {
             log::info!("a connection from {peer} came to nothing: {why}");
@@ -170,8 +179,13 @@ async fn serve<A: ServerApp + Send + Sync + 'static>(arrival: Arrival, app: Arc<
 }
 
 async fn open(stream: io::Result<TcpStream>, peer: SocketAddr, tls: Option<Arc<Acceptor>>) -> Result<Stream, String> {
-    let wire = stream.and_then(|stream| Wire::new(stream, peer)).map_err(|error| error.to_string())?;
-    let Some(tls) = tls else { return Ok(Box::new(wire)) };
+    let mut wire = stream.and_then(|stream| Wire::new(stream, peer)).map_err(|error| error.to_string())?;
+    let Some(tls) = tls else {
+        return match tokio::time::timeout(FIRST_BYTES_MAX, wire.begin()).await {
+            Ok(begun) => begun.map(|()| Box::new(wire) as Stream).map_err(|error| error.to_string()),
+            Err(_) => Err("nothing was asked".to_owned()),
+        };
+    };
     match tokio::time::timeout(HANDSHAKE_MAX, tls.tls_handshake(wire)).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),
         Ok(Err(error)) => Err(error.to_string()),

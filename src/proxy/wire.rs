@@ -15,6 +15,10 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
+/// How HTTP/2 begins where nothing was agreed on before: RFC 9113, section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Read at once of what comes first.
+const FIRST_BYTES: usize = 2 * 1024;
 /// Bytes that are gathered at most; more are written at once.
 const GATHERED_MAX: usize = 16 * 1024;
 /// What an idle connection may keep for what it will gather.
@@ -43,6 +47,20 @@ impl Wire {
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
         let _ = digest.peer_addr.set(Some(SocketAddr::from(peer)));
         Ok(Self { stream, ahead: vec![], read: 0, gathered: vec![], written: 0, digest: Arc::new(digest) })
+    }
+
+    /// Reads ahead until it can be told whether this is HTTP/2.
+    ///
+    /// # Errors
+    /// If the connection is broken.
+    pub async fn begin(&mut self) -> io::Result<()> {
+        while self.ahead.len() < PREFACE.len() && PREFACE.starts_with(&self.ahead) {
+            self.ahead.reserve(FIRST_BYTES);
+            if self.stream.read_buf(&mut self.ahead).await? == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Writes what was gathered.
@@ -125,10 +143,11 @@ impl Shutdown for Wire {
 
 #[async_trait]
 impl Peek for Wire {
+    /// What has been read ahead, and zeros after it if that is less.
     async fn try_peek(&mut self, into: &mut [u8]) -> io::Result<bool> {
-        self.read_exact(into).await?;
-        self.ahead.splice(..self.read, into.iter().copied());
-        self.read = 0;
+        let ahead = self.ahead.get(self.read..).unwrap_or_default();
+        into.fill(0);
+        into.iter_mut().zip(ahead).for_each(|(to, from)| *to = *from);
         Ok(true)
     }
 }
@@ -191,14 +210,30 @@ mod tests {
     async fn what_was_peeked_is_read_again() {
         let (mut wire, mut caller) = pair().await;
         caller.write_all(b"abcdef").await.unwrap();
-        let mut into = [0; 4];
+        wire.begin().await.unwrap();
+        let mut into = [1; 8];
         assert!(wire.try_peek(&mut into).await.unwrap());
+        assert_eq!(&into, b"abcdef\0\0");
         assert_eq!(wire.read(&mut into[..1]).await.unwrap(), 1);
-        let mut again = [0; 2];
-        assert!(wire.try_peek(&mut again).await.unwrap());
+        assert!(wire.try_peek(&mut into[..2]).await.unwrap());
         let mut all = [0; 5];
         wire.read_exact(&mut all).await.unwrap();
-        assert_eq!((&into[..1], &again, &all), (&b"a"[..], b"bc", b"bcdef"));
+        assert_eq!((&into[..2], &all), (&b"bc"[..], b"bcdef"));
+    }
+
+    #[tokio::test]
+    async fn the_first_byte_that_is_none_of_the_preface_decides() {
+        for at in 0..PREFACE.len() {
+            let (mut wire, mut caller) = pair().await;
+            caller.write_all(&PREFACE[..at]).await.unwrap();
+            let waits = tokio::time::timeout(std::time::Duration::from_millis(10), wire.begin()).await;
+            assert!(waits.is_err(), "{at}");
+            caller.write_all(if at % 2 == 0 { &PREFACE[at..] } else { b"x" }).await.unwrap();
+            wire.begin().await.unwrap();
+            let mut into = [0; PREFACE.len()];
+            assert!(wire.try_peek(&mut into).await.unwrap());
+            assert_eq!(into == PREFACE, at % 2 == 0, "{at}");
+        }
     }
 
     proptest! {
