@@ -55,7 +55,7 @@ impl Admin {
         match (&request.method, path) {
             (&Method::POST, "/reload") => self.reload(config.admin_token.is_some()).await,
             (&Method::GET, "/reload") => (405, TEXT, "POST to reload\n".to_owned()),
-            (&Method::GET, "/metrics") => (200, "text/plain; version=0.0.4", self.state.metrics.render()),
+            (&Method::GET, "/metrics") => (200, "text/plain; version=0.0.4", self.state.exposition()),
             (&Method::GET, "/status") => (200, "application/json", self.state.status().to_string()),
             (&Method::GET, path) if matches!(path, "/usage" | "/overview") || path.starts_with(BILL) => {
                 let (data, path) = (config.data.clone(), path.to_owned());

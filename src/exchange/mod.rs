@@ -194,6 +194,11 @@ impl Exchange {
         self.key.as_ref().is_none_or(|key| key.allows_model(model, &renamed)).then_some(renamed)
     }
 
+    /// True if it is to be answered by a stream.
+    pub fn is_stream(&self) -> bool {
+        self.stream
+    }
+
     /// The upstream chosen.
     pub fn upstream(&self) -> Option<&Upstream> {
         self.config.upstreams.get(self.route.upstream)

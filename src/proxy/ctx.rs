@@ -16,7 +16,6 @@ use crate::trace::Trace;
 use http::HeaderValue;
 use pingora_proxy::Session;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -44,6 +43,9 @@ pub struct Ctx {
     /// What a cloud handed out for the upstream.
     pub(super) held: Option<Arc<Held>>,
     counted: bool,
+    streams: bool,
+    /// When its head was there.
+    pub(super) came: Instant,
     /// When the request had been read.
     pub(super) read: Option<Instant>,
     /// When the attempt began.
@@ -63,8 +65,11 @@ impl Drop for Ctx {
         let came_to = self.exchange.as_ref().map(|exchange| exchange.came_to()).unwrap_or_default();
         self.hold.take().into_iter().for_each(|hold| hold.settle(came_to, now_ms()));
         self.count(false);
+        if self.streams {
+            self.state.metrics.streams.dec();
+        }
         if self.turns.is_some() {
-            self.state.sockets.fetch_sub(1, Ordering::Relaxed);
+            self.state.metrics.sockets.dec();
         }
     }
 }
@@ -88,6 +93,8 @@ impl Ctx {
             again: None,
             held: None,
             counted: false,
+            streams: false,
+            came: Instant::now(),
             read: None,
             begins: None,
             hold: None,
@@ -115,6 +122,12 @@ impl Ctx {
             _ => {}
         }
         self.counted = under_way;
+    }
+
+    /// It is to be answered by a stream.
+    pub(super) fn count_stream(&mut self) {
+        self.state.metrics.streams.inc();
+        self.streams = true;
     }
 
     pub(super) fn unwrap_session(&mut self, session: &mut Session) {

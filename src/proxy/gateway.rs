@@ -93,6 +93,9 @@ impl ProxyHttp for Gateway {
                 session.downstream_session.set_write_timeout(Some(timeout));
                 let keep_alive = exchange.config().timeouts.keep_alive;
                 downstream::install(&mut session.downstream_session, exchange.body().clone(), &ctx.outlet, keep_alive);
+                if exchange.is_stream() {
+                    ctx.count_stream();
+                }
                 ctx.exchange = Some(exchange);
                 Ok(false)
             }
@@ -334,6 +337,8 @@ impl ProxyHttp for Gateway {
         }
         self.end_trace(session, ctx, failed);
         self.tell_refusal(session, ctx);
+        let status = session.response_written().map_or(0, |response| response.status.as_u16());
+        self.state.metrics.request(ctx.dialect.name(), status, ctx.came.elapsed());
     }
 
     /// Without the query, which may hold a key.

@@ -16,7 +16,6 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, Result};
 use pingora_proxy::Session;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Compressed frames could not be read: none is asked for, and none agreed on.
 const EXTENSIONS: HeaderName = HeaderName::from_static("sec-websocket-extensions");
@@ -46,7 +45,7 @@ impl Gateway {
         session.downstream_session.set_write_timeout(Some(write));
         if !exchange.is_unmetered() {
             ctx.turns = Some(Box::default());
-            self.state.sockets.fetch_add(1, Ordering::Relaxed);
+            self.state.metrics.sockets.inc();
         }
         ctx.exchange = Some(exchange);
         Ok(())

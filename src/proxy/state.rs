@@ -22,7 +22,7 @@ use crate::trace::Trace;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -48,8 +48,6 @@ pub struct State {
     leaving: AtomicBool,
     /// Of the gateway's workers.
     pub(super) loads: Mutex<Vec<Load>>,
-    /// WebSockets that are open.
-    pub(super) sockets: AtomicUsize,
     /// Where traces go.
     pub(super) spans: Option<Arc<Spans>>,
 }
@@ -83,7 +81,6 @@ impl State {
             background: Mutex::default(),
             leaving: AtomicBool::new(false),
             loads: Mutex::default(),
-            sockets: AtomicUsize::new(0),
             spans,
         }))
     }
@@ -103,7 +100,7 @@ impl State {
         let loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
         let busy: usize = loads.iter().map(Load::count).sum();
         // A socket is a connection and a request.
-        self.metrics.in_flight.get() == 0 && busy <= 2 * self.sockets.load(Ordering::Relaxed)
+        self.metrics.in_flight.get() == 0 && busy <= 2 * usize::try_from(self.metrics.sockets.get()).unwrap_or(0)
     }
 
     /// What is reserved for answers made in the background is let go: who bills them counts them then.
@@ -127,7 +124,10 @@ impl State {
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "in_flight": self.metrics.in_flight.get(),
+            "streams": self.metrics.streams.get(),
+            "websockets": self.metrics.sockets.get(),
             "draining": self.metrics.draining.get(),
+            "ejected": self.ejected(),
             "config_holds": self.metrics.config_holds(),
             "catalog": config.prices.version,
             "providers": config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect::<Vec<_>>(),
@@ -137,6 +137,25 @@ impl State {
             },
             "sinks": self.sinks.iter().map(sink).collect::<Vec<_>>(),
         })
+    }
+
+    /// Candidates that are left out.
+    fn ejected(&self) -> Vec<String> {
+        let (live, now) = (self.live.load(), now_ms());
+        let out = live.health.candidates().filter(|(_, _, circuit)| circuit.is_ejected(now));
+        let mut names: Vec<_> = out.map(|(provider, model, _)| format!("{provider}/{model}")).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// All metrics, as Prometheus reads them.
+    pub fn exposition(&self) -> String {
+        let now = now_ms();
+        for (provider, model, circuit) in self.live.load().health.candidates() {
+            self.metrics.candidate(provider, model, &circuit.ejections, circuit.is_ejected(now));
+        }
+        self.metrics.waiting(self.ledger.waiting_bytes());
+        self.metrics.render()
     }
 
     /// Begins to fetch what clouds hand out. Called again and again: a reload may have brought new ones.
@@ -221,7 +240,7 @@ impl State {
             && let Some(reserved) = hold.take()
         {
             // Its bill will settle it.
-            held().insert(id.to_owned(), reserved);
+            self.background.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), reserved);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,11 +19,13 @@ pub struct Circuit {
     /// Nothing is held against it: the only thing most requests look at.
     clean: AtomicBool,
     state: Mutex<Trouble>,
+    /// Times it was left out.
+    pub ejections: AtomicU64,
 }
 
 impl Default for Circuit {
     fn default() -> Self {
-        Self { clean: AtomicBool::new(true), state: Mutex::default() }
+        Self { clean: AtomicBool::new(true), state: Mutex::default(), ejections: AtomicU64::new(0) }
     }
 }
 
@@ -83,6 +85,7 @@ impl Circuit {
         let out = state.until > now && !state.probed;
         state.probed = false;
         if let Some(wait) = wait.filter(|wait| !wait.is_zero() && *wait <= WAIT_MAX) {
+            self.ejections.fetch_add(u64::from(state.until <= now), Ordering::Relaxed);
             state.until = state.until.max(now + millis(wait));
             return;
         }
@@ -94,7 +97,13 @@ impl Circuit {
         if state.failures >= ejection.failures {
             state.ejected_ms = (state.ejected_ms * 2).clamp(EJECT_MIN_MS, millis(ejection.max).max(EJECT_MIN_MS));
             state.until = now + state.ejected_ms;
+            self.ejections.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// True while it is left out.
+    pub fn is_ejected(&self, now: u64) -> bool {
+        !self.clean.load(Ordering::Relaxed) && self.state.lock().unwrap_or_else(PoisonError::into_inner).until > now
     }
 }
 
@@ -120,6 +129,11 @@ impl Health {
             circuits.entry(key).or_insert_with(|| known.unwrap_or_default());
         }
         Self { circuits, budget: Budget::new(config.retry.budget_percent) }
+    }
+
+    /// Every candidate: its upstream, its model and what is known of it.
+    pub fn candidates(&self) -> impl Iterator<Item = (&str, &str, &Circuit)> {
+        self.circuits.iter().map(|((upstream, model), circuit)| (upstream.as_str(), model.as_str(), &**circuit))
     }
 
     pub fn circuit(&self, upstream: &str, model: &str) -> Option<Arc<Circuit>> {
