@@ -86,7 +86,7 @@ impl Admin {
     fn health(&self) -> Answer {
         match (self.state.ledger.waiting_bytes(), self.state.ledger.is_failing()) {
             (_, false) => (200, TEXT, "ok\n".to_owned()),
-            (waiting, true) => (503, TEXT, format!("the ledger cannot be written; {waiting} bytes of it wait\n")),
+            (waiting, true) => (503, TEXT, format!("the ledger cannot be written or synced; {waiting} bytes of it wait\n")),
         }
     }
 }

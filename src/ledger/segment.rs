@@ -2,7 +2,7 @@
 //! loses nothing it has appended. What the disk did not take is kept and written when it does again.
 
 use super::render::Rendered;
-use super::writer::Writer;
+use super::writer::{Writer, Writers};
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -28,6 +28,8 @@ pub struct Ledger {
     failures: AtomicU64,
     /// The last write failed.
     failing: AtomicBool,
+    /// The last sync failed.
+    unsynced: AtomicBool,
     lost: AtomicU64,
     /// One sync at a time: who waits for one waits for what another has begun.
     syncing: Mutex<()>,
@@ -70,6 +72,7 @@ impl Ledger {
             bytes_max,
             failures,
             failing: AtomicBool::new(false),
+            unsynced: AtomicBool::new(false),
             lost,
             syncing: Mutex::new(()),
         })
@@ -141,7 +144,7 @@ impl Ledger {
     /// If it could not be written.
     pub fn flush(&self) -> io::Result<()> {
         self.each(|mut segment| {
-            if self.is_failing() && segment.lines.is_empty() {
+            if self.failing.load(Ordering::Relaxed) && segment.lines.is_empty() {
                 segment.lines.push(b'\n');
             }
             let any = !segment.lines.is_empty();
@@ -156,12 +159,28 @@ impl Ledger {
     /// If the disk refused. The failure is also counted.
     pub fn sync(&self) -> io::Result<()> {
         let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.each(|mut segment| {
+        let results: Vec<_> = self.segments.iter().map(|segment| self.sync_one(segment)).collect();
+        let synced: io::Result<()> = results.into_iter().collect();
+        self.unsynced.store(synced.is_err(), Ordering::Relaxed);
+        synced
+    }
+
+    /// Without holding it meanwhile. What the disk refused is tried again the next time.
+    fn sync_one(&self, segment: &Mutex<Segment>) -> io::Result<()> {
+        let dirty = {
+            let mut segment = locked(segment);
             let mut dirty = std::mem::take(&mut segment.before);
             dirty.extend(std::mem::take(&mut segment.dirty).then(|| segment.file.clone()));
-            drop(segment);
-            dirty.iter().try_for_each(|file| self.counted(file.sync_data()))
-        })
+            dirty
+        };
+        let mut synced = Ok(());
+        for file in dirty {
+            if let Err(error) = self.counted(file.sync_data()) {
+                locked(segment).before.push(file);
+                synced = Err(error);
+            }
+        }
+        synced
     }
 
     /// Starts new segments in place of those opened before `before`, if there is anything in them.
@@ -183,17 +202,19 @@ impl Ledger {
         done.and(synced)
     }
 
-    /// Removes segments nobody has written to since `before`, but for those in use, and those of which `may_go` says no
-    /// by name and size. Returns how many.
+    /// Removes segments nobody has written to since `before`, but for those of processes that live, and those of which
+    /// `may_go` says no by name and size. Returns how many.
     ///
     /// # Errors
     /// If the folder cannot be read or a segment not removed.
     pub fn forget(&self, before: std::time::SystemTime, may_go: impl Fn(&str, u64) -> bool) -> io::Result<usize> {
-        let mut removed = 0;
+        let (mut removed, writers) = (0, Writers::of(&self.folder)?);
         for entry in std::fs::read_dir(&self.folder)? {
             let (path, metadata) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let used = || self.segments.iter().any(|segment| locked(segment).path == path);
+            // A segment of ours that was left behind for another is used no more.
+            let own = self.writer.wrote(&name);
+            let used = || if own { self.segments.iter().any(|segment| locked(segment).path == path) } else { writers.is_alive(&name) };
             if path.extension().is_some_and(|extension| extension == EXTENSION)
                 && metadata.modified()? < before
                 && !used()
@@ -224,7 +245,7 @@ impl Ledger {
 
     /// Remembers whether the disk takes what is written.
     fn noted(&self, written: io::Result<()>) -> io::Result<()> {
-        if written.is_err() != self.is_failing() {
+        if written.is_err() != self.failing.load(Ordering::Relaxed) {
             self.failing.store(written.is_err(), Ordering::Relaxed);
         }
         self.counted(written)
@@ -242,9 +263,14 @@ impl Ledger {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// True if the last record could not be written.
+    /// True if the last record could not be written, or not be synced.
     pub fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed)
+        self.failing.load(Ordering::Relaxed) || self.is_unsynced()
+    }
+
+    /// True if the last sync failed: what was written before may not outlast a loss of power.
+    pub fn is_unsynced(&self) -> bool {
+        self.unsynced.load(Ordering::Relaxed)
     }
 
     /// Records that found no place in memory while the disk took nothing.

@@ -168,6 +168,36 @@ fn segments_are_followed_by_others_by_size_and_age_and_forgotten_when_asked() {
 }
 
 #[test]
+fn what_a_process_that_lives_writes_to_is_never_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = [1, 2].map(|now| Ledger::open(folder.path(), 1, u64::MAX, now).unwrap());
+    let later = SystemTime::now() + std::time::Duration::from_secs(60);
+    assert_eq!(one.forget(later, |_, _| true).unwrap(), 0);
+    other.append("a", &close(1)).unwrap();
+    assert_eq!(ids(folder.path()).0, ["a"]);
+    drop(other);
+    assert_eq!(one.forget(later, |_, _| true).unwrap(), 1);
+}
+
+#[test]
+fn a_sync_that_fails_is_tried_again_and_known_until_it_succeeds() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path(), 2, u64::MAX, 0).unwrap();
+    (0..20).for_each(|at| ledger.append(&format!("{at}"), &close(1)).unwrap());
+    let real: Vec<_> = ledger.segments.iter().map(|segment| segment.lock().unwrap().file.clone()).collect();
+    // Nothing that can be synced.
+    ledger.segments[0].lock().unwrap().file = Arc::new(File::open("/dev/null").unwrap());
+    assert!(ledger.sync().is_err() && ledger.is_failing() && ledger.is_unsynced());
+    assert_eq!((ledger.failures(), ledger.segments[1].lock().unwrap().dirty), (1, false));
+    ledger.segments[0].lock().unwrap().file = real[0].clone();
+    ledger.append("later", &close(1)).unwrap();
+    assert!(ledger.is_failing(), "a write says nothing about it");
+    assert!(ledger.sync().is_err(), "it is tried again");
+    ledger.segments[0].lock().unwrap().before = vec![real[0].clone()];
+    assert!(ledger.sync().is_ok() && !ledger.is_failing());
+}
+
+#[test]
 fn bytes_are_where_the_kernel_says_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();

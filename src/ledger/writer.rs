@@ -42,6 +42,11 @@ impl Writer {
     pub(super) fn name(&self) -> &str {
         &self.name
     }
+
+    /// True if a segment of this name is its own.
+    pub(super) fn wrote(&self, segment: &str) -> bool {
+        of(segment) == Some(&self.name)
+    }
 }
 
 impl Drop for Writer {
@@ -85,8 +90,13 @@ impl Writers {
 
     /// True if the process that wrote the segment of this name may write on.
     pub fn is_alive(&self, segment: &str) -> bool {
-        segment.split('.').nth(1).and_then(|writer| self.0.get(writer)).copied().unwrap_or(false)
+        of(segment).and_then(|writer| self.0.get(writer)).copied().unwrap_or(false)
     }
+}
+
+/// Who wrote the segment of this name.
+fn of(segment: &str) -> Option<&str> {
+    segment.split('.').nth(1)
 }
 
 #[cfg(test)]

@@ -133,6 +133,11 @@ impl ProxyHttp for Gateway {
             }
             if live.config.ledger.sync == Sync::Always {
                 state.commits.wait().await;
+                if state.ledger.is_unsynced() && !live.config.ledger.serve_unwritten {
+                    ctx.refused = Some(Error::Unbillable);
+                    state.close(exchange, &Ending::Failed(Error::Unbillable), ctx.trace.as_deref());
+                    return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
+                }
             }
         }
         if exchange.drains() {
