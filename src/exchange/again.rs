@@ -77,6 +77,11 @@ impl Candidates {
         }
     }
 
+    /// Of all of them.
+    pub(super) fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.list.iter().map(|candidate| &candidate.route)
+    }
+
     fn circuit(&self) -> Option<&Circuit> {
         self.list.get(self.at)?.circuit.as_deref()
     }

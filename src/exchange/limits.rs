@@ -33,20 +33,28 @@ impl Exchange {
         }
         // Files in forms are no text.
         let input = if self.form { 0 } else { prompt_tokens(&self.body) };
-        self.amount(input, self.output_max, &self.route.model, now)
+        // Whoever of them answers.
+        let others = self.candidates.iter().flat_map(|candidates| candidates.routes());
+        let routes = std::iter::once(&self.route).chain(others);
+        let amounts = routes.map(|route| self.amount(input, self.output_max, (route.upstream, &route.model), now));
+        amounts
+            .reduce(|most, amount| Amount { tokens: most.tokens.max(amount.tokens), spend: most.spend.max(amount.spend) })
+            .unwrap_or_default()
     }
 
     /// Who asks for a turn, and what it may come to.
     pub fn turn_may_come_to<'t>(&'t self, turn: &'t Asked, now: UnixMs) -> (Who<'t>, Amount) {
         let who = Who { model: &turn.requested, served: &turn.model, ..self.who() };
-        (who, self.amount(turn.prompt, turn.output_max, &turn.model, now))
+        (who, self.amount(turn.prompt, turn.output_max, (self.route.upstream, &turn.model), now))
     }
 
-    fn amount(&self, input: u64, output_max: Option<u64>, model: &str, now: UnixMs) -> Amount {
+    fn amount(&self, input: u64, output_max: Option<u64>, (upstream, model): (usize, &str), now: UnixMs) -> Amount {
         let writes = !self.route.dialect.grammar().text.is_empty();
         let output = if writes { output_max.unwrap_or(OUTPUT_TOKENS_ASSUMED) } else { 0 };
         let tokens = input.saturating_add(output);
-        let Some(upstream) = self.upstream().filter(|_| self.config.limits.iter().any(crate::limit::Rule::counts_money)) else {
+        let Some(upstream) =
+            self.config.upstreams.get(upstream).filter(|_| self.config.limits.iter().any(crate::limit::Rule::counts_money))
+        else {
             return Amount { tokens, ..Amount::default() };
         };
         let model = upstream.priced_as(model);

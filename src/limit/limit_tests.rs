@@ -160,14 +160,21 @@ fn what_is_given_up_holds_nothing() {
 
 #[test]
 fn groups_that_callers_make_up_are_forgotten() {
-    let rules: Arc<[Rule]> = Arc::from([Rule { requests_per_minute: Some(1), spend_per_month: Some(dollars(1)), ..rule(Per::User) }]);
-    let limits = Arc::new(Limits::default());
-    for at in 0..=GROUPS_MAX as u64 {
-        let user = at.to_string();
-        let who = Who { user: Some(&user), ..who("a") };
-        drop(limits.reserve(&rules, &who, Amount::default(), NOW + at * 10).unwrap());
+    let spent = Amount { tokens: 5, spend: dollars(1) };
+    // What was spent matters where money is counted alone.
+    for (rule, spent) in [
+        (Rule { requests_per_minute: Some(1), ..rule(Per::User) }, spent),
+        (Rule { requests_per_minute: Some(1), spend_per_month: Some(dollars(1)), ..rule(Per::User) }, Amount::default()),
+    ] {
+        let rules: Arc<[Rule]> = Arc::from([rule]);
+        let limits = Arc::new(Limits::default());
+        for at in 0..=GROUPS_MAX as u64 {
+            let user = at.to_string();
+            let who = Who { user: Some(&user), ..who("a") };
+            limits.reserve(&rules, &who, Amount::default(), NOW + at * 10).unwrap().settle(spent, NOW + at * 10);
+        }
+        assert!(limits.counters().by_rule["rule"].len() < GROUPS_MAX);
     }
-    assert!(limits.counters().by_rule["rule"].len() < GROUPS_MAX);
 }
 
 #[test]

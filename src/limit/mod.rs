@@ -17,7 +17,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Groups of who asks that are counted apart, over all rules; beyond it those nobody has used lately are dropped.
+/// Groups of who asks that are counted apart, over all rules; beyond it those nobody has used lately are dropped. Those that
+/// have spent something under a rule about money stay until its month is over.
 pub const GROUPS_MAX: usize = 100_000;
 
 indexed! {
@@ -160,7 +161,7 @@ impl Limits {
                 let counter = counters.of(rule, &group);
                 counter.used_ms = counter.used_ms.max(at);
                 rule.tokens_per_minute.into_iter().for_each(|limit| counter.tokens.add(limit, amount.tokens, at));
-                counter.spend(amount.spend, at);
+                counter.spend(rule, amount.spend, at);
             }
         }
     }
@@ -258,8 +259,10 @@ impl Counter {
         self.concurrent += 1;
         rule.requests_per_minute.into_iter().for_each(|limit| self.requests.add(limit, 1, now));
         rule.tokens_per_minute.into_iter().for_each(|limit| self.tokens.add(limit, amount.tokens, now));
-        self.day.reserve(amount.spend);
-        self.month.reserve(amount.spend);
+        if rule.counts_money() {
+            self.day.reserve(amount.spend);
+            self.month.reserve(amount.spend);
+        }
     }
 
     fn settle(&mut self, rule: &Rule, reserved: Amount, actual: Amount, now: u64) {
@@ -268,14 +271,19 @@ impl Counter {
         if let Some(limit) = rule.tokens_per_minute {
             self.tokens.correct(limit, reserved.tokens, actual.tokens, now);
         }
-        self.day.release(reserved.spend);
-        self.month.release(reserved.spend);
-        self.spend(actual.spend, now);
+        if rule.counts_money() {
+            self.day.release(reserved.spend);
+            self.month.release(reserved.spend);
+        }
+        self.spend(rule, actual.spend, now);
     }
 
-    fn spend(&mut self, spend: PicoUsd, at: u64) {
-        self.day.add(meter::day(at), spend);
-        self.month.add(meter::month(at), spend);
+    /// A group that nobody asks for its money is forgotten when it is idle.
+    fn spend(&mut self, rule: &Rule, spend: PicoUsd, at: u64) {
+        if rule.counts_money() {
+            self.day.add(meter::day(at), spend);
+            self.month.add(meter::month(at), spend);
+        }
     }
 
     fn tell(&mut self, rule: &Rule, now: u64, standing: &mut Standing) {

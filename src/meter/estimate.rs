@@ -13,8 +13,10 @@ pub type Keys = &'static [&'static Lazy<Finder<'static>>];
 
 /// Of an event that is cut by the end of a chunk so much is kept; a longer one is counted in pieces.
 const PIECE_BYTES_MAX: usize = 4096;
-/// A longer string of a request, in ASCII and without a blank, is data (a picture, sound), not text.
+/// A longer string of a request that is all Base64 is data (a picture, sound), not text.
 const WORD_BYTES_MAX: usize = 512;
+/// Before a comma, what data is, in a URL: <https://www.rfc-editor.org/rfc/rfc2397>.
+const DATA_PREFIX_BYTES_MAX: usize = 128;
 const ASCII_PER_TOKEN: u64 = 4;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,8 +169,7 @@ pub fn prompt_tokens(body: &[u8]) -> u64 {
         count.add(before);
         let end = string_end(string);
         let (text, tail) = string.split_at(end);
-        // Pictures are ASCII without blanks, however lines are broken in them; not all that is written has blanks.
-        if text.len() <= WORD_BYTES_MAX || memchr(b' ', text).is_some() || !text.is_ascii() {
+        if text.len() <= WORD_BYTES_MAX || !is_data(text) {
             count.add(text);
         }
         count.add(tail.get(..1).unwrap_or_default());
@@ -176,6 +177,13 @@ pub fn prompt_tokens(body: &[u8]) -> u64 {
     }
     count.add(rest);
     count.tokens()
+}
+
+/// True for Base64 in any of its alphabets, however lines are broken in it, with what a URL of data has in front.
+fn is_data(text: &[u8]) -> bool {
+    let prefix = text.get(..DATA_PREFIX_BYTES_MAX).filter(|text| text.starts_with(b"data:")).and_then(|text| memchr(b',', text));
+    let mut rest = text.get(prefix.map_or(0, |at| at + 1)..).unwrap_or_default().iter();
+    rest.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=' | b'\\'))
 }
 
 /// Where the string ends that begins here.
@@ -237,6 +245,13 @@ mod tests {
         assert_eq!(prompt_tokens(unbroken.as_bytes()), 1 + WORD_BYTES_MAX as u64);
         let words = format!(r#"{{"t":"{}"}}"#, "ab ".repeat(WORD_BYTES_MAX));
         assert_eq!(prompt_tokens(words.as_bytes()), (words.len() as u64).div_ceil(4));
+        let url = format!(r#"{{"url":"data:image/png;base64,{}=="}}"#, "A_b-".repeat(WORD_BYTES_MAX));
+        assert_eq!(prompt_tokens(url.as_bytes()), 3);
+        // No blank in it, and text all the same.
+        for text in ["a,1;".repeat(WORD_BYTES_MAX), "f(){x=1}".repeat(WORD_BYTES_MAX), format!("{}.", "a".repeat(WORD_BYTES_MAX))] {
+            let body = format!(r#"{{"t":"{text}"}}"#);
+            assert_eq!(prompt_tokens(body.as_bytes()), (body.len() as u64).div_ceil(4));
+        }
         assert_eq!(prompt_tokens("[\"日本\"]".as_bytes()), 1 + 2);
         assert_eq!(prompt_tokens(b"\"a\\"), 1);
     }

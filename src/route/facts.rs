@@ -87,6 +87,16 @@ static ROOT: Want<Key> = Fields(&[
     ("metadata", Fields(&[("user_id", Take(Key::User))])),
 ]);
 
+/// Of a longer number nothing is known.
+const NUMBER_BYTES_MAX: usize = 24;
+
+/// A number as JSON has it, rounded up.
+fn whole(number: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(number).ok()?;
+    let rounded = || text.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0).map(|number| number.ceil() as u64);
+    text.parse().ok().or_else(rounded)
+}
+
 /// A longer model name is refused.
 pub const MODEL_BYTES_MAX: usize = 1024;
 
@@ -187,7 +197,9 @@ struct Found {
     previous: Option<Range<usize>>,
     conversation: Option<Range<usize>>,
     background: Option<Range<usize>>,
-    output_max: Option<Range<usize>>,
+    /// The largest bound that was named; the number that is being read.
+    output_max: Option<u64>,
+    number: Vec<u8>,
     choices: Option<Range<usize>>,
     duplicate: Option<&'static str>,
 }
@@ -209,7 +221,7 @@ impl Found {
         }
         let text = |span: Range<usize>| body.get(span).and_then(text::decode).map(std::borrow::Cow::into_owned);
         let number = |span: Range<usize>| std::str::from_utf8(body.get(span)?).ok()?.parse::<u64>().ok();
-        (facts.output_max, facts.choices) = (self.output_max.and_then(number), self.choices.and_then(number));
+        (facts.output_max, facts.choices) = (self.output_max, self.choices.and_then(number));
         // Some servers take any number or text for a yes.
         let raw = self.background.and_then(|span| body.get(span));
         facts.background = raw.is_some_and(|raw| raw != b"false" && raw != b"null");
@@ -230,9 +242,14 @@ impl Visit<Key> for Found {
     fn begin(&mut self, _: Key, at: u64, first: u8) {
         self.start = usize::try_from(at).unwrap_or(usize::MAX);
         self.null = first == b'n';
+        self.number.clear();
     }
 
-    fn bytes(&mut self, _: Key, _: &[u8]) {}
+    fn bytes(&mut self, key: Key, piece: &[u8]) {
+        if key == Key::OutputMax && self.number.len() + piece.len() <= NUMBER_BYTES_MAX {
+            self.number.extend_from_slice(piece);
+        }
+    }
 
     fn end(&mut self, key: Key, at: u64) {
         let span = self.start..usize::try_from(at).unwrap_or(usize::MAX);
@@ -265,7 +282,8 @@ impl Visit<Key> for Found {
                 self.once(self.conversation.is_some(), "conversation");
                 self.conversation = Some(span);
             }
-            Key::OutputMax => self.output_max = Some(span),
+            // Who serves it may look at another one than its caller means.
+            Key::OutputMax => self.output_max = self.output_max.max(whole(&self.number)),
             Key::Choices => self.choices = Some(span),
             Key::Background => {
                 self.once(self.background.is_some(), "background");
@@ -298,6 +316,23 @@ mod tests {
             (r#"{"stream_options":null,"stream_options":{}}"#, "stream_options"),
         ] {
             assert_eq!(Facts::read(body.as_bytes()), Err(Error::DuplicateField { name }), "{body}");
+        }
+    }
+
+    #[test]
+    fn of_all_bounds_the_largest_counts() {
+        for (body, most) in [
+            (r#"{"max_tokens":5}"#, Some(5)),
+            (r#"{"max_tokens":100000,"max_gen_len":1,"generationConfig":{"maxOutputTokens":2}}"#, Some(100_000)),
+            (r#"{"max_tokens":7,"max_tokens":3}"#, Some(7)),
+            (r#"{"max_tokens":1e3}"#, Some(1000)),
+            (r#"{"max_tokens":10.5,"max_output_tokens":null}"#, Some(11)),
+            (r#"{"max_tokens":-1}"#, None),
+            (r#"{"max_tokens":100000000000000000000000000}"#, None),
+            (r#"{"max_tokens":"5"}"#, None),
+            ("{}", None),
+        ] {
+            assert_eq!(Facts::read(body.as_bytes()).unwrap().output_max, most, "{body}");
         }
     }
 
