@@ -23,6 +23,9 @@ impl Entry {
     }
 }
 
+/// The defect of an entry whose last usage record was damaged.
+const LOST_RECORD: &str = "lost_record";
+
 /// Collects records into entries.
 #[derive(Debug, Default)]
 pub struct Fold {
@@ -51,17 +54,23 @@ impl Parts {
 
     /// True if nothing more can come.
     pub fn is_complete(&self) -> bool {
-        let Some(close) = &self.close else { return false };
-        let reading = self.used.as_ref().map(|used| used.reading);
-        let settled = match close.last_reading {
-            Some(last) => reading.is_some_and(|reading| reading >= last),
-            None => !close.metered || reading.is_some(),
-        };
-        self.open.is_some() && settled
+        self.open.is_some() && self.close.as_ref().is_some_and(|close| self.has_usage_of(close))
     }
 
-    /// The entry; `None` without its beginning.
-    pub fn into_entry(self, id: String) -> Option<Entry> {
+    /// True if the usage that its end speaks of is here.
+    fn has_usage_of(&self, close: &Close) -> bool {
+        let reading = self.used.as_ref().map(|used| used.reading);
+        match close.last_reading {
+            Some(last) => reading.is_some_and(|reading| reading >= last),
+            None => !close.metered || reading.is_some(),
+        }
+    }
+
+    /// The entry; `None` without its beginning. If its last usage was damaged, what was known before it stands there, marked.
+    pub fn into_entry(mut self, id: String) -> Option<Entry> {
+        if self.close.as_ref().is_some_and(|close| !self.has_usage_of(close)) {
+            self.close.iter_mut().for_each(|close| close.faults.push(LOST_RECORD.to_owned()));
+        }
         Some(Entry { id, open: self.open?, used: self.used, close: self.close })
     }
 }
@@ -135,5 +144,30 @@ mod tests {
         assert_eq!(entries.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(entries[0].used.as_ref().map(|used| used.total.0), Some(7));
         assert_eq!(entries[1].outcome(), Outcome::Interrupted);
+    }
+
+    #[test]
+    fn an_entry_whose_last_usage_is_lost_says_so() {
+        for (last_reading, metered, faults) in
+            [(Some(2), true, &["lost_record"][..]), (Some(1), true, &[]), (None, true, &[]), (None, false, &[])]
+        {
+            let mut parts = Parts::default();
+            let close = Close {
+                end_ms: 3,
+                first_byte_ms: None,
+                status: 200,
+                outcome: Outcome::Ok,
+                error: None,
+                faults: vec![],
+                bytes_out: 0,
+                metered,
+                last_reading,
+            };
+            for event in [open("a", 1).event, used("a", 1, 1).event, Event::Close(close)] {
+                parts.add(event);
+            }
+            let entry = parts.into_entry("a".to_owned()).unwrap();
+            assert_eq!(entry.close.unwrap().faults, faults, "{last_reading:?}");
+        }
     }
 }
