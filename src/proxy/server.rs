@@ -104,8 +104,11 @@ impl Daemon {
     /// Serves until told to stop.
     pub fn run(self) {
         let Self { server, state, sockets, launch } = self;
+        let held = state.clone();
         let signals = Signals { state, sockets: Mutex::new(Some(Arc::new(sockets))), launch, stop: Arc::default() };
         server.run(RunArgs { shutdown_signal: Box::new(signals) });
+        // What was cut off has been closed by now.
+        held.finish();
     }
 }
 
