@@ -33,7 +33,7 @@ pub struct Fold {
 }
 
 /// The records of one entry, in whatever order they come.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Parts {
     pub open: Option<Open>,
     used: Option<Used>,

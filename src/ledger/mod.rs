@@ -13,4 +13,4 @@ pub use read::{RECORD_BYTES_MAX, RecordReader, read_folder, segment_names, segme
 pub use record::{Close, Event, Line, Open, Outcome, Record, Source, Used};
 pub use render::{Rendered, write_entry};
 pub use segment::{KEPT_BYTES_MAX, Ledger};
-pub use writer::Writers;
+pub use writer::{Writers, writer_of};

@@ -78,6 +78,11 @@ impl Ledger {
         })
     }
 
+    /// By what name its segments are known as this process's.
+    pub fn writer(&self) -> &str {
+        self.writer.name()
+    }
+
     /// Appends a record of work that was not begun: it is in the kernel's hands when this returns, and so is all that was
     /// put off before it.
     ///

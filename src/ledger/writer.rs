@@ -45,7 +45,7 @@ impl Writer {
 
     /// True if a segment of this name is its own.
     pub(super) fn wrote(&self, segment: &str) -> bool {
-        of(segment) == Some(&self.name)
+        writer_of(segment) == Some(&self.name)
     }
 }
 
@@ -90,12 +90,12 @@ impl Writers {
 
     /// True if the process that wrote the segment of this name may write on.
     pub fn is_alive(&self, segment: &str) -> bool {
-        of(segment).and_then(|writer| self.0.get(writer)).copied().unwrap_or(false)
+        writer_of(segment).and_then(|writer| self.0.get(writer)).copied().unwrap_or(false)
     }
 }
 
 /// Who wrote the segment of this name.
-fn of(segment: &str) -> Option<&str> {
+pub fn writer_of(segment: &str) -> Option<&str> {
     segment.split('.').nth(1)
 }
 

@@ -1,14 +1,14 @@
 //! An overview: spend, tokens and requests over time, how long they took, and which stand out. One pass over the rows that
 //! reports read, too.
 
-use super::report::{By, rows};
+use super::report::{By, RUNNING, rows};
 use super::sqlite::Row;
 use crate::ledger::{Outcome, Source};
 use crate::price::PicoUsd;
 use crate::usage::Dimension;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 /// Groups shown apart; the rest is `other`.
@@ -76,11 +76,17 @@ impl Whole {
 #[derive(Debug)]
 struct Gather {
     since: u64,
+    /// What begins then is none of it.
+    until: u64,
     step: u64,
     by: By,
     now: Whole,
     groups: HashMap<String, BTreeMap<u64, Point>>,
     outcomes: BTreeMap<String, u64>,
+    /// Errors and retries, by time.
+    troubles: BTreeMap<u64, [u64; 2]>,
+    /// Requests of which an attempt failed: what follows is a retry.
+    failed: HashSet<String>,
     first_byte: Vec<u64>,
     duration: Vec<u64>,
     slowest: Vec<Whole>,
@@ -92,14 +98,17 @@ struct Gather {
 }
 
 impl Gather {
-    fn new(since: u64, step: u64, by: By) -> Self {
+    fn new(since: u64, until: u64, step: u64, by: By) -> Self {
         Self {
             since,
+            until,
             step,
             by,
             now: Whole::default(),
             groups: HashMap::new(),
             outcomes: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            failed: HashSet::new(),
             first_byte: vec![],
             duration: vec![],
             slowest: vec![],
@@ -120,7 +129,7 @@ impl Gather {
     }
 
     fn whole(&mut self, whole: Whole) {
-        if whole.row.id.is_empty() || whole.row.start_ms < self.since {
+        if whole.row.id.is_empty() || whole.row.start_ms < self.since || whole.row.start_ms >= self.until {
             return;
         }
         self.requests += 1;
@@ -132,6 +141,14 @@ impl Gather {
         }
         *self.outcomes.entry(whole.row.outcome.clone()).or_default() += 1;
         let at = whole.row.start_ms / self.step * self.step;
+        let (failed, again) = (is_error(&whole.row.outcome), self.failed.contains(&whole.row.request_id));
+        if failed || again {
+            let [errors, retries] = self.troubles.entry(at).or_default();
+            (*errors, *retries) = (*errors + u64::from(failed), *retries + u64::from(again));
+        }
+        if failed {
+            self.failed.insert(whole.row.request_id.clone());
+        }
         for group in self.by.of(&whole.row) {
             let point = self.groups.entry(group).or_default().entry(at).or_default();
             point.usd = point.usd.saturating_add(whole.charge.0);
@@ -154,12 +171,12 @@ impl Gather {
         keep(&mut self.dearest, &whole, |whole| Some(whole.charge.0).filter(|charge| *charge > 0));
     }
 
-    fn told(mut self, until: u64) -> Value {
+    fn told(mut self) -> Value {
         let last = std::mem::take(&mut self.now);
         self.whole(last);
-        let times: Vec<u64> = (self.since / self.step..=until / self.step).map(|at| at * self.step).collect();
-        let errors: u64 =
-            self.outcomes.iter().filter(|(outcome, _)| !matches!(outcome.as_str(), "ok" | "client_closed")).map(|(_, n)| n).sum();
+        let times: Vec<u64> = (self.since / self.step..=self.until / self.step).map(|at| at * self.step).collect();
+        let sum = |which: fn(&[u64; 2]) -> u64| self.troubles.values().map(which).sum::<u64>();
+        let series = |which: fn(&[u64; 2]) -> u64| times.iter().map(|at| self.troubles.get(at).map_or(0, which)).collect::<Vec<_>>();
         let doubtful: Vec<Value> = self
             .doubtful
             .iter()
@@ -169,18 +186,24 @@ impl Gather {
             .collect();
         let list = |top: &[Whole]| top.iter().map(Whole::told).collect::<Vec<_>>();
         json!({
-            "since_ms": self.since, "until_ms": until, "step_ms": self.step, "by": self.by.name(),
+            "since_ms": self.since, "until_ms": self.until, "step_ms": self.step, "by": self.by.name(),
             "total": {
-                "requests": self.requests, "errors": errors, "usd": self.total.charge.to_string(), "input": self.total.input,
+                "requests": self.requests, "errors": sum(|[errors, _]| *errors), "retries": sum(|[_, retries]| *retries), "usd": self.total.charge.to_string(), "input": self.total.input,
                 "cached": self.total.cached, "output": self.total.output, "estimated": self.estimated,
             },
             "outcomes": self.outcomes,
             "times_s": times.iter().map(|at| at / 1000).collect::<Vec<_>>(),
+            "errors": series(|[errors, _]| *errors), "retries": series(|[_, retries]| *retries),
             "groups": groups(self.groups, &times),
             "latency": {"first_byte_ms": percentiles(self.first_byte), "duration_ms": percentiles(self.duration)},
             "slowest": list(&self.slowest), "dearest": list(&self.dearest), "doubtful": doubtful,
         })
     }
+}
+
+/// Callers that leave are no trouble of a provider's, and what runs may end well.
+fn is_error(outcome: &str) -> bool {
+    ![Outcome::Ok.name(), Outcome::ClientClosed.name(), RUNNING].contains(&outcome)
 }
 
 /// Keeps the largest.
@@ -239,9 +262,9 @@ pub fn overview(data: &Path, by: By, since: u64, until: u64) -> Result<Value, St
     let step = STEPS_MS.iter().find(fits).or(STEPS_MS.last()).copied().unwrap_or(MINUTE_MS);
     // Not further back than there are points for.
     let since = since.max(until.saturating_sub(step * POINTS_MAX));
-    let mut gather = Gather::new(since, step, by);
+    let mut gather = Gather::new(since, until, step, by);
     rows(data, Some(since), |_, _| {}, |row| gather.row(row))?;
-    Ok(gather.told(until))
+    Ok(gather.told())
 }
 
 #[cfg(test)]
@@ -268,12 +291,12 @@ mod tests {
 
     #[test]
     fn gathers_entries_whole_and_shows_what_stands_out() {
-        let mut one = Gather::new(0, 5 * MINUTE_MS, By::Model);
+        let mut one = Gather::new(0, 12 * MINUTE_MS, 5 * MINUTE_MS, By::Model);
         // Two lines of one entry, a hundred of others.
         one.row(&row(1000, 0, "dear", 7, 2_000_000_000_000));
         one.row(&row(1000, 1, "dear", 7, 1_500_000_000_000));
         (1..=100).for_each(|id| one.row(&row(id, 0, &format!("m{}", id % 20), id, 0)));
-        let told = one.told(12 * MINUTE_MS);
+        let told = one.told();
         assert_eq!((told["total"]["requests"].as_u64(), told["total"]["usd"].as_str()), (Some(101), Some("3.50")));
         assert_eq!(told["times_s"], json!([0, 300, 600]));
         assert_eq!((&told["groups"][0]["name"], &told["groups"][0]["usd"]), (&json!("dear"), &json!([0.0, 0.0, 3.5])));
@@ -284,5 +307,25 @@ mod tests {
         assert_eq!(told["dearest"], json!([told["dearest"][0]]));
         assert_eq!(told["dearest"][0]["request_id"], "r1000");
         assert_eq!(percentiles(vec![]), json!({"count": 0, "p50": null, "p90": null, "p99": null}));
+    }
+
+    #[test]
+    fn counts_what_failed_and_what_followed_and_nothing_after_its_end() {
+        let mut one = Gather::new(0, 12 * MINUTE_MS, 5 * MINUTE_MS, By::Model);
+        let attempt = |id: u64, request: &str, outcome: &str| Row {
+            request_id: request.to_owned(),
+            outcome: outcome.to_owned(),
+            ..row(id, 0, "m", 1, 0)
+        };
+        one.row(&attempt(1, "a", "upstream_error"));
+        one.row(&attempt(2, "a", "ok"));
+        one.row(&attempt(3, "b", "running"));
+        one.row(&attempt(4, "c", "client_closed"));
+        one.row(&Row { start_ms: 12 * MINUTE_MS, ..attempt(5, "d", "truncated") });
+        let told = one.told();
+        let total = &told["total"];
+        assert_eq!((&total["requests"], &total["errors"], &total["retries"]), (&json!(4), &json!(1), &json!(1)));
+        assert_eq!((&told["errors"], &told["retries"]), (&json!([0, 0, 1]), &json!([0, 0, 1])));
+        assert_eq!(told["outcomes"], json!({"client_closed": 1, "ok": 1, "running": 1, "upstream_error": 1}));
     }
 }

@@ -8,7 +8,7 @@ use crate::ledger::{self, Entry, Outcome, Source};
 use crate::price::PicoUsd;
 use crate::usage::{Dimension, indexed};
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 indexed! {
     /// What to sum by.
@@ -228,47 +228,86 @@ impl Report {
 /// # Errors
 /// Says what cannot be read.
 pub fn rows(data: &Path, since: Option<u64>, mut progress: impl FnMut(u64, u64), mut on: impl FnMut(&Row)) -> Result<u64, String> {
-    let (database, folder) = (data.join(DATABASE), data.join("ledger"));
-    let sqlite = Sqlite::open_read_only(&database)?;
-    let cursor = match &sqlite {
-        Some(sqlite) => sqlite.read(since, |row| on(&row)).map_err(|why| format!("{}: {why}", database.display()))?,
-        None if !folder.is_dir() => return Err(format!("{}: there is no ledger", folder.display())),
-        None => Cursor::new(),
-    };
-    // What has an id that follows from it may have been written down more than once.
-    let mut again: HashSet<String> = HashSet::new();
-    beyond(&folder, cursor, &mut progress, |entry| {
-        let known = sqlite.as_ref().map_or(Ok(false), |sqlite| sqlite.has(&entry.id))?;
-        let is_derived = uuid::Uuid::parse_str(&entry.id).is_ok_and(|id| id.get_version() == Some(uuid::Version::Custom));
-        if !known && (!is_derived || again.insert(entry.id.clone())) {
-            Row::of_entry(entry).iter().for_each(&mut on);
-        }
-        Ok(())
-    })
+    let (mut past, cursor) = Past::read(data, since, &mut on)?;
+    let (folder, mut tail) = (past.folder.clone(), Tail::new(&past.folder, cursor));
+    beyond(&mut tail, &folder, &mut progress, |entry| past.rows(entry, false).map(|rows| rows.iter().for_each(&mut on)))?;
+    for (entry, runs) in tail.pending().map_err(|error| unreadable(&folder, &error))? {
+        past.rows(&entry, runs)?.iter().for_each(&mut on);
+    }
+    Ok(tail.damaged)
 }
 
-/// Entries that the ledger has beyond a cursor, complete or not; how many of its lines are damaged.
+/// The same, but for what this process (`own`) writes and what is under way; and who goes on from there.
+///
+/// # Errors
+/// Says what cannot be read.
+pub fn rows_of_others(data: &Path, since: u64, own: &str, mut on: impl FnMut(&Row)) -> Result<Tail, String> {
+    let (mut past, cursor) = Past::read(data, Some(since), &mut on)?;
+    let (folder, mut tail) = (past.folder.clone(), Tail::of_others(&past.folder, cursor, own));
+    beyond(&mut tail, &folder, &mut |_, _| {}, |entry| past.rows(entry, false).map(|rows| rows.iter().for_each(&mut on)))?;
+    Ok(tail)
+}
+
+/// What a database has of the ledger.
+struct Past {
+    folder: PathBuf,
+    sqlite: Option<Sqlite>,
+    /// What has an id that follows from it may have been written down more than once.
+    again: HashSet<String>,
+}
+
+impl Past {
+    /// Hands out what the database has, and says how far that goes.
+    fn read(data: &Path, since: Option<u64>, on: &mut impl FnMut(&Row)) -> Result<(Self, Cursor), String> {
+        let (database, folder) = (data.join(DATABASE), data.join("ledger"));
+        let sqlite = Sqlite::open_read_only(&database)?;
+        let cursor = match &sqlite {
+            Some(sqlite) => sqlite.read(since, |row| on(&row)).map_err(|why| format!("{}: {why}", database.display()))?,
+            None if !folder.is_dir() => return Err(format!("{}: there is no ledger", folder.display())),
+            None => Cursor::new(),
+        };
+        Ok((Self { folder, sqlite, again: HashSet::new() }, cursor))
+    }
+
+    /// The rows of an entry, unless they were there before; `runs` if its end may come.
+    fn rows(&mut self, entry: &Entry, runs: bool) -> Result<Vec<Row>, String> {
+        let known = self.sqlite.as_ref().map_or(Ok(false), |sqlite| sqlite.has(&entry.id))?;
+        let is_derived = uuid::Uuid::parse_str(&entry.id).is_ok_and(|id| id.get_version() == Some(uuid::Version::Custom));
+        if known || (is_derived && !self.again.insert(entry.id.clone())) {
+            return Ok(vec![]);
+        }
+        let mut rows = Row::of_entry(entry);
+        if runs && entry.close.is_none() {
+            rows.iter_mut().for_each(|row| row.outcome = RUNNING.to_owned());
+        }
+        Ok(rows)
+    }
+}
+
+/// In place of an outcome, of what is under way.
+pub const RUNNING: &str = "running";
+
+fn unreadable(folder: &Path, error: &std::io::Error) -> String {
+    format!("{}: {error}", folder.display())
+}
+
+/// Entries that become complete as the ledger is read to its end.
 fn beyond(
+    tail: &mut Tail,
     folder: &Path,
-    cursor: Cursor,
     progress: &mut impl FnMut(u64, u64),
     mut on: impl FnMut(&Entry) -> Result<(), String>,
-) -> Result<u64, String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
-    let read: u64 = cursor.values().sum();
-    let bytes: u64 = ledger::segments(folder).map_err(failed)?.iter().map(|(_, bytes)| bytes).sum();
+) -> Result<(), String> {
+    let read: u64 = tail.cursor().values().sum();
+    let bytes: u64 = ledger::segments(folder).map_err(|error| unreadable(folder, &error))?.iter().map(|(_, bytes)| bytes).sum();
     let bytes = bytes.saturating_sub(read);
-    let mut tail = Tail::new(folder, cursor);
     loop {
-        tail.poll().map_err(failed)?.iter().try_for_each(&mut on)?;
+        tail.poll().map_err(|error| unreadable(folder, &error))?.iter().try_for_each(&mut on)?;
         progress(bytes.saturating_sub(tail.lag_bytes), bytes);
         if tail.lag_bytes == 0 {
-            break;
+            return Ok(());
         }
     }
-    let damaged = tail.damaged;
-    tail.pending().try_for_each(|entry| on(&entry))?;
-    Ok(damaged)
 }
 
 /// What a request cost is found below this path, by the request's id.
@@ -289,12 +328,18 @@ pub fn request(data: &Path, id: &str) -> Result<Vec<Entry>, String> {
         Some(sqlite) => sqlite.request(id)?,
         None => (vec![], Cursor::new()),
     };
-    beyond(&data.join("ledger"), cursor, &mut |_, _| {}, |entry| {
+    let folder = data.join("ledger");
+    let mut tail = Tail::new(&folder, cursor);
+    let mut take = |entry: &Entry| {
         if entry.open.request_id == id && found.iter().all(|known| known.id != entry.id) {
             found.push(entry.clone());
         }
+    };
+    beyond(&mut tail, &folder, &mut |_, _| {}, |entry| {
+        take(entry);
         Ok(())
     })?;
+    tail.pending().map_err(|error| unreadable(&folder, &error))?.for_each(|(entry, _)| take(&entry));
     found.sort_by_key(|entry| (entry.open.attempt, entry.open.start_ms));
     Ok(found)
 }

@@ -1,7 +1,7 @@
 //! Reads the ledger as it grows and puts entries together. What it hands out may come again after a restart, under the
 //! same id, but nothing is passed over: the cursor never moves past the first record of an entry that was not handed out.
 
-use crate::ledger::{Entry, Parts, Record, RecordReader, Writers, segment_names};
+use crate::ledger::{Entry, Parts, Record, RecordReader, Writers, segment_names, writer_of};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -20,6 +20,8 @@ const ORPHAN_SWEEPS: u32 = 2;
 #[derive(Debug)]
 pub struct Tail {
     folder: PathBuf,
+    /// Who writes what is passed over.
+    own: Option<String>,
     read: Cursor,
     pending: HashMap<String, Pending>,
     sweeps: u32,
@@ -47,6 +49,7 @@ impl Tail {
     pub fn new(folder: &Path, cursor: Cursor) -> Self {
         Self {
             folder: folder.to_owned(),
+            own: None,
             read: cursor,
             pending: HashMap::new(),
             sweeps: 0,
@@ -57,13 +60,19 @@ impl Tail {
         }
     }
 
+    /// The same, but for what this process writes.
+    pub fn of_others(folder: &Path, cursor: Cursor, own: &str) -> Self {
+        Self { own: Some(own.to_owned()), ..Self::new(folder, cursor) }
+    }
+
     /// Entries that have become complete, and those whose process is gone. Nothing if there is nothing new.
     ///
     /// # Errors
     /// If the folder or a segment cannot be read; what was read before stays.
     pub fn poll(&mut self) -> io::Result<Vec<Entry>> {
         // In this order: who began to write later is not taken for gone, and what a process wrote before it died is found.
-        let names = segment_names(&self.folder)?;
+        let mut names = segment_names(&self.folder)?;
+        names.retain(|name| self.own.is_none() || writer_of(name) != self.own.as_deref());
         let writers = Writers::of(&self.folder)?;
         self.read.retain(|name, _| names.binary_search(name).is_ok());
         self.over.retain(|name| names.binary_search(name).is_ok());
@@ -170,9 +179,21 @@ impl Tail {
         cursor
     }
 
-    /// Entries that are under way, or whose end has not been read.
-    pub fn pending(self) -> impl Iterator<Item = Entry> {
-        self.pending.into_iter().filter_map(|(id, pending)| pending.parts.into_entry(id))
+    /// Entries that have no end, or whose end has not been read; and whether the end may come.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn pending(&self) -> io::Result<impl Iterator<Item = (Entry, bool)>> {
+        let writers = Writers::of(&self.folder)?;
+        let entry = move |(id, pending): (&String, &Pending)| {
+            Some((pending.parts.clone().into_entry(id.clone())?, writers.is_alive(&pending.first.0)))
+        };
+        Ok(self.pending.iter().filter_map(entry))
+    }
+
+    /// True once all has been read and who wrote it is gone.
+    pub fn is_over(&self) -> bool {
+        self.lag_bytes == 0 && self.pending.is_empty() && self.read.keys().all(|name| self.over.contains(name))
     }
 }
 

@@ -202,6 +202,6 @@ fn entries_that_span_segments_come_again_whole() {
     let mut again = Tail::new(folder.path(), tail.cursor());
     assert_eq!(taken(&mut again), [("x".to_owned(), 1)]);
     (0..ORPHAN_SWEEPS + 1).for_each(|_| assert_eq!(taken(&mut again), []));
-    assert_eq!(again.pending().map(|entry| entry.id).collect::<Vec<_>>(), ["long"]);
+    assert_eq!(again.pending().unwrap().map(|(entry, _)| entry.id).collect::<Vec<_>>(), ["long"]);
     drop(lock);
 }
