@@ -89,3 +89,28 @@ fn what_is_spent_is_spent_across_restarts_and_never_more() {
     let refused = ask(&second, r#","max_tokens":4"#);
     assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (429, Some("insufficient_quota")));
 }
+
+#[test]
+fn what_a_predecessor_still_spends_counts_at_its_successor() {
+    let upstream = Upstream::start(|_| vec![Act::Wait, Act::Write(whole())]);
+    let settings = "limits: [{per: all, usd_per_day: 0.00015}]";
+    let body = r#"{"model":"mock-small","max_tokens":4,"messages":["0123456789"]}"#;
+    let old = Gateway::before(&upstream, settings);
+    let mut clients: Vec<_> = (0..4).map(|_| old.connect()).collect();
+    for client in &mut clients {
+        client.head(CHAT, &[], Some(body.len()));
+        client.write(body.as_bytes());
+    }
+    until("all requests", || (upstream.requests.lock().unwrap().len() == 4).then_some(()));
+    // It begins while four are under way there, each of thirty millionths of a dollar.
+    let new = old.successor(&upstream, settings);
+    clients.iter_mut().for_each(|client| {
+        upstream.go();
+        assert_eq!(client.response().status, 200);
+    });
+    old.closed_entries(4);
+    // It looks twice a second.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    upstream.go();
+    assert_eq!(new.connect().post(CHAT, body).status, 429, "there is room for none");
+}

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How long a record or a log line may be put off.
 const PERIOD: Duration = Duration::from_millis(20);
+/// How often what others spend is counted.
+const RECALL_PERIOD: Duration = Duration::from_millis(500);
 /// How often segments are looked at that may be too old.
 const FORGET_PERIOD: Duration = Duration::from_secs(600);
 
@@ -38,8 +40,8 @@ impl Every {
 impl BackgroundService for Housekeeping {
     async fn start(&self, _shutdown: ShutdownWatch) {
         let mut watch = Watch::default();
-        let [mut look, mut fetch, mut sync, mut rotate, mut forget] = [(); 5].map(|()| Every(Instant::now()));
-        let [mut telling, mut syncing, mut rotating, mut forgetting] = [(); 4].map(|()| Aside::default());
+        let [mut look, mut fetch, mut recall, mut sync, mut rotate, mut forget] = [(); 6].map(|()| Every(Instant::now()));
+        let [mut telling, mut recalling, mut syncing, mut rotating, mut forgetting] = [(); 5].map(|()| Aside::default());
         let fetching = Fetching::default();
         tokio::spawn(fetch_answers(self.0.clone()));
         commit::start(&self.0);
@@ -58,6 +60,9 @@ impl BackgroundService for Housekeeping {
             }
             if look.is_due(WATCH_PERIOD) && watch.changed(&config.files) {
                 self.0.reload();
+            }
+            if recall.is_due(RECALL_PERIOD) {
+                recalling.run(&self.0, |state| state.recall_others());
             }
             if matches!(rules.sync, Sync::Every(period) if sync.is_due(period)) {
                 syncing.run(&self.0, |state| told("synced", state.ledger.sync()));

@@ -5,13 +5,14 @@ use super::shared::Refused;
 use super::state::{State, now_ms};
 use crate::config::Config;
 use crate::error::Error;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, amount_of, who_of};
+use crate::ledger::Entry;
 use crate::limit::{Amount, Hold, Left, Rule, Standing, Who, month_begins};
-use crate::sink::report::rows;
+use crate::sink::report::{rows, rows_of_others};
 use crate::sink::sqlite::Row;
 use pingora::Result;
 use pingora::http::ResponseHeader;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 impl Gateway {
     /// Reserves what a request may come to; nothing where nothing is limited.
@@ -42,7 +43,44 @@ impl Gateway {
 }
 
 impl State {
-    /// Counts what was spent this month before rules were known; what is not limited is not read.
+    /// Counts what was spent this month before this process began, and goes on with what others add to the same ledger:
+    /// who is replaced is not done yet.
+    ///
+    /// # Errors
+    /// Says what cannot be read.
+    pub(super) fn recall_all(&self, config: &Config) -> Result<(), String> {
+        let rules: Vec<Rule> = config.limits.iter().filter(|rule| rule.counts_money()).cloned().collect();
+        if self.shared.is_some() || rules.is_empty() {
+            // All of it is known there, or nobody asks.
+            return Ok(());
+        }
+        let begins = month_begins(now_ms());
+        let tail = rows_of_others(&config.data, begins, self.ledger.writer(), |row| self.recall_row(&rules, row, begins))?;
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
+        Ok(())
+    }
+
+    /// Counts what others have written since.
+    pub(super) fn recall_others(&self) {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(tail) = others.as_mut() else { return };
+        match tail.poll() {
+            Ok(entries) => entries.iter().for_each(|entry| self.recall_entry(entry)),
+            Err(error) => log::error!("what others spend is not known, since the ledger cannot be read: {error}"),
+        }
+        if tail.is_over() {
+            *others = None;
+        }
+    }
+
+    fn recall_entry(&self, entry: &Entry) {
+        // Results of batches may be written down by several.
+        if self.items.lock().unwrap_or_else(PoisonError::into_inner).is_new(&entry.id) {
+            self.limits.recall(&*self.config().limits, &who_of(&entry.open), amount_of(entry), entry.open.start_ms);
+        }
+    }
+
+    /// Counts what was spent this month under rules that came by a reload; what is not limited is not read.
     ///
     /// # Errors
     /// Says what cannot be read.
@@ -57,19 +95,20 @@ impl State {
             return Ok(());
         }
         let begins = month_begins(now_ms());
-        let count = |row: &Row| {
-            let Some((_, line)) = row.line.as_ref().filter(|_| row.start_ms >= begins) else { return };
-            let who = Who {
-                key: row.key.as_deref().map(|id| (id, row.key_name.as_deref().unwrap_or_default())),
-                org: row.org.as_deref(),
-                project: row.project.as_deref(),
-                user: row.user.as_deref(),
-                model: &row.model_requested,
-                served: &row.model,
-            };
-            self.limits.recall(&rules, &who, Amount { tokens: 0, spend: line.charge }, row.start_ms);
+        rows(&config.data, Some(begins), |_, _| {}, |row| self.recall_row(&rules, row, begins)).map(drop)
+    }
+
+    fn recall_row(&self, rules: &[Rule], row: &Row, begins: u64) {
+        let Some((_, line)) = row.line.as_ref().filter(|_| row.start_ms >= begins) else { return };
+        let who = Who {
+            key: row.key.as_deref().map(|id| (id, row.key_name.as_deref().unwrap_or_default())),
+            org: row.org.as_deref(),
+            project: row.project.as_deref(),
+            user: row.user.as_deref(),
+            model: &row.model_requested,
+            served: &row.model,
         };
-        rows(&config.data, Some(begins), |_, _| {}, count).map(drop)
+        self.limits.recall(rules, &who, Amount { tokens: 0, spend: line.charge }, row.start_ms);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::ledger::{Entry, Ledger, Rendered};
 use crate::limit::{Amount, Hold, Limits};
 use crate::metrics::{Metrics, follow};
 use crate::sink::Progress;
+use crate::sink::Tail;
 use crate::trace::Trace;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
@@ -36,11 +37,13 @@ pub struct State {
     pub access_log: Log,
     pub(super) budget: Arc<Budget>,
     /// Items of batches that were written down.
-    items: Mutex<Recent>,
+    pub(super) items: Mutex<Recent>,
     pub(super) sinks: Vec<Running>,
     pub(super) answers: Arc<Answers>,
     pub(super) commits: Arc<Commits>,
     pub(super) limits: Arc<Limits>,
+    /// Who follows what other processes write to the ledger, while there are any.
+    pub(super) others: Mutex<Option<Tail>>,
     /// In place of those, and of answers known here alone.
     pub(super) shared: Option<Arc<Shared>>,
     /// What is reserved for answers made in the background, by their ids.
@@ -77,6 +80,7 @@ impl State {
             answers: Arc::new(answers),
             commits: Arc::default(),
             limits: Arc::default(),
+            others: Mutex::default(),
             shared,
             background: Mutex::default(),
             leaving: AtomicBool::new(false),
