@@ -113,8 +113,8 @@ impl Reader<'_> {
         let (ledger, sinks) = (self.ledger(map.take("ledger")), self.sinks(map.take("sinks"), &data));
         let [pid_file, upgrade_socket] = [("pid_file", "tollgate.pid"), ("upgrade_socket", "run/upgrade.sock")]
             .map(|(key, usual)| self.path(&mut map, key).unwrap_or_else(|| data.join(usual)));
-        exposed(&listen, [admin.filter(|_| admin_token.is_none()), mock], keys.is_some(), anonymous)
-            .for_each(|address| self.exposed(address));
+        exposed(&listen, admin.filter(|_| admin_token.is_none()), mock, keys.is_some() || anonymous)
+            .for_each(|(address, instead)| self.exposed(address, instead));
         map.finish(&mut self.problems);
         let prices = prices?;
         Some(Config {
@@ -185,8 +185,7 @@ impl Reader<'_> {
         Some(Secret::new(token))
     }
 
-    fn exposed(&mut self, address: SocketAddr) {
-        let instead = "listen on 127.0.0.1, give the gateway `keys`, or write `anonymous: true` to serve whoever comes";
+    fn exposed(&mut self, address: SocketAddr, instead: &str) {
         self.problems.add(0, format!("{address} can be reached from other machines and asks for no key: {instead}"));
     }
 

@@ -120,7 +120,10 @@ fn tells_every_mistake_at_once() {
 fn refuses_what_would_fail_later() {
     for (text, part) in [
         ("listen: []", "names no address"),
-        ("admin: 0.0.0.0:9090", "can be reached"),
+        ("admin: 0.0.0.0:9090", "give it an `admin_token`"),
+        // Whoever may ask may not see everybody's bill.
+        ("admin: 0.0.0.0:9090\nanonymous: true\nkeys: {}", "give it an `admin_token`"),
+        ("mock: 0.0.0.0:8081\nanonymous: true", "can be reached"),
         ("aliases: [a]", "`aliases` must be a mapping"),
         ("headers: {request: {add: [a]}}", "`add` must be a mapping"),
         ("body: {bytes_max: 2MiB, budget: 1MiB}", "`budget` is smaller"),

@@ -42,6 +42,7 @@ pub fn update<T>(path: &Path, change: impl FnOnce(&mut Vec<Record>) -> Result<T,
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     let lock = File::create(path.with_extension("lock")).map_err(failed)?;
+    give(&lock, path);
     lock.lock().map_err(failed)?;
     let mut keys = read(path)?;
     let result = change(&mut keys)?;
@@ -54,12 +55,21 @@ pub fn update<T>(path: &Path, change: impl FnOnce(&mut Vec<Record>) -> Result<T,
     if let Ok(old) = std::fs::metadata(path) {
         fchown(&file, Some(old.uid()), Some(old.gid())).map_err(failed)?;
         file.set_permissions(old.permissions()).map_err(failed)?;
+    } else {
+        give(&file, path);
     }
     std::fs::rename(&fresh, path).map_err(failed)?;
     if let Some(folder) = path.parent() {
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
     }
     Ok(result)
+}
+
+/// What root makes in somebody's folder (a service's, say) is theirs; who is not root makes it their own anyway.
+fn give(file: &File, path: &Path) {
+    if let Some(Ok(folder)) = path.parent().map(std::fs::metadata) {
+        let _ = fchown(file, Some(folder.uid()), Some(folder.gid()));
+    }
 }
 
 #[cfg(test)]
@@ -91,5 +101,20 @@ mod tests {
         assert!(read(&path).unwrap_err().contains("twice"));
         std::fs::write(&path, "{\"keys\": [{}]}").unwrap();
         assert!(read(&path).is_err());
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_whom_the_folder_belongs_to() {
+        const SERVICE: u32 = 61_184;
+        let folder = tempfile::tempdir().unwrap();
+        if std::os::unix::fs::chown(folder.path(), Some(SERVICE), Some(SERVICE)).is_err() {
+            eprintln!("skipped: only root can give files away");
+            return;
+        }
+        let path = folder.path().join("keys.json");
+        update(&path, |_| Ok(())).unwrap();
+        for name in ["keys.json", "keys.lock"] {
+            assert_eq!(std::fs::metadata(folder.path().join(name)).unwrap().uid(), SERVICE, "{name}");
+        }
     }
 }

@@ -227,10 +227,10 @@ impl Config {
         changed
     }
 
-    /// Addresses that others can reach though whoever comes would be served.
-    pub fn exposed(&self) -> impl Iterator<Item = SocketAddr> {
+    /// Addresses that others can reach though whoever comes would be served, and what would mend that.
+    pub fn exposed(&self) -> impl Iterator<Item = (SocketAddr, &'static str)> {
         let admin = self.admin.filter(|_| self.admin_token.is_none());
-        exposed(&self.listen, [admin, self.mock], self.keys.is_some(), self.anonymous)
+        exposed(&self.listen, admin, self.mock, self.keys.is_some() || self.anonymous)
     }
 
     /// True if every listener is reachable from this machine alone.
@@ -239,10 +239,20 @@ impl Config {
     }
 }
 
-/// Of all addresses, those that others can reach though whoever comes would be served: keys guard the listeners alone.
-fn exposed(listen: &[Listener], others: [Option<SocketAddr>; 2], keys: bool, anonymous: bool) -> impl Iterator<Item = SocketAddr> {
-    let listen = listen.iter().map(|listener| listener.address).filter(move |_| !keys);
-    listen.chain(others.into_iter().flatten()).filter(move |address| !address.ip().is_loopback() && !anonymous)
+/// Of all addresses, those that others can reach though whoever comes would be served. Keys, or the word that nobody needs
+/// one, hold for the listeners alone: who may see the bill is asked for a token in any case.
+fn exposed(
+    listen: &[Listener],
+    admin: Option<SocketAddr>,
+    mock: Option<SocketAddr>,
+    guarded: bool,
+) -> impl Iterator<Item = (SocketAddr, &'static str)> {
+    const SERVES: &str = "listen on 127.0.0.1, give the gateway `keys`, or write `anonymous: true` to serve whoever comes";
+    const SHOWS: &str = "listen on 127.0.0.1, or give it an `admin_token` (openssl rand -hex 16)";
+    const PLAYS: &str = "listen on 127.0.0.1";
+    let listen = listen.iter().map(|listener| listener.address).filter(move |_| !guarded).map(|address| (address, SERVES));
+    let others = admin.map(|address| (address, SHOWS)).into_iter().chain(mock.map(|address| (address, PLAYS)));
+    listen.chain(others).filter(|(address, _)| !address.ip().is_loopback())
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ impl State {
     fn take_over(&self, mut fresh: Config, old: &Config) -> Result<(), Vec<String>> {
         let kept = fresh.keep_bound(old);
         // What is bound is still bound: the file was judged by the addresses that it names.
-        if let Some(address) = fresh.exposed().next() {
+        if let Some((address, _)) = fresh.exposed().next() {
             return Err(vec![format!("{address} can be reached from other machines, and with this configuration it would ask for no key")]);
         }
         let certificates = self.certificates.read(&fresh).map_err(|why| vec![why])?;
