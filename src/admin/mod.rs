@@ -6,7 +6,7 @@ mod usage;
 
 use crate::config::Secret;
 use crate::keys::hash;
-use crate::proxy::{State, now_ms};
+use crate::proxy::{State, check_origin, check_site, now_ms};
 use crate::sink::report::BILL;
 use async_trait::async_trait;
 use http::{HeaderMap, Method, Response, header};
@@ -39,7 +39,10 @@ impl Admin {
     async fn answer(&self, session: &ServerSession) -> Answer {
         let request = session.req_header();
         let (config, path) = (self.state.config(), request.uri.path());
-        if let Err(error) = crate::proxy::check_origin(request, &config, &[]) {
+        // Where a token is asked for, the address may be called anything; else pages of others must not reach it by theirs.
+        let named = config.admin_token.is_some() || path == "/healthz";
+        let checked = if named { check_site(request, &config, &[]) } else { check_origin(request, &config, &[]) };
+        if let Err(error) = checked {
             return (error.status(), TEXT, format!("{error}\n"));
         }
         // The page is no secret; what it shows is.
@@ -102,6 +105,7 @@ impl ServeHttp for Admin {
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
             .header(header::CONTENT_SECURITY_POLICY, ui::POLICY)
             .header(header::REFERRER_POLICY, "no-referrer")
+            .header("cross-origin-resource-policy", "same-origin")
             .header(header::CACHE_CONTROL, "no-store");
         response.body(text.into_bytes()).unwrap_or_default()
     }

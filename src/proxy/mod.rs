@@ -37,6 +37,6 @@ mod successor;
 mod wire;
 
 pub use gateway::Gateway;
-pub use head::check_origin;
+pub use head::{check_origin, check_site};
 pub use state::State;
 pub(crate) use state::now_ms;
