@@ -25,9 +25,9 @@ pub fn answer(data: &Path, path: &str, query: &str, now_ms: u64) -> Answer {
 fn whole(data: &Path, query: &str, now_ms: u64) -> Answer {
     const DAY_MS: u64 = 86_400_000;
     match question(query, now_ms) {
-        Ok((Question { by, since, until, only }, false)) if only.is_empty() && by.len() == 1 => {
+        Ok((Question { by, since, until, only, limit: None }, false)) if by.len() == 1 => {
             let (by, since) = (by.first().copied().unwrap_or(By::Model), since.unwrap_or(now_ms.saturating_sub(DAY_MS)));
-            match overview(data, by, since, until.unwrap_or(now_ms)) {
+            match overview(data, by, (since, until.unwrap_or(now_ms)), only) {
                 Ok(overview) => (200, JSON, overview.to_string()),
                 Err(why) => failed(&why),
             }
@@ -77,11 +77,15 @@ fn question(query: &str, now_ms: u64) -> Result<(Question, bool), String> {
             }
             ("since", _) => question.since = Some(time()?),
             ("until", _) => question.until = Some(time()?),
+            ("limit", _) => {
+                let limit = value.parse().map_err(|_| format!("`limit={value}` is not a number"))?;
+                question.limit = Some(limit);
+            }
             ("format", "csv") => csv = true,
             ("format", "json") => csv = false,
             _ => {
                 let by = By::from_name(name)
-                    .ok_or_else(|| format!("`{name}` is none of by, since, until, format (json, csv), {}", By::names()))?;
+                    .ok_or_else(|| format!("`{name}` is none of by, since, until, limit, format (json, csv), {}", By::names()))?;
                 question.only.push((by, value));
             }
         }
@@ -101,7 +105,7 @@ mod tests {
         let now = 100_000_000;
         let (asked, csv) = question("by=model,day&by=tag&since=1h&key=a%20b&org=x+y&format=csv", now).unwrap();
         let only = vec![(By::Key, "a b".to_owned()), (By::Org, "x y".to_owned())];
-        assert_eq!(asked, Question { by: vec![By::Model, By::Day, By::Tag], since: Some(now - 3_600_000), until: None, only });
+        assert_eq!(asked, Question { by: vec![By::Model, By::Day, By::Tag], since: Some(now - 3_600_000), until: None, only, limit: None });
         assert!(csv);
         assert_eq!(question("", now).unwrap().0.by, [By::Model]);
         for (bad, want) in

@@ -47,7 +47,7 @@ fn at(text: &str) -> Result<u64, String> {
 }
 
 pub fn run(options: &Options) -> Result<(), String> {
-    let question = Question { by: options.by.clone(), since: options.since, until: options.until, only: options.only.clone() };
+    let question = Question { by: options.by.clone(), since: options.since, until: options.until, only: options.only.clone(), limit: None };
     // Draws only on a terminal.
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}") {

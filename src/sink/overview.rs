@@ -80,6 +80,8 @@ struct Gather {
     until: u64,
     step: u64,
     by: By,
+    /// Only what is in all of these groups.
+    only: Vec<(By, String)>,
     now: Whole,
     groups: HashMap<String, BTreeMap<u64, Point>>,
     outcomes: BTreeMap<String, u64>,
@@ -104,6 +106,7 @@ impl Gather {
             until,
             step,
             by,
+            only: vec![],
             now: Whole::default(),
             groups: HashMap::new(),
             outcomes: BTreeMap::new(),
@@ -121,6 +124,9 @@ impl Gather {
     }
 
     fn row(&mut self, row: &Row) {
+        if !self.only.iter().all(|(by, group)| by.is(row, group)) {
+            return;
+        }
         if row.id != self.now.row.id {
             let whole = std::mem::replace(&mut self.now, Whole { row: row.clone(), ..Whole::default() });
             self.whole(whole);
@@ -253,16 +259,16 @@ fn percentiles(mut values: Vec<u64>) -> Value {
     json!({"count": values.len(), "p50": rank(50), "p90": rank(90), "p99": rank(99)})
 }
 
-/// All that a dashboard shows of what happened from `since` to `until`, in milliseconds since 1970.
+/// All that a dashboard shows of what happened from `since` to `until`, in milliseconds since 1970, in all groups of `only`.
 ///
 /// # Errors
 /// Says what cannot be read.
-pub fn overview(data: &Path, by: By, since: u64, until: u64) -> Result<Value, String> {
+pub fn overview(data: &Path, by: By, (since, until): (u64, u64), only: Vec<(By, String)>) -> Result<Value, String> {
     let fits = |step: &&u64| until.saturating_sub(since) / **step < POINTS_MAX;
     let step = STEPS_MS.iter().find(fits).or(STEPS_MS.last()).copied().unwrap_or(MINUTE_MS);
     // Not further back than there are points for.
     let since = since.max(until.saturating_sub(step * POINTS_MAX));
-    let mut gather = Gather::new(since, until, step, by);
+    let mut gather = Gather { only, ..Gather::new(since, until, step, by) };
     rows(data, Some(since), |_, _| {}, |row| gather.row(row))?;
     Ok(gather.told())
 }

@@ -54,7 +54,7 @@ impl By {
     }
 
     /// True if a row is of this group. A key goes by its name or id alone, too.
-    fn is(self, row: &Row, group: &str) -> bool {
+    pub(super) fn is(self, row: &Row, group: &str) -> bool {
         let part = |text: &Option<String>| self == Self::Key && text.as_deref() == Some(group);
         part(&row.key) || part(&row.key_name) || self.of(row).iter().any(|other| other == group)
     }
@@ -75,6 +75,8 @@ pub struct Question {
     pub until: Option<u64>,
     /// Only these groups.
     pub only: Vec<(By, String)>,
+    /// So many groups at most: those that cost most, then those that were asked most.
+    pub limit: Option<usize>,
 }
 
 /// Counts of a group.
@@ -164,7 +166,16 @@ impl Report {
     pub fn of(data: &Path, question: &Question, mut progress: impl FnMut(u64, u64)) -> Result<Self, String> {
         let mut report = Self { by: question.by.clone(), ..Self::default() };
         report.damaged = rows(data, question.since, &mut progress, |row| report.add(row, question))?;
+        question.limit.into_iter().for_each(|limit| report.keep(limit));
         Ok(report)
+    }
+
+    fn keep(&mut self, limit: usize) {
+        if self.groups.len() > limit {
+            let mut groups: Vec<_> = std::mem::take(&mut self.groups).into_iter().collect();
+            groups.sort_by(|(_, a), (_, b)| (b.total, b.requests).cmp(&(a.total, a.requests)));
+            self.groups = groups.into_iter().take(limit).collect();
+        }
     }
 
     fn add(&mut self, row: &Row, question: &Question) {
@@ -392,6 +403,18 @@ mod tests {
     }
 
     #[test]
+    fn keeps_the_groups_that_cost_most() {
+        let rows = [(1, "cheap"), (3, "dear"), (2, "middling")]
+            .map(|(charge, user)| Row { user: Some(user.to_owned()), ..row(user, &[], 0, charge) });
+        let mut report = report(&Question { by: vec![By::User], ..Question::default() }, &rows);
+        report.keep(3);
+        assert_eq!(report.groups.len(), 3);
+        report.keep(2);
+        assert_eq!(report.groups.keys().collect::<Vec<_>>(), [&["dear"], &["middling"]]);
+        assert_eq!(report.total.total.0, 6);
+    }
+
+    #[test]
     fn filters_by_time_and_group() {
         let rows = [row("1", &["a"], 0, 1)];
         let at = rows[0].start_ms;
@@ -400,6 +423,7 @@ mod tests {
             since,
             until,
             only: only.into_iter().map(|(by, group)| (by, group.to_owned())).collect(),
+            limit: None,
         };
         for (question, found) in [
             (asked(vec![], Some(at), Some(at + 1)), 1),

@@ -88,7 +88,7 @@ def test_nothing_is_left_out(gateway):
     told = gateway.http.get(f"{gateway.admin}/usage?colour=red").text
     names = {parameter["name"] for parameter in API["paths"]["/usage"]["get"]["parameters"]}
     assert set(re.findall(r"[a-z]+", told.split("none of")[1])) - {"json", "csv"} == names
-    assert set(API["components"]["schemas"]["By"]["enum"]) == names - {"by", "since", "until", "format"}
+    assert set(API["components"]["schemas"]["By"]["enum"]) == names - {"by", "since", "until", "limit", "format"}
     paths = set(re.findall(r"/[a-z/{}]*", gateway.http.get(f"{gateway.admin}/none").text))
     assert paths == {path for path in API["paths"] if path != "/v1/models"}
     assert gateway.http.post(f"{gateway.admin}/usage").status_code == gateway.http.get(f"{gateway.admin}/reload").status_code == 405
