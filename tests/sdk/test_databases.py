@@ -127,6 +127,25 @@ def test_postgres_has_every_entry_once(tmp_path, postgres):
     assert [(*line[:3], Decimal(line[3]), line[4]) for line in lines] == [("mock-small", "1000", "100", 51 * USD, "51")]
 
 
+def test_postgres_takes_entries_of_a_role_that_may_only_insert(tmp_path, postgres):
+    sinks = {"postgres": {"url": postgres.url, "ca": str(postgres.ca)}}
+    with Gateway(tmp_path / "one", sinks) as gateway:
+        gateway.ask(1)
+        until(lambda: gateway.metric('tollgate_sink_entries_total{sink="postgres"}') == 1, gateway.said)
+    postgres.ask("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE clerk LOGIN PASSWORD 's3cret';"
+                 "GRANT INSERT, SELECT ON tollgate_entries, tollgate_lines, tollgate_migrations TO clerk")
+    sinks["postgres"]["url"] = postgres.url.replace("owner", "clerk")
+    with Gateway(tmp_path / "two", sinks) as gateway:
+        gateway.ask(2)
+        until(lambda: gateway.metric('tollgate_sink_entries_total{sink="postgres"}') == 2, gateway.said)
+    assert postgres.ask("SELECT count(*), count(DISTINCT id) FROM tollgate_entries") == [["3", "3"]]
+    # What the documents ask can be asked.
+    text = (Path(__file__).parents[2] / "docs/sinks.md").read_text()
+    [queries] = [block for block in text.split("```sql\n")[1:] if "tollgate_entries" in block]
+    answers = [postgres.ask(query) for query in queries.split("```")[0].split(";\n") if query.strip()]
+    assert len(answers) == 2 and all(answers)
+
+
 def test_postgres_without_a_certificate_that_holds_gets_nothing(tmp_path, postgres):
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(stranger)
