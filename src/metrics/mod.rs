@@ -55,6 +55,8 @@ pub struct Metrics {
     pub unheard: IntCounter,
     spans: IntCounterVec,
     retries: IntCounterVec,
+    /// Hand-overs to another process that came to nothing.
+    pub upgrades_failed: IntCounter,
     ejections: IntCounterVec,
     ejected: IntGaugeVec,
     ledger_waiting: IntGauge,
@@ -120,6 +122,10 @@ impl Metrics {
             in_flight: make.gauge("tollgate_requests_in_flight", "Requests being served.")?,
             streams: make.gauge("tollgate_streams_in_flight", "Requests being answered by streams.")?,
             sockets: make.gauge("tollgate_websockets_open", "WebSockets that are open, with a turn under way or not.")?,
+            upgrades_failed: make.counter(
+                "tollgate_upgrades_failed_total",
+                "Times this process was told to hand over and nobody took over; it serves on.",
+            )?,
             ejections: make.counters(
                 "tollgate_ejections_total",
                 "Times a candidate of an alias was left out for failing, or because it asked for it.",

@@ -215,7 +215,10 @@ impl ShutdownSignalWatch for Signals {
             tokio::select! {
                 handed = self.hand_over(started) => match handed {
                     Ok(()) => break,
-                    Err(error) => log::error!("{}: {error}. Serving on", if started { "SIGUSR2" } else { "SIGQUIT" }),
+                    Err(error) => {
+                        self.state.metrics.upgrades_failed.inc();
+                        log::error!("{}: {error}. Serving on", if started { "SIGUSR2" } else { "SIGQUIT" });
+                    }
                 },
                 // Who has the sockets already takes over all the same.
                 _ = terminate.recv() => {
