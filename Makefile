@@ -36,7 +36,8 @@ deb: build
 	mkdir -p target/deb
 	sed -e 's,/usr/local/bin,/usr/bin,' conf/tollgate.service >target/deb/tollgate.service
 	sed -e 's,^data: data$$,data: /var/lib/tollgate,' conf/tollgate.yaml >target/deb/tollgate.yaml
-	target/release/tollgate man >target/deb/tollgate.1
+	rm -rf target/deb/man && mkdir target/deb/man
+	target/release/tollgate man --into target/deb/man
 	target/release/tollgate completions bash >target/deb/tollgate.bash
 	target/release/tollgate completions zsh >target/deb/_tollgate
 	target/release/tollgate completions fish >target/deb/tollgate.fish

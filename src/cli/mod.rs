@@ -9,7 +9,7 @@ mod usage;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tollgate::config::{self, Config, Source};
 use tollgate::proxy::server::{self, Start};
@@ -53,7 +53,11 @@ enum Command {
     /// Print what completes commands in a shell
     Completions { shell: clap_complete::Shell },
     /// Print the manual page
-    Man,
+    Man {
+        /// Write the pages of all commands into a folder instead
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -111,21 +115,18 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut std::io::stdout());
             Ok(())
         }
-        Some(Command::Man) => manual().map_err(|error| failed(error.to_string())),
+        Some(Command::Man { into }) => manual(into.as_deref()).map_err(|error| failed(error.to_string())),
     };
     done.map_or_else(|code| code, |()| ExitCode::SUCCESS)
 }
 
-/// One page, with every command on it.
-fn manual() -> std::io::Result<()> {
-    let (mut out, command) = (vec![], Cli::command());
-    clap_mangen::Man::new(command.clone()).render(&mut out)?;
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        let page = clap_mangen::Man::new(sub.clone());
-        page.render_synopsis_section(&mut out)?;
-        page.render_description_section(&mut out)?;
-        page.render_options_section(&mut out)?;
+/// The first page, or all of them into a folder.
+fn manual(into: Option<&Path>) -> std::io::Result<()> {
+    if let Some(folder) = into {
+        return clap_mangen::generate_to(Cli::command(), folder);
     }
+    let mut out = vec![];
+    clap_mangen::Man::new(Cli::command()).render(&mut out)?;
     std::io::stdout().write_all(&out)
 }
 
@@ -159,7 +160,7 @@ fn greeting(config: &Config) -> String {
     }
     let _ = writeln!(text, "  providers: {}", providers.join(", "));
     if let Some(admin) = config.admin {
-        let _ = writeln!(text, "  metrics:   http://{admin}/metrics");
+        let _ = writeln!(text, "  dashboard: http://{admin}/ (metrics at /metrics)");
     }
     let _ = writeln!(text, "  ledger:    {} (`tollgate usage` sums it up)", config.data.join("ledger").display());
     text

@@ -15,7 +15,8 @@ use tollgate::stream::sse::Sniffer;
 pub struct Options {
     /// The response body: JSON or server-sent events
     file: PathBuf,
-    /// chat, completions, responses, embeddings or messages; told from the body if left out
+    /// In what format it is: chat, responses, messages, generate, converse, … (a wrong one lists them all); told from the body if
+    /// left out
     #[arg(long, value_parser = dialect)]
     dialect: Option<Dialect>,
     /// Whose rates and conventions apply
@@ -33,7 +34,7 @@ pub struct Options {
 }
 
 fn dialect(text: &str) -> Result<Dialect, String> {
-    Dialect::from_name(text).ok_or_else(|| "expected chat, completions, responses, embeddings or messages".to_owned())
+    Dialect::from_name(text).ok_or_else(|| format!("expected one of {}", Dialect::names()))
 }
 
 fn known(text: &str) -> Result<&'static Provider, String> {
