@@ -25,7 +25,7 @@ fn the_reference_explains_every_key_and_no_other() {
     let blocks: Vec<_> = PAGE.split("```yaml\n").skip(1).filter_map(|rest| Some(rest.split_once("```")?.0)).collect();
     assert!(blocks.len() >= 8);
     for block in blocks {
-        let block = block.replace("cert: cert.pem, key: key.pem", &format!("cert: {cert}, key: {key}"));
+        let block = block.replace("cert: /etc/tollgate/cert.pem, key: /etc/tollgate/key.pem", &format!("cert: {cert}, key: {key}"));
         let block = block.replace("/var/lib/tollgate", &folder.path().display().to_string());
         let read = load_text(&block, &[("SIGNING_SECRET", secret), ("ADMIN_TOKEN", secret)]);
         assert!(read.is_ok(), "{block}\n{:?}", read.err());
