@@ -9,6 +9,7 @@ use tollgate::meter::{Framing, Meter};
 use tollgate::route::Facts;
 use tollgate::stream::event_stream::{EventStream, Piece};
 use tollgate::stream::sse::Sse;
+use tollgate::trace::Trace;
 
 /// Events of about so many bytes that cannot carry usage, after a first one that names the model.
 fn stream(event_bytes: usize) -> Vec<u8> {
@@ -101,5 +102,14 @@ fn scanners(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, scanners);
+/// What a request pays for traces where nobody wants its own: without a `tracing` in the configuration there is nothing at all.
+fn traces(criterion: &mut Criterion) {
+    const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    let mut group = criterion.benchmark_group("traces");
+    group.bench_function("no_header", |bench| bench.iter(|| Trace::begin(black_box(None), 0.0, 1)));
+    group.bench_function("not_sampled_by_the_caller", |bench| bench.iter(|| Trace::begin(black_box(Some(UNSAMPLED)), 0.0, 1)));
+    group.finish();
+}
+
+criterion_group!(benches, scanners, traces);
 criterion_main!(benches);

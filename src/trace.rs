@@ -2,8 +2,10 @@
 //! Names are those of OpenTelemetry's conventions for generative AI:
 //! <https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/>. What nobody samples costs a look at one header.
 
+use crate::dialect::Endpoint;
 use crate::exchange::Cost;
 use crate::ledger::{Entry, Outcome};
+use crate::usage::Dimension;
 use opentelemetry::trace::{Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
@@ -27,6 +29,8 @@ pub struct Trace {
 #[derive(Clone, Copy, Debug)]
 pub struct Told<'a> {
     pub method: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
     /// Without the query.
     pub path: &'a str,
     pub request_id: &'a str,
@@ -65,12 +69,12 @@ impl Trace {
     }
 
     /// The span of a turn that has ended.
-    pub fn turn_span(&self, entry: &Entry) -> SpanData {
-        Self { attempt: span_id(), ..self.clone() }.attempt_span(entry)
+    pub fn turn_span(&self, entry: &Entry, server: &str) -> SpanData {
+        Self { attempt: span_id(), ..self.clone() }.attempt_span(entry, server)
     }
 
-    /// The span of an attempt that has ended.
-    pub fn attempt_span(&self, entry: &Entry) -> SpanData {
+    /// The span of an attempt at a host (`server`) that has ended.
+    pub fn attempt_span(&self, entry: &Entry, server: &str) -> SpanData {
         let (open, close) = (&entry.open, entry.close.as_ref());
         let operation = operation(&open.endpoint);
         let mut attributes = vec![
@@ -78,14 +82,23 @@ impl Trace {
             KeyValue::new("gen_ai.provider.name", provider(&open.provider)),
             KeyValue::new("gen_ai.request.model", open.model.clone()),
             KeyValue::new("gen_ai.request.stream", open.stream),
+            KeyValue::new("server.address", server.to_owned()),
             KeyValue::new("tollgate.entry_id", entry.id.clone()),
             KeyValue::new("tollgate.upstream", open.upstream.clone()),
             KeyValue::new("tollgate.attempt", i64::from(open.attempt)),
             KeyValue::new("tollgate.outcome", entry.outcome().name()),
         ];
+        let whose = [("tollgate.key", &open.key_name), ("tollgate.org", &open.org), ("tollgate.project", &open.project)];
+        attributes.extend(whose.into_iter().filter_map(|(name, text)| Some(KeyValue::new(name, text.clone()?))));
         if let Some(used) = &entry.used {
+            let cached = |of: fn(Dimension) -> bool| used.lines.first().and_then(|line| line.usage.sum(of));
             let Cost { prompt_tokens, completion_tokens, .. } = Cost::of(used);
-            let counts = [("gen_ai.usage.input_tokens", prompt_tokens), ("gen_ai.usage.output_tokens", completion_tokens)];
+            let counts = [
+                ("gen_ai.usage.input_tokens", prompt_tokens),
+                ("gen_ai.usage.output_tokens", completion_tokens),
+                ("gen_ai.usage.cache_read.input_tokens", cached(|dimension| dimension == Dimension::CacheRead)),
+                ("gen_ai.usage.cache_creation.input_tokens", cached(is_written)),
+            ];
             attributes.extend(counts.into_iter().filter_map(|(name, count)| Some(KeyValue::new(name, i64::try_from(count?).ok()?))));
             let texts = [
                 ("gen_ai.response.model", used.lines.first().map(|line| line.model.clone())),
@@ -103,7 +116,8 @@ impl Trace {
             Outcome::Ok | Outcome::ClientClosed => Status::Unset,
             other => Status::error(error.unwrap_or_else(|| other.name().to_owned())),
         };
-        let mut span = self.span_data(self.attempt, (open.start_ms, end_ms), format!("{operation} {}", open.model), status);
+        let mut span =
+            self.span_data(self.attempt, (open.start_ms, end_ms), format!("{operation} {}", open.model).trim_end().to_owned(), status);
         (span.span_kind, span.parent_span_id, span.attributes) = (SpanKind::Client, self.span, attributes);
         let first = close.and_then(|close| close.first_byte_ms).map(|at| Event::new("first byte", time(at), vec![], 0));
         span.events.events.extend(first);
@@ -114,6 +128,7 @@ impl Trace {
     pub fn span(&self, told: &Told<'_>) -> SpanData {
         let mut attributes = vec![
             KeyValue::new("http.request.method", told.method.to_owned()),
+            KeyValue::new("url.scheme", told.scheme.to_owned()),
             KeyValue::new("url.path", told.path.to_owned()),
             KeyValue::new("tollgate.request_id", told.request_id.to_owned()),
         ];
@@ -180,6 +195,10 @@ fn share() -> f64 {
     f64::from(u32::from_be_bytes(random())) / f64::from(u32::MAX)
 }
 
+fn is_written(dimension: Dimension) -> bool {
+    matches!(dimension, Dimension::CacheWrite5m | Dimension::CacheWrite1h)
+}
+
 fn time(ms: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(ms)
 }
@@ -188,15 +207,36 @@ fn status_code(status: u16) -> KeyValue {
     KeyValue::new("http.response.status_code", i64::from(status))
 }
 
-/// As the conventions call what an endpoint does.
+/// As the conventions call what an endpoint does; what they have no word for goes by one of the same make.
+/// <https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/#gen-ai-operation-name>
 fn operation(endpoint: &str) -> &'static str {
-    if endpoint.contains("mbed") {
-        return "embeddings";
+    // What a list lets through is named by its path.
+    let Some(endpoint) = Endpoint::from_name(endpoint) else { return "request" };
+    match endpoint {
+        Endpoint::ChatCompletions
+        | Endpoint::Responses
+        | Endpoint::ResponsesCompact
+        | Endpoint::Messages
+        | Endpoint::Converse
+        | Endpoint::ConverseStream
+        | Endpoint::InvokeModel
+        | Endpoint::InvokeModelStream
+        | Endpoint::CohereChat => "chat",
+        Endpoint::Completions => "text_completion",
+        Endpoint::GenerateContent | Endpoint::StreamGenerateContent => "generate_content",
+        Endpoint::Embeddings | Endpoint::EmbedContent | Endpoint::BatchEmbedContents | Endpoint::Predict | Endpoint::CohereEmbed => {
+            "embeddings"
+        }
+        Endpoint::ResponsesInputTokens | Endpoint::MessagesCountTokens | Endpoint::CountTokens | Endpoint::BedrockCountTokens => {
+            "count_tokens"
+        }
+        Endpoint::Images | Endpoint::ImageEdits | Endpoint::ImageVariations => "image_generation",
+        Endpoint::Moderations => "moderation",
+        Endpoint::Speech => "speech",
+        Endpoint::Transcriptions => "transcription",
+        Endpoint::Translations => "translation",
+        Endpoint::Rerank | Endpoint::CohereRerank => "rerank",
     }
-    if endpoint.ends_with("enerateContent") || endpoint.ends_with(":predict") {
-        return "generate_content";
-    }
-    if endpoint.ends_with("/completions") && !endpoint.ends_with("/chat/completions") { "text_completion" } else { "chat" }
 }
 
 /// As the conventions call a provider.
@@ -262,6 +302,7 @@ mod tests {
             model: "gpt-5".to_owned(),
             start_ms: 10,
             attempt: 1,
+            org: Some("acme".to_owned()),
             ..Open::default()
         };
         let close = Close {
@@ -275,7 +316,7 @@ mod tests {
             metered: true,
             last_reading: Some(1),
         };
-        let span = trace.attempt_span(&Entry { id: "e".to_owned(), open, used: Some(used), close: Some(close) });
+        let span = trace.attempt_span(&Entry { id: "e".to_owned(), open, used: Some(used), close: Some(close) }, "acme.example");
         assert_eq!((span.name.as_ref(), span.span_context.span_id(), span.parent_span_id), ("chat gpt-5", attempt, trace.span));
         assert_eq!((span.start_time, span.end_time, span.events.len()), (time(10), time(30), 1));
         assert_eq!(span.status, Status::error("truncated"));
@@ -285,14 +326,24 @@ mod tests {
             ("gen_ai.provider.name", "azure.ai.openai"),
             ("gen_ai.usage.input_tokens", "8"),
             ("gen_ai.usage.output_tokens", "2"),
+            ("gen_ai.usage.cache_read.input_tokens", "3"),
+            ("server.address", "acme.example"),
+            ("tollgate.org", "acme"),
             ("gen_ai.response.model", "gpt-5-2025"),
             ("tollgate.cost_usd", "0.0015"),
             ("http.response.status_code", "200"),
         ] {
             assert_eq!(told(name).as_deref(), Some(want), "{name}");
         }
-        let told =
-            Told { method: "POST", path: "/v1/chat/completions", request_id: "q", status: 502, error: Some("upstream_broken"), end_ms: 40 };
+        let told = Told {
+            method: "POST",
+            scheme: "https",
+            path: "/v1/chat/completions",
+            request_id: "q",
+            status: 502,
+            error: Some("upstream_broken"),
+            end_ms: 40,
+        };
         let exchange = trace.span(&told);
         assert_eq!((exchange.span_context.span_id(), exchange.parent_span_is_remote), (trace.span, true));
         assert_eq!((exchange.parent_span_id.to_string().as_str(), exchange.status), ("b7ad6b7169203331", Status::error("upstream_broken")));
@@ -308,6 +359,10 @@ mod tests {
             (":embedContent", "embeddings"),
             (":streamGenerateContent", "generate_content"),
             ("/converse", "chat"),
+            ("/images/generations", "image_generation"),
+            ("/messages/count_tokens", "count_tokens"),
+            (":predict", "embeddings"),
+            ("/files/*", "request"),
         ] {
             assert_eq!(operation(endpoint), want, "{endpoint}");
         }

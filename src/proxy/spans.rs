@@ -153,6 +153,7 @@ impl Gateway {
         let (request, error) = (session.req_header(), ctx.refused.as_ref().or(failed.as_ref()));
         let told = Told {
             method: request.method.as_str(),
+            scheme: if session.digest().is_some_and(|digest| digest.ssl_digest.is_some()) { "https" } else { "http" },
             path: request.uri.path(),
             request_id: &ctx.request_id,
             status: session.response_written().map_or(0, |response| response.status.as_u16()),
@@ -164,10 +165,32 @@ impl Gateway {
 }
 
 impl State {
+    /// Where the upstream of an entry is.
+    pub(super) fn host_of(&self, entry: &Entry) -> String {
+        let config = self.config();
+        let upstream = config.upstream(&entry.open.upstream).and_then(|at| config.upstreams.get(at));
+        upstream.map(|upstream| upstream.host.clone()).unwrap_or_default()
+    }
+
     /// An attempt has ended.
     pub(super) fn trace(&self, trace: Option<&Trace>, entry: &Entry) {
         if let (Some(spans), Some(trace)) = (&self.spans, trace) {
-            spans.push(trace.attempt_span(entry));
+            spans.push(trace.attempt_span(entry, &self.host_of(entry)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_collector_takes_is_dropped_and_counted() {
+        let rules = TracingRules { endpoint: String::new(), headers: vec![], sample: 1.0, service: String::new() };
+        let spans = Spans::new(rules);
+        let trace = spans.begin(None).unwrap();
+        let told = Told { method: "POST", scheme: "http", path: "/", request_id: "r", status: 200, error: None, end_ms: 1 };
+        (0..=WAITING_MAX).for_each(|_| spans.push(trace.span(&told)));
+        assert_eq!((spans.waiting().len(), spans.dropped.load(Ordering::Relaxed)), (WAITING_MAX, 1));
     }
 }

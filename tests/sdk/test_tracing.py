@@ -49,6 +49,7 @@ class Upstream(Quiet):
     def do_POST(self):
         model = json.loads(self.body())["model"]
         self.server.seen.append(self.headers["traceparent"])
+        self.server.states.append(self.headers["tracestate"])
         if model == "mock-flaky" and len(self.server.seen) == 1:
             return self.answer(500, b"{}")
         whole = {"id": "c1", "model": model, "choices": [{"finish_reason": "stop"}], "usage": USAGE}
@@ -64,7 +65,7 @@ def serve(handler, **more):
 
 @pytest.fixture
 def traced(tmp_path):
-    collector, upstream = serve(Collector, spans=[]), serve(Upstream, seen=[])
+    collector, upstream = serve(Collector, spans=[]), serve(Upstream, seen=[], states=[])
     [mock] = free_ports(1)
     up = {"kind": "openai", "base_url": f"http://127.0.0.1:{upstream.server_port}/v1", "api_key": "sk-secret", "prices": "mock"}
     settings = {
@@ -96,13 +97,15 @@ def test_a_span_for_the_exchange_and_each_attempt(traced):
     [exchange], attempts = by_kind[2], sorted(by_kind[3], key=lambda span: told(span)["tollgate.attempt"])
     assert {span.trace_id.hex() for span in traced.collector.spans} == {TRACE}
     assert (exchange.parent_span_id.hex(), exchange.name, told(exchange)["http.response.status_code"]) == (PARENT, "POST", 200)
+    assert told(exchange)["url.scheme"] == "http"
     assert [span.parent_span_id for span in attempts] == [exchange.span_id] * 2
     # Each upstream is told its own place, and the caller's state goes on.
     assert traced.upstream.seen == [f"00-{TRACE}-{span.span_id.hex()}-01" for span in attempts]
+    assert traced.upstream.states == ["a=b"] * 2
     failed, paid = map(told, attempts)
     assert (failed["tollgate.outcome"], failed["http.response.status_code"], attempts[0].status.code) == ("upstream_error", 500, 2)
     wanted = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "mock-flaky", "gen_ai.response.id": "c1"}
-    wanted |= {"gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 5, "tollgate.outcome": "ok", "tollgate.usage_source": "reported"}
+    wanted |= {"server.address": "127.0.0.1", "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 5, "tollgate.outcome": "ok", "tollgate.usage_source": "reported"}
     assert wanted.items() <= paid.items()
     entry = next(entry for entry in traced.entries() if entry["id"] == paid["tollgate.entry_id"])
     assert attempts[1].start_time_unix_nano // 10**6 == entry["start_ms"] and attempts[1].end_time_unix_nano // 10**6 == entry["end_ms"]
@@ -121,6 +124,19 @@ def test_what_is_not_sampled_passes_as_it_is(traced):
     time.sleep(1)
     [refused] = traced.collector.spans
     assert told(refused)["error.type"] == "model_not_found" and told(refused)["http.response.status_code"] == 404
+
+
+def test_it_begins_traces_of_its_own(tmp_path):
+    collector, [mock] = serve(Collector, spans=[]), free_ports(1)
+    tracing = {"endpoint": f"http://127.0.0.1:{collector.server_port}", "headers": {"x-token": "s3cret"}, "service": "gate", "sample": 1}
+    with OwnGateway(tmp_path, {"tracing": tracing}, mock=mock) as gateway:
+        for _ in range(3):
+            assert gateway.http.post("/v1/images/generations", json={"model": "mock-image", "prompt": "x"}, headers={"x-provider": "mock"}).status_code == 200
+        until(lambda: sum(span.kind == 3 for span in collector.spans) == 3, gateway.said)
+        attempts = [span for span in collector.spans if span.kind == 3]
+        assert len({span.trace_id for span in attempts}) == 3 and {span.name for span in attempts} == {"image_generation mock-image"}
+        assert {told(span)["gen_ai.operation.name"] for span in attempts} == {"image_generation"}
+    collector.shutdown()
 
 
 def test_turns_of_a_websocket(traced):
