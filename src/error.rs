@@ -96,6 +96,8 @@ pub enum Error {
     Limited(Exceeded),
     /// Nobody can say whether one is.
     LimitsUnknown,
+    /// Who may know whose an answer is cannot be asked.
+    AnswersUnknown,
     /// The cloud hands out no credential for the provider.
     NoCredential {
         provider: String,
@@ -145,7 +147,7 @@ impl Error {
             Self::BodyTooLarge { .. } => 413,
             Self::Internal => 500,
             Self::UpstreamUnreachable { .. } | Self::UpstreamBroken { .. } => 502,
-            Self::BodyBudget | Self::Unbillable | Self::LimitsUnknown | Self::NoCredential { .. } => 503,
+            Self::BodyBudget | Self::Unbillable | Self::LimitsUnknown | Self::AnswersUnknown | Self::NoCredential { .. } => 503,
             Self::UpstreamTimeout { .. } => 504,
         }
     }
@@ -185,6 +187,7 @@ impl Error {
             Self::Limited(Exceeded { kind: Kind::Day | Kind::Month, .. }) => "insufficient_quota",
             Self::Limited(_) => "rate_limit_exceeded",
             Self::LimitsUnknown => "limits_unavailable",
+            Self::AnswersUnknown => "answers_unavailable",
             Self::NoCredential { .. } => "no_credential",
             Self::UpstreamUnreachable { .. } => "upstream_unreachable",
             Self::UpstreamBroken { .. } => "upstream_broken",
@@ -197,7 +200,7 @@ impl Error {
     /// Seconds after which trying again makes sense.
     pub fn retry_after_s(&self) -> Option<u32> {
         match self {
-            Self::BodyBudget | Self::Unbillable | Self::LimitsUnknown | Self::NoCredential { .. } => Some(1),
+            Self::BodyBudget | Self::Unbillable | Self::LimitsUnknown | Self::AnswersUnknown | Self::NoCredential { .. } => Some(1),
             Self::Limited(exceeded) => Some(u32::try_from(exceeded.retry_ms.div_ceil(1000)).unwrap_or(u32::MAX)),
             _ => None,
         }
@@ -272,6 +275,7 @@ impl fmt::Display for Error {
             Self::LimitsUnknown => {
                 to.write_str("the gateway cannot find out at the moment how much is left of your limits; try again shortly")
             }
+            Self::AnswersUnknown => to.write_str("the gateway cannot find out at the moment whose this answer is; try again shortly"),
             Self::NoCredential { provider } => {
                 write!(to, "the gateway has no valid credential for provider `{provider}` at the moment; its log says why")
             }

@@ -30,7 +30,9 @@ pub struct Kept {
 
 /// Remembers them.
 pub trait Keeper: Send + Sync {
-    fn find(&self, id: &str) -> Option<Kept>;
+    /// # Errors
+    /// [`Error::AnswersUnknown`] if who may know one cannot be asked.
+    fn find(&self, id: &str) -> Result<Option<Kept>, Error>;
 }
 
 /// Nobody, or who remembers.
@@ -44,8 +46,8 @@ impl fmt::Debug for Memory {
 }
 
 impl Memory {
-    fn find(&self, id: &str) -> Option<Kept> {
-        self.0.as_ref()?.find(id)
+    fn find(&self, id: &str) -> Result<Option<Kept>, Error> {
+        self.0.as_ref().map_or(Ok(None), |keeper| keeper.find(id))
     }
 }
 
@@ -66,7 +68,7 @@ pub(super) struct Keeping {
 /// The upstream that knows the answers a request names; `None` if it names none, or any will do.
 ///
 /// # Errors
-/// [`Error::UnknownAnswer`]: nobody knows one, or it is another caller's.
+/// [`Error::UnknownAnswer`]: nobody knows one, or it is another caller's; [`Error::AnswersUnknown`].
 pub(super) fn bound<'i>(
     ids: impl Iterator<Item = &'i str>,
     destination: &Destination,
@@ -77,7 +79,7 @@ pub(super) fn bound<'i>(
     let (mut bound, mut pending) = (None, None);
     for id in ids {
         let unknown = || Error::UnknownAnswer { id: id.to_owned() };
-        let Some(kept) = asked.memory.find(id) else {
+        let Some(kept) = asked.memory.find(id)? else {
             // Where everybody is one, it may have been made elsewhere.
             if asked.key.is_some() {
                 return Err(unknown());
@@ -147,7 +149,7 @@ impl Exchange {
     /// True if a turn may follow the answer of this id.
     pub fn may_follow(&self, id: &str, memory: &Memory) -> bool {
         let here = |kept: Kept| kept.owner == self.owner() && self.upstream().is_some_and(|upstream| upstream.name == kept.upstream);
-        memory.find(id).map_or(self.key.is_none(), here)
+        memory.find(id).is_ok_and(|kept| kept.map_or(self.key.is_none(), here))
     }
 
     /// What remains to be paid for an answer made in the background, now that it was fetched, or streamed to its end, and

@@ -2,6 +2,8 @@
 //! that several processes may use. What is to be billed is on disk before its caller hears of it; the rest follows.
 
 use super::shared::Shared;
+use super::state::now_s;
+use crate::error::Error;
 use crate::exchange::answer::{Keeper, Kept};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::HashMap;
@@ -10,11 +12,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
+const DAY_S: i64 = 86_400;
 /// Remembered for so long after they were last used: providers keep answers for thirty days.
 /// <https://platform.openai.com/docs/guides/your-data>
-pub const KEPT_DAYS: i64 = 35;
-/// The same, for who is told.
-const KEPT: Duration = Duration::from_secs(KEPT_DAYS.unsigned_abs() * 86_400);
+const KEPT_S: i64 = 35 * DAY_S;
+/// Conversations, which providers keep until they are deleted.
+/// <https://platform.openai.com/docs/guides/conversation-state>
+const CONVERSATION_KEPT_S: i64 = 2 * 365 * DAY_S;
+/// How the names of conversations begin.
+const CONVERSATION: &str = "conv_";
+/// Forgotten at once; others wait for the database meanwhile.
+const FORGOTTEN_TOGETHER: usize = 1000;
 /// More that wait for the disk are written at once.
 const WAITING_MAX: usize = 10_000;
 
@@ -35,14 +43,16 @@ pub struct Answers {
 }
 
 impl Answers {
+    /// `outlasts_power`: what is to be billed is on the disk itself before its caller hears of it.
+    ///
     /// # Errors
     /// Says why it cannot be used.
-    pub fn open(path: &Path, shared: Option<Arc<Shared>>) -> Result<Self, String> {
+    pub fn open(path: &Path, shared: Option<Arc<Shared>>, outlasts_power: bool) -> Result<Self, String> {
         let open = || {
             let connection = Connection::open(path)?;
             connection.busy_timeout(Duration::from_secs(1))?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "NORMAL")?;
+            connection.pragma_update(None, "synchronous", if outlasts_power { "FULL" } else { "NORMAL" })?;
             connection.execute_batch(TABLE)?;
             Ok(connection)
         };
@@ -53,7 +63,7 @@ impl Answers {
     /// Remembers answers: those that are to be billed before this returns, if the disk takes them.
     pub fn remember(&self, kept: Vec<Kept>, now_s: i64) {
         let now = kept.iter().any(|kept| kept.pending.is_some());
-        self.shared.iter().for_each(|shared| kept.iter().for_each(|kept| shared.keep(kept, KEPT)));
+        self.shared.iter().for_each(|shared| kept.iter().for_each(|kept| shared.keep(kept, kept_for(&kept.id))));
         let mut waiting = self.waiting();
         waiting.extend(kept.into_iter().map(|kept| (kept.id.clone(), kept)));
         let many = waiting.len() > WAITING_MAX;
@@ -86,15 +96,17 @@ impl Answers {
     /// Those that are to be billed.
     pub fn pending(&self) -> Vec<Kept> {
         let connection = self.connection();
-        let read = || {
+        let read = || -> rusqlite::Result<Vec<_>> {
             let mut statement =
                 connection.prepare_cached("SELECT id, upstream, owner, pending FROM answers WHERE pending IS NOT NULL LIMIT 10000")?;
-            statement.query_map([], read)?.collect::<rusqlite::Result<Vec<_>>>()
+            Ok(statement.query_map([], read)?.collect())
         };
-        let mut found = read().unwrap_or_else(|error| {
+        let readable = |row: rusqlite::Result<Kept>| row.map_err(|error| log::error!("the bill of an answer cannot be read: {error}")).ok();
+        let rows = read().unwrap_or_else(|error| {
             log::error!("answers that are to be billed cannot be read: {error}");
             vec![]
         });
+        let mut found: Vec<Kept> = rows.into_iter().filter_map(readable).collect();
         drop(connection);
         found.extend(self.waiting().values().filter(|kept| kept.pending.is_some()).cloned());
         found
@@ -110,10 +122,17 @@ impl Answers {
         }
     }
 
-    /// Forgets what was used last before then, and was billed.
-    pub fn forget(&self, before_s: i64) {
-        if let Err(error) = self.connection().execute("DELETE FROM answers WHERE used_s < ? AND pending IS NULL", [before_s]) {
-            log::error!("old answers could not be forgotten: {error}");
+    /// Forgets what was not used for long, and was billed.
+    pub fn forget(&self, now_s: i64) {
+        const FORGET: &str = "DELETE FROM answers WHERE id IN (SELECT id FROM answers
+            WHERE used_s < ?1 AND pending IS NULL AND (used_s < ?2 OR substr(id, 1, length(?3)) != ?3) LIMIT ?4)";
+        let before = params![now_s - KEPT_S, now_s - CONVERSATION_KEPT_S, CONVERSATION, FORGOTTEN_TOGETHER];
+        loop {
+            match self.connection().execute(FORGET, before) {
+                Ok(FORGOTTEN_TOGETHER) => {}
+                Ok(_) => return,
+                Err(error) => return log::error!("old answers could not be forgotten: {error}"),
+            }
         }
     }
 
@@ -129,12 +148,31 @@ impl Answers {
 impl Answers {
     /// Asks once for an answer that another gateway has seen; from then on it is known here. Other requests of this thread
     /// are served meanwhile by another.
-    fn ask_others(&self, id: &str) -> Option<Kept> {
-        let (shared, runtime) = (self.shared.as_ref()?, Handle::try_current().ok()?);
+    fn ask_others(&self, id: &str) -> Result<Option<Kept>, Error> {
+        let Some((shared, runtime)) = self.shared.as_ref().zip(Handle::try_current().ok()) else { return Ok(None) };
         let kept = tokio::task::block_in_place(|| runtime.block_on(shared.find(id)))?;
-        self.waiting().insert(kept.id.clone(), kept.clone());
-        Some(kept)
+        if let Some(kept) = &kept {
+            shared.keep(kept, kept_for(&kept.id));
+            self.waiting().insert(kept.id.clone(), kept.clone());
+        }
+        Ok(kept)
     }
+
+    /// One that was used is remembered longer; once a day is enough.
+    fn renew(&self, kept: &Kept, used_s: i64, now_s: i64) {
+        if now_s - used_s < DAY_S {
+            return;
+        }
+        self.shared.iter().for_each(|shared| shared.keep(kept, kept_for(&kept.id)));
+        if let Err(error) = self.connection().execute("UPDATE answers SET used_s = ? WHERE id = ?", params![now_s, kept.id]) {
+            log::error!("that an answer was used could not be written down: {error}");
+        }
+    }
+}
+
+fn kept_for(id: &str) -> Duration {
+    let seconds = if id.starts_with(CONVERSATION) { CONVERSATION_KEPT_S } else { KEPT_S };
+    Duration::from_secs(seconds.unsigned_abs())
 }
 
 fn write(connection: &mut Connection, kept: &HashMap<String, Kept>, now_s: i64) -> rusqlite::Result<()> {
@@ -151,28 +189,31 @@ fn write(connection: &mut Connection, kept: &HashMap<String, Kept>, now_s: i64) 
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Kept> {
     let pending: Option<String> = row.get(3)?;
-    Ok(Kept {
-        id: row.get(0)?,
-        upstream: row.get(1)?,
-        owner: row.get(2)?,
-        pending: pending.and_then(|open| serde_json::from_str(&open).ok()),
-    })
+    let pending = pending.map(|open| serde_json::from_str(&open)).transpose();
+    let pending = pending.map_err(|error| rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::new(error)))?;
+    Ok(Kept { id: row.get(0)?, upstream: row.get(1)?, owner: row.get(2)?, pending })
 }
 
 impl Keeper for Answers {
-    fn find(&self, id: &str) -> Option<Kept> {
-        let waiting = self.waiting().get(id).cloned();
-        let found = waiting.or_else(|| {
-            let connection = self.connection();
-            let found = connection
-                .prepare_cached("SELECT id, upstream, owner, pending FROM answers WHERE id = ?")
-                .and_then(|mut statement| statement.query_row([id], read).optional());
-            found.unwrap_or_else(|error| {
+    fn find(&self, id: &str) -> Result<Option<Kept>, Error> {
+        if let Some(kept) = self.waiting().get(id) {
+            return Ok(Some(kept.clone()));
+        }
+        let found = self
+            .connection()
+            .prepare_cached("SELECT id, upstream, owner, pending, used_s FROM answers WHERE id = ?")
+            .and_then(|mut statement| statement.query_row([id], |row| Ok((read(row)?, row.get(4)?))).optional());
+        match found {
+            Ok(Some((kept, used_s))) => {
+                self.renew(&kept, used_s, now_s());
+                Ok(Some(kept))
+            }
+            Ok(None) => self.ask_others(id),
+            Err(error) => {
                 log::error!("kept answers cannot be read: {error}");
-                None
-            })
-        });
-        found.or_else(|| self.ask_others(id))
+                Err(Error::AnswersUnknown)
+            }
+        }
     }
 }
 
@@ -190,49 +231,75 @@ mod tests {
     fn remembers_across_processes_what_is_to_be_billed_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.db");
-        let answers = Answers::open(&path, None).unwrap();
-        answers.remember(vec![kept("a", false)], 100);
-        let other = Answers::open(&path, None).unwrap();
-        assert_eq!((answers.find("a"), other.find("a")), (Some(kept("a", false)), None));
-        answers.remember(vec![kept("b", true)], 100);
-        assert_eq!((other.find("b"), other.pending()), (Some(kept("b", true)), vec![kept("b", true)]));
-        assert_eq!(other.find("a"), Some(kept("a", false)));
+        let at = now_s();
+        let answers = Answers::open(&path, None, false).unwrap();
+        answers.remember(vec![kept("a", false)], at);
+        let other = Answers::open(&path, None, false).unwrap();
+        assert_eq!((answers.find("a").unwrap(), other.find("a").unwrap()), (Some(kept("a", false)), None));
+        answers.remember(vec![kept("b", true)], at);
+        assert_eq!((other.find("b").unwrap(), other.pending()), (Some(kept("b", true)), vec![kept("b", true)]));
+        assert_eq!(other.find("a").unwrap(), Some(kept("a", false)));
         // Nobody takes over what is another's.
-        other.remember(vec![Kept { owner: None, ..kept("a", false) }], 200);
-        other.write_out(200);
-        assert_eq!(answers.find("a"), Some(kept("a", false)));
-        other.forget(201);
-        assert_eq!((answers.find("a"), answers.find("b")), (None, Some(kept("b", true))));
+        other.remember(vec![Kept { owner: None, ..kept("a", false) }], at + 100);
+        other.write_out(at + 100);
+        assert_eq!(answers.find("a").unwrap(), Some(kept("a", false)));
+        other.forget(at + 101 + KEPT_S);
+        assert_eq!((answers.find("a").unwrap(), answers.find("b").unwrap()), (None, Some(kept("b", true))));
         answers.billed("b");
         assert_eq!(other.pending(), []);
         // Told again, it is not to be billed again.
-        other.remember(vec![kept("b", true)], 300);
+        other.remember(vec![kept("b", true)], at + 200);
         assert_eq!(answers.pending(), []);
-        other.forget(301);
-        assert_eq!(other.find("b"), None);
+        other.forget(at + 201 + KEPT_S);
+        assert_eq!(other.find("b").unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_used_is_remembered_and_conversations_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let answers = Answers::open(&folder.path().join("answers.db"), None, true).unwrap();
+        let now = now_s();
+        let many: Vec<_> = (0..=FORGOTTEN_TOGETHER).map(|at| kept(&format!("resp_{at}"), false)).collect();
+        answers.remember([many, vec![kept("resp_used", false), kept("conv_1", false), kept("due", true)]].concat(), now - KEPT_S);
+        assert!(answers.find("resp_used").unwrap().is_some());
+        answers.forget(now + DAY_S);
+        let known = ["resp_0", "resp_1000", "resp_used", "conv_1", "due"].map(|id| answers.find(id).unwrap().is_some());
+        assert_eq!(known, [false, false, true, true, true]);
+        answers.forget(now + CONVERSATION_KEPT_S + DAY_S);
+        assert_eq!(answers.find("conv_1").unwrap(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_neither_unknown_nor_billed() {
+        let folder = tempfile::tempdir().unwrap();
+        let answers = Answers::open(&folder.path().join("answers.db"), None, false).unwrap();
+        answers.remember(vec![kept("good", true), kept("bad", true)], 100);
+        answers.connection().execute("UPDATE answers SET pending = '{' WHERE id = 'bad'", []).unwrap();
+        assert_eq!(answers.find("bad"), Err(Error::AnswersUnknown));
+        assert_eq!(answers.pending(), vec![kept("good", true)]);
     }
 
     #[test]
     fn what_the_disk_does_not_take_waits() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.db");
-        let answers = Answers::open(&path, None).unwrap();
+        let answers = Answers::open(&path, None, false).unwrap();
         let other = Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         answers.remember(vec![kept("a", true)], 100);
-        assert_eq!((answers.find("a"), answers.pending()), (Some(kept("a", true)), vec![kept("a", true)]));
+        assert_eq!((answers.find("a").unwrap(), answers.pending()), (Some(kept("a", true)), vec![kept("a", true)]));
         answers.billed("a");
         other.execute_batch("COMMIT").unwrap();
         answers.write_out(100);
         assert!(answers.waiting().is_empty());
-        assert_eq!((answers.find("a"), answers.pending()), (Some(kept("a", false)), vec![]));
+        assert_eq!((answers.find("a").unwrap(), answers.pending()), (Some(kept("a", false)), vec![]));
     }
 
     #[test]
     fn what_waits_is_bounded() {
         let folder = tempfile::tempdir().unwrap();
-        let answers = Answers::open(&folder.path().join("answers.db"), None).unwrap();
+        let answers = Answers::open(&folder.path().join("answers.db"), None, false).unwrap();
         (0..=WAITING_MAX).for_each(|at| answers.remember(vec![kept(&at.to_string(), false)], 1));
-        assert!(answers.waiting().is_empty() && answers.find("7").is_some());
+        assert!(answers.waiting().is_empty() && answers.find("7").unwrap().is_some());
     }
 }

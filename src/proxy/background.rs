@@ -13,7 +13,7 @@ use pingora::http::RequestHeader;
 use reqwest::{Client, redirect};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often one is asked for: at first, and as time goes by.
@@ -21,6 +21,8 @@ const PERIOD: Duration = Duration::from_secs(2);
 const PERIOD_MAX: Duration = Duration::from_secs(60);
 /// Of one that is not done by then nothing more is expected.
 const PATIENCE_MS: u64 = 48 * 3600 * 1000;
+/// One that its provider does not know is asked for again for so long: an account may be changed and changed back.
+const GONE_AFTER: Duration = Duration::from_secs(600);
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// A longer answer is not read.
 pub const ANSWER_BYTES_MAX: u64 = 64 << 20;
@@ -32,6 +34,8 @@ const AT_ONCE: usize = 16;
 #[derive(Default)]
 pub struct Background {
     due: HashMap<String, (Instant, Duration)>,
+    /// Since when who should know one does not.
+    missed: Mutex<HashMap<String, Instant>>,
     clients: HashMap<Option<PathBuf>, Client>,
 }
 
@@ -48,6 +52,7 @@ impl Background {
         let pending = state.answers.pending();
         let ids: HashSet<&str> = pending.iter().map(|kept| kept.id.as_str()).collect();
         self.due.retain(|id, _| ids.contains(id.as_str()));
+        self.missed().retain(|id, _| ids.contains(id.as_str()));
         let live = state.live.load_full();
         let mut due = vec![];
         for kept in pending {
@@ -61,7 +66,7 @@ impl Background {
             due.push((kept, client));
         }
         let fetched = futures::stream::iter(due).for_each_concurrent(AT_ONCE, |(kept, client)| {
-            let live = &live;
+            let (live, missed) = (&live, &self.missed);
             async move {
                 let came = match client {
                     Ok(client) => fetch(live, &kept, &client).await,
@@ -71,10 +76,16 @@ impl Background {
                     log::warn!("an answer made in the background could not be fetched from `{}`: {why}", kept.upstream);
                     Came::NotYet
                 });
-                settle(state, live, &kept, came);
+                if is_over(missed, &kept.id, &came, Instant::now()) {
+                    settle(state, live, &kept, came);
+                }
             }
         });
         fetched.await;
+    }
+
+    fn missed(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One for each set of certificates to trust.
@@ -88,6 +99,17 @@ impl Background {
         self.clients.insert(ca, client.clone());
         Ok(client)
     }
+}
+
+/// False for one that is gone, but not for long.
+fn is_over(missed: &Mutex<HashMap<String, Instant>>, id: &str, came: &Came, now: Instant) -> bool {
+    let mut missed = missed.lock().unwrap_or_else(PoisonError::into_inner);
+    if !matches!(came, Came::Gone) {
+        missed.remove(id);
+        return true;
+    }
+    let since = missed.entry(id.to_owned()).or_insert(now);
+    now.duration_since(*since) >= GONE_AFTER
 }
 
 fn settle(state: &State, live: &Live, kept: &Kept, came: Came) {
@@ -116,8 +138,9 @@ fn settle(state: &State, live: &Live, kept: &Kept, came: Came) {
 async fn fetch(live: &Live, kept: &Kept, client: &Client) -> Result<Came, String> {
     let at = live.config.upstream(&kept.upstream).ok_or("no longer configured")?;
     let upstream = live.config.upstreams.get(at).ok_or("no longer configured")?;
+    // Its caller brought the key, and may fetch it.
     if upstream.credentials == Credentials::Caller {
-        return Err("its caller brought the key".to_owned());
+        return Ok(Came::NotYet);
     }
     let request = request(live, at, upstream, &kept.id).await?;
     let mut answer = client.execute(request).await.map_err(|error| error.without_url().to_string())?;
@@ -220,5 +243,21 @@ impl crate::json::Visit<()> for Taken<'_> {
 
 /// Forgets answers that nobody will ask for any more.
 pub fn forget(state: &State) {
-    state.answers.forget(now_s() - super::answers::KEPT_DAYS * 24 * 3600);
+    state.answers.forget(now_s());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_may_come_back() {
+        let (missed, now) = (Mutex::default(), Instant::now());
+        let over = |came: Came, after: Duration| is_over(&missed, "a", &came, now + after);
+        let (soon, late) = (Duration::from_secs(5), GONE_AFTER + Duration::from_secs(5));
+        assert!(!over(Came::Gone, Duration::ZERO) && !over(Came::Gone, soon));
+        assert!(over(Came::NotYet, soon), "it is there again");
+        assert!(!over(Came::Gone, late) && !over(Came::Gone, late + soon));
+        assert!(over(Came::Gone, late * 2));
+    }
 }

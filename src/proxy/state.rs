@@ -65,7 +65,8 @@ impl State {
         let certificates = Certificates::new(&config).map_err(io::Error::other)?;
         let spans = config.tracing.clone().map(Spans::new);
         let shared = config.redis.clone().map(Shared::new).transpose().map_err(io::Error::other)?;
-        let answers = Answers::open(&config.data.join("answers.db"), shared.clone()).map_err(io::Error::other)?;
+        let answers = Answers::open(&config.data.join("answers.db"), shared.clone(), config.ledger.sync == crate::config::Sync::Always)
+            .map_err(io::Error::other)?;
         let live = ArcSwap::from_pointee(Live::new(config, None)?);
         Ok(Arc::new(Self {
             live,

@@ -5,6 +5,7 @@ mod line;
 mod telling;
 
 use crate::config::RedisRules;
+use crate::error::Error;
 use crate::exchange::answer::Kept;
 use crate::limit::{Amount, Exceeded, Hold, Kind, Left, Rule, Settle, Standing, Who, day, day_ends, groups, less, month, month_ends};
 use crate::price::PicoUsd;
@@ -262,18 +263,20 @@ impl Shared {
     }
 
     /// Whose an answer is that another gateway has seen.
-    pub async fn find(&self, id: &str) -> Option<Kept> {
+    ///
+    /// # Errors
+    /// [`Error::AnswersUnknown`] if Redis does not answer.
+    pub async fn find(&self, id: &str) -> Result<Option<Kept>, Error> {
         let asked = async { self.line.get()?.get::<_, Option<String>>(self.key("answer", id)).await };
-        let found = match self.line.within(asked).await {
-            Ok(found) => serde_json::from_str::<serde_json::Value>(&found?).ok()?,
-            Err(Unanswered::Failed(why)) => {
+        let found = self.line.within(asked).await.map_err(|unanswered| {
+            if let Unanswered::Failed(why) = unanswered {
                 log::error!("whose an answer is cannot be asked for: {why}");
-                return None;
             }
-            Err(Unanswered::Rests) => return None,
-        };
-        let text = |name| found.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
-        Some(Kept { id: id.to_owned(), upstream: text("upstream")?, owner: text("owner"), pending: None })
+            Error::AnswersUnknown
+        })?;
+        let found = found.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+        let text = |name| found.as_ref()?.get(name)?.as_str().map(str::to_owned);
+        Ok(text("upstream").map(|upstream| Kept { id: id.to_owned(), upstream, owner: text("owner"), pending: None }))
     }
 }
 

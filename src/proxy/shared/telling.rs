@@ -73,8 +73,10 @@ impl Shared {
         let mut connection = self.line.get()?;
         let bill = match job {
             Job::Keep { key, text, ttl } => {
+                // Whose it is does not change; for how long it is remembered does.
                 let options = redis::SetOptions::default().conditional_set(redis::ExistenceCheck::NX);
-                return connection.set_options(key, text, options.with_expiration(redis::SetExpiry::EX(ttl.as_secs()))).await;
+                connection.set_options::<_, _, ()>(key, text, options).await?;
+                return connection.expire(key, i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)).await;
             }
             Job::Settle(bill) => bill,
         };
