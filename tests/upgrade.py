@@ -1,5 +1,6 @@
-"""Replaces a gateway by another under load, again and again: upgrade.py BINARY UPGRADES. HTTP/2 is
-among it where there is Node, WebSockets where there is the package websockets.
+"""Replaces a gateway by another under load, again and again: upgrade.py BINARY UPGRADES [STREAMS [OHA]]. HTTP/2 is
+among it where there is Node, WebSockets where there is the package websockets. With oha, half of what the gateway can
+take comes besides, at a fixed rate and each request on a connection of its own.
 
 What must hold: no request fails, no stream and no turn is cut, on kept-alive and on new connections, in plain and over TLS; each
 old process is gone within two seconds of its last stream; each request has its entry. A successor whose configuration is refused changes nothing, nor does SIGQUIT without one. A
@@ -29,7 +30,8 @@ except ImportError:
 
 GONE_S = 2
 STREAM_S = 8
-STREAMS = 40
+# Of these a chunk a second.
+CHUNKS = 8
 REQUEST_EVERY_S = 0.02
 CLIENTS = 8
 # Listeners beside the two that are asked; all are handed over.
@@ -39,6 +41,9 @@ SOCKETS = 6
 TURN = {"type": "response.create", "model": "mock-small?chunks=10&delay_ms=50", "input": "Hi"}
 
 binary, upgrades = sys.argv[1], int(sys.argv[2])
+STREAMS = int(sys.argv[3]) if len(sys.argv) > 3 else 40
+oha = sys.argv[4] if len(sys.argv) > 4 else None
+ASKED = json.dumps({"model": "mock-small?chunks=1", "messages": []})
 
 
 def free_ports(count):
@@ -124,7 +129,7 @@ class Load:
 
     def keep_streaming(self, tls, at):
         time.sleep(at * STREAM_S / STREAMS)
-        model = f"mock-small?chunks=40&delay_ms={STREAM_S * 1000 // 40}"
+        model = f"mock-small?chunks={CHUNKS}&delay_ms={STREAM_S * 1000 // CHUNKS}"
         while not self.stop.is_set():
             try:
                 text = self.post(self.connect(tls), {"model": model, "messages": [], "stream": True})
@@ -163,6 +168,30 @@ class Load:
             self.ids |= set(self.multiplexed["ids"])
             self.failures += [f"HTTP/2: {failure}" for failure in self.multiplexed["failures"]]
         [thread.join() for thread in self.threads]
+
+
+class Flood:
+    """Half of what the gateway can take, at a fixed rate; no answer is waited for before the next request."""
+
+    def __init__(self, port):
+        self.url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        self.rate = int(self.result(self.start("-z", "4s", "-c", "32"))["summary"]["requestsPerSec"]) // 2
+        self.process = self.start("-z", "1h", "-q", str(self.rate), "-c", "256")
+
+    def start(self, *options):
+        fixed = ["--no-tui", "--output-format", "json", "--disable-keepalive", "-m", "POST", "-H", "content-type: application/json", "-d", ASKED]
+        return subprocess.Popen([oha, *fixed, *options, self.url], stdout=subprocess.PIPE, text=True)
+
+    def result(self, process):
+        return json.loads(process.communicate(timeout=60)[0])
+
+    def end(self):
+        """How many were answered, and what went wrong; what was under way at the end was cut off by it."""
+        self.process.send_signal(signal.SIGINT)
+        result = self.result(self.process)
+        errors = {why: count for why, count in result["errorDistribution"].items() if "deadline" not in why}
+        wrong = {code: count for code, count in result["statusCodeDistribution"].items() if code != "200"}
+        return result["statusCodeDistribution"].get("200", 0), errors | wrong
 
 
 def wait_until(holds, why):
@@ -227,8 +256,9 @@ def main():
     wait_for(mock, upstream)
     old = start("-c", config)
     wait_for(plain, old)
+    flood = Flood(plain) if oha else None
     load = Load(plain, tls)
-    slowest = 0
+    slowest, silent = 0, []
     try:
         # Nobody is there to take over: it serves on.
         old.send_signal(signal.SIGQUIT)
@@ -243,6 +273,8 @@ def main():
         config.write_text(json.dumps(settings))
         for at in range(upgrades):
             time.sleep(1)
+            # Who says nothing is waited for no longer.
+            silent.append(socket.create_connection(("127.0.0.1", plain)))
             new = start("-c", config, "--upgrade")
             time.sleep(1.5)
             assert new.poll() is None, "the successor died"
@@ -270,10 +302,14 @@ def main():
         for port in others:
             socket.create_connection(("127.0.0.1", port)).close()
     finally:
+        flooded = flood.end() if flood else None
         load.end()
         old.terminate()
         left = old.wait(30)
         upstream.kill()
+    if flooded:
+        print(f"{flooded[0]} requests at {flood.rate} a second, wrong: {flooded[1] or 'nothing'}")
+        assert flooded[0] > flood.rate and not flooded[1]
     print(f"{load.done} requests, {load.streams} streams, {load.reopened} kept-alive connections closed between requests")
     if open_socket:
         print(f"{load.turns} turns, {load.parted} WebSockets told to come again")

@@ -1,0 +1,107 @@
+"""How a gateway leaves: when all has ended, at once, or when its time is over; and that it stays if nobody takes over."""
+
+import json
+import signal
+import subprocess
+import threading
+import time
+
+import httpx2
+import pytest
+
+from own import OwnGateway, free_ports, until
+
+STREAM = {"model": "mock-small?chunks=20&delay_ms=100", "messages": [], "stream": True}
+
+
+class Gateway(OwnGateway):
+    def __init__(self, folder, **more):
+        [self.mock] = free_ports(1)
+        super().__init__(folder, more, mock=self.mock)
+        self.told = []
+
+    def stream(self, **body):
+        """Begins one; what came of it is known when it has ended."""
+        began, come = threading.Event(), []
+
+        def read():
+            try:
+                with self.http.stream("POST", "/v1/chat/completions", json=STREAM | body) as answer:
+                    for piece in answer.iter_bytes():
+                        come.append(piece)
+                        began.set()
+                self.told.append(b"".join(come))
+            except httpx2.HTTPError as error:
+                self.told.append(error)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        assert began.wait(10)
+        return thread
+
+    def outcomes(self):
+        done = subprocess.run([self.binary, "usage", "--data", self.folder, "--by", "outcome", "--json"], capture_output=True, text=True, check=True)
+        return {row["outcome"]: row["requests"] for row in json.loads(done.stdout)}
+
+
+def test_sigterm_lets_streams_end(tmp_path):
+    gateway = Gateway(tmp_path)
+    thread = gateway.stream()
+    gateway.process.terminate()
+    # Nothing new is taken.
+    until(lambda: refused(gateway.url))
+    assert gateway.process.poll() is None
+    thread.join()
+    assert gateway.process.wait(5) == 0
+    assert gateway.told[0].endswith(b"data: [DONE]\n\n") and gateway.outcomes() == {"ok": 1}
+
+
+def refused(url):
+    try:
+        return not httpx2.get(url, trust_env=False, timeout=2)
+    except httpx2.ConnectError:
+        return True
+
+
+def test_sigint_is_quick_and_the_cut_can_be_seen(tmp_path):
+    gateway = Gateway(tmp_path)
+    thread = gateway.stream()
+    gateway.process.send_signal(signal.SIGINT)
+    before = time.monotonic()
+    gateway.process.wait(5)
+    assert time.monotonic() - before < 3
+    thread.join()
+    assert isinstance(gateway.told[0], httpx2.HTTPError)
+    [(outcome, count)] = gateway.outcomes().items()
+    assert outcome != "ok" and count == 1
+
+
+def test_when_its_time_is_over_what_is_left_is_cut_and_closed(tmp_path):
+    gateway = Gateway(tmp_path, timeouts={"drain": "2s"})
+    thread = gateway.stream(model="mock-small?chunks=600&delay_ms=100")
+    before = time.monotonic()
+    gateway.process.terminate()
+    gateway.process.wait(20)
+    assert 1.5 < time.monotonic() - before < 10
+    thread.join()
+    assert isinstance(gateway.told[0], httpx2.HTTPError)
+    [(outcome, count)] = gateway.outcomes().items()
+    assert outcome != "ok" and count == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_successor_that_dies_while_it_waits_changes_nothing(tmp_path, how):
+    [admin] = free_ports(1)
+    with Gateway(tmp_path, admin=f"127.0.0.1:{admin}") as gateway:
+        successor = subprocess.Popen([gateway.binary, "-c", gateway.config, "--upgrade"], stderr=subprocess.DEVNULL)
+        until(lambda: (tmp_path / "run/upgrade.sock").exists())
+        successor.send_signal(how)
+        successor.wait(10)
+        thread = gateway.stream()
+        gateway.process.send_signal(signal.SIGQUIT)
+        failed = lambda: "tollgate_upgrades_failed_total 1" in httpx2.get(f"http://127.0.0.1:{admin}/metrics", trust_env=False).text
+        until(failed, gateway.said)
+        assert "Serving on" in gateway.said()
+        thread.join()
+        assert gateway.told[0].endswith(b"data: [DONE]\n\n")
+        assert gateway.http.post("/v1/chat/completions", json=STREAM | {"stream": False}).status_code == 200
