@@ -134,6 +134,18 @@ fn suspicious_changes_are_refused() {
     for (input, sound) in [("1.25", true), ("12.4", true), ("0.126", true), ("12.5", false), ("0.125", false), ("0", false)] {
         assert_eq!(check_change(&catalog, &import(input)).is_ok(), sound, "{input}");
     }
+    // Not only of what is asked for first.
+    for (of, sound) in [("\"cache_read\": 0.12", true), ("\"cache_read\": 12", false), ("\"cache_read\": 0", false)] {
+        let text = format!(r#"{{"openai": {{"models": {{"gpt-5": {{"cost": {{"input": 1.25, "output": 10, {of}}}}}}}}}}}"#);
+        assert_eq!(check_change(&catalog, &super::import(Format::ModelsDev, &text).unwrap()).is_ok(), sound, "{of}");
+    }
+    let tiers = |over: &str| {
+        let text = format!(
+            r#"{{"gemini-2.5-pro": {{"litellm_provider": "gemini", "mode": "chat", "input_cost_per_token": 1.25e-06, "output_cost_per_token": 1e-05, "input_cost_per_token_above_200k_tokens": {over}, "output_cost_per_token_above_200k_tokens": 1.5e-05}}}}"#
+        );
+        check_change(&catalog, &super::import(Format::LiteLlm, &text).unwrap())
+    };
+    assert_eq!((tiers("2.5e-06").is_ok(), tiers("2.5e-04").is_ok()), (true, false));
     let many = |count: usize| {
         (0..count)
             .flat_map(|at| {

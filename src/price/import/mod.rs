@@ -110,15 +110,33 @@ pub const MISSING_MAX: usize = 5;
 pub fn check_change(old: &Catalog, new: &[Imported]) -> Result<(), String> {
     for Imported { provider, model, .. } in new {
         let Some(known) = old.models(provider).find(|known| known.id == model.id) else { continue };
-        let standard = |model: &Model| model.prices.iter().rfind(|price| price.is_standard()).map(|price| price.rates.clone());
-        let (Some(before), Some(after)) = (standard(known), standard(model)) else { continue };
-        for dimension in [Dimension::Input, Dimension::Output] {
-            let (Some(a), Some(b)) = (before.of(dimension), after.of(dimension)) else { continue };
-            let jump = (a == 0) != (b == 0) || a.max(b) / a.min(b).max(1) >= CHANGE_MAX;
-            if jump && a != b {
-                let (a, b) = (write::per_million(a), write::per_million(b));
-                return Err(format!("`{}` of {provider} would cost ${b} per million of {} instead of ${a}", model.id, dimension.name()));
+        for after in &model.prices {
+            // The last of a kind is the one that holds.
+            let Some(before) = known.prices.iter().rfind(|before| is_like(before, after)) else { continue };
+            let tiers = after.tiers.iter().filter_map(|tier| {
+                let known = before.tiers.iter().find(|known| known.over == tier.over)?;
+                Some((&known.rates, &tier.rates))
+            });
+            for (before, after) in std::iter::once((&before.rates, &after.rates)).chain(tiers) {
+                check_rates(before, after).map_err(|why| format!("`{}` of {provider} {why}", model.id))?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// True if both hold for the same kind of requests.
+fn is_like(a: &Price, b: &Price) -> bool {
+    (&a.service_tier, &a.region, a.batch, a.utc_minutes) == (&b.service_tier, &b.region, b.batch, b.utc_minutes)
+}
+
+fn check_rates(before: &Rates, after: &Rates) -> Result<(), String> {
+    for dimension in Dimension::ALL.iter().copied() {
+        let (Some(a), Some(b)) = (before.of(dimension), after.of(dimension)) else { continue };
+        let jump = (a == 0) != (b == 0) || a.max(b) / a.min(b).max(1) >= CHANGE_MAX;
+        if jump && a != b {
+            let (a, b) = (write::per_million(a), write::per_million(b));
+            return Err(format!("would cost ${b} per million of {} instead of ${a}", dimension.name()));
         }
     }
     Ok(())
