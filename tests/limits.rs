@@ -33,6 +33,9 @@ fn who_asks_for_more_is_told_when_to_come_again() {
     let refused = ask(&gateway, "");
     assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (429, Some("rate_limit_exceeded")));
     assert!((1..=20).contains(&refused.header("retry-after").unwrap().parse::<u32>().unwrap()));
+    let told = ["limit", "remaining"].map(|what| refused.header(&format!("x-ratelimit-{what}-requests")));
+    assert_eq!(told, [Some("3"), Some("0")]);
+    assert!(refused.header("x-ratelimit-reset-requests").unwrap().ends_with('s'));
     assert_eq!(upstream.requests.lock().unwrap().len(), 3);
     assert_eq!(gateway.closed_entries(3).len(), 3, "who is refused has no entry");
 }

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::exchange::{Exchange, amount_of, who_of};
 use crate::ledger::Entry;
-use crate::limit::{Amount, Hold, Left, Rule, Standing, Who, month_begins};
+use crate::limit::{Amount, Exceeded, Hold, Kind, Left, Rule, Standing, Who, month_begins};
 use crate::sink::report::{rows, rows_of_others};
 use crate::sink::sqlite::Row;
 use pingora::Result;
@@ -125,6 +125,21 @@ pub fn tell(standing: &Standing, response: &mut ResponseHeader) -> Result<()> {
         response.insert_header("x-ratelimit-reset-tokens", span(reset_ms))?;
     }
     Ok(())
+}
+
+/// The same for who was refused: what it met, and when it may come again.
+pub fn tell_exceeded(exceeded: &Exceeded) -> Vec<(&'static str, String)> {
+    let Exceeded { kind, limit, retry_ms } = exceeded;
+    match kind {
+        Kind::Requests => vec![
+            ("x-ratelimit-limit-requests", limit.to_string()),
+            ("x-ratelimit-remaining-requests", "0".to_owned()),
+            ("x-ratelimit-reset-requests", span(*retry_ms)),
+        ],
+        // How many are left is less than it asked for, and no more is known of several gateways.
+        Kind::Tokens => vec![("x-ratelimit-limit-tokens", limit.to_string()), ("x-ratelimit-reset-tokens", span(*retry_ms))],
+        Kind::Concurrent | Kind::Day | Kind::Month | Kind::Reserved => vec![],
+    }
 }
 
 /// `17ms`, `1.5s`, `6m0s`.

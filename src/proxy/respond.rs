@@ -2,6 +2,7 @@
 
 use super::body;
 use super::head::{CALLER_REQUEST_ID, REQUEST_ID, caller_id};
+use super::limits::tell_exceeded;
 use crate::config::{Config, Target};
 use crate::dialect::Dialect;
 use crate::error::Error;
@@ -24,6 +25,9 @@ pub async fn error(session: &mut ServerSession, error: &Error, dialect: Dialect,
     let mut headers = vec![];
     if let Some(seconds) = error.retry_after_s() {
         headers.push(("retry-after", seconds.to_string()));
+    }
+    if let Error::Limited(exceeded) = error {
+        headers.extend(tell_exceeded(exceeded));
     }
     if *error == Error::MethodNotAllowed {
         headers.push(("allow", "POST".to_owned()));
