@@ -12,7 +12,10 @@ import threading
 import time
 
 mode, tollgate, bare, oha, threads = sys.argv[1:6]
+probe = os.path.join(os.path.dirname(bare), "probe")
 SMOKE = mode == "smoke"
+# Its proxy answers in milliseconds: fewer requests tell as much.
+LITELLM = os.environ.get("LITELLM")
 ROUNDS = 1 if SMOKE else 5
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -37,21 +40,34 @@ def wait(port):
     sys.exit(f"nothing listens on {port}")
 
 
+def family(pid):
+    """A process and those it started."""
+    found = [pid]
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/children") as f:
+            found += [one for child in f.read().split() for one in family(int(child))]
+    return found
+
+
 def cpu_s(pid):
     """User and system seconds, from the scheduler's nanoseconds of every thread."""
     total = 0
-    for task in os.listdir(f"/proc/{pid}/task"):
-        try:
-            with open(f"/proc/{pid}/task/{task}/schedstat") as f:
-                total += int(f.read().split()[0])
-        except FileNotFoundError:
-            pass
+    for one in family(pid):
+        for task in os.listdir(f"/proc/{one}/task"):
+            try:
+                with open(f"/proc/{one}/task/{task}/schedstat") as f:
+                    total += int(f.read().split()[0])
+            except FileNotFoundError:
+                pass
     return total / 1e9
 
 
 def rss_kib(pid):
-    with open(f"/proc/{pid}/statm") as f:
-        return int(f.read().split()[1]) * PAGE / 1024
+    total = 0
+    for one in family(pid):
+        with open(f"/proc/{one}/statm") as f:
+            total += int(f.read().split()[1]) * PAGE / 1024
+    return total
 
 
 def load(port, body, connections, requests):
@@ -75,10 +91,14 @@ def ask(model, stream=False, prompt=900):
 
 
 class Proxy:
-    def __init__(self, name, port, process):
-        self.name, self.port, self.process = name, port, process
+    def __init__(self, name, port, command, share=1):
+        self.name, self.port, self.command, self.share = name, port, command, share
+
+    def start(self):
+        self.process = start(*self.command)
 
     def measure(self, body, connections, requests):
+        requests = max(connections, int(requests * self.share))
         before = cpu_s(self.process.pid)
         rate, p50, p99 = load(self.port, body, connections, requests)
         return {"cpu_us": (cpu_s(self.process.pid) - before) / requests * 1e6, "rate": rate, "p50": p50, "p99": p99}
@@ -123,25 +143,85 @@ def spread(rounds, key):
     return f"{min(values):.1f}–{max(values):.1f}"
 
 
+def others(scratch, upstream):
+    """Proxies that are installed, set up to do no more than pass on, with as many threads."""
+    found = []
+    if nginx := shutil.which("nginx"):
+        port, path = free_port(), os.path.join(scratch, "nginx.conf")
+        with open(path, "w") as f:
+            user = "user root;" if os.geteuid() == 0 else ""
+            f.write(f"{user} daemon off; worker_processes {threads}; pid {scratch}/nginx.pid; error_log /dev/null; events {{ worker_connections 8192; }}\n"
+                    f"http {{ access_log off; keepalive_requests 1000000; client_body_buffer_size 1m; client_body_temp_path {scratch}/body; proxy_temp_path {scratch}/proxy;\n"
+                    f"fastcgi_temp_path {scratch}/f; uwsgi_temp_path {scratch}/u; scgi_temp_path {scratch}/s;\n"
+                    f"upstream up {{ server 127.0.0.1:{upstream}; keepalive 1024; keepalive_requests 1000000; }}\n"
+                    f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection '';\n"
+                    f"proxy_buffering off; }} }} }}\n")
+        found.append(Proxy("nginx", port, [nginx, "-e", "stderr", "-c", path]))
+    if haproxy := shutil.which("haproxy"):
+        port, path = free_port(), os.path.join(scratch, "haproxy.cfg")
+        with open(path, "w") as f:
+            f.write(f"global\n nbthread {threads}\n maxconn 8000\ndefaults\n mode http\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n"
+                    f" option http-no-delay\nfrontend f\n bind 127.0.0.1:{port}\n default_backend b\nbackend b\n server s 127.0.0.1:{upstream} pool-max-conn 1024\n")
+        found.append(Proxy("HAProxy", port, [haproxy, "-db", "-f", path]))
+    if LITELLM:
+        port, path = free_port(), os.path.join(scratch, "litellm.yaml")
+        with open(path, "w") as f:
+            json.dump({"model_list": [{"model_name": "*", "litellm_params": {"model": "openai/*", "api_base": f"http://127.0.0.1:{upstream}/v1", "api_key": "none"}}]}, f)
+        found.append(Proxy("LiteLLM", port, [LITELLM, "--config", path, "--host", "127.0.0.1", "--port", str(port), "--num_workers", threads], share=0.02))
+    return found
+
+
+def own(scratch, name, upstream):
+    port, config = free_port(), os.path.join(scratch, f"{name}.yaml")
+    with open(config, "w") as f:
+        f.write(f"listen: ['127.0.0.1:{port}']\nadmin: off\nmock: off\nworkers: {threads}\ndata: {scratch}/{name}\n"
+                f"access_log: {scratch}/{name}.log\nenvironment_providers: false\nsinks: {{sqlite: false}}\n"
+                f"providers: {{mock: {{base_url: 'http://127.0.0.1:{upstream}/v1'}}}}\n")
+    return Proxy("tollgate", port, [tollgate, "-c", config])
+
+
+def pass_through(upstream):
+    port = free_port()
+    return Proxy("bare Pingora", port, [bare, f"127.0.0.1:{port}", f"127.0.0.1:{upstream}", threads])
+
+
 def main():
     scratch = tempfile.mkdtemp(prefix="tollgate-bench-")
-    mock, gate, floor = free_port(), free_port(), free_port()
-    config = os.path.join(scratch, "tollgate.yaml")
-    with open(config, "w") as f:
-        f.write(f"listen: ['127.0.0.1:{gate}']\nadmin: off\nmock: off\nworkers: {threads}\ndata: {scratch}/data\n"
-                f"access_log: {scratch}/access.log\nenvironment_providers: false\nsinks: {{sqlite: false}}\n"
-                f"providers: {{mock: {{base_url: 'http://127.0.0.1:{mock}/v1'}}}}\n")
-    processes = [start(tollgate, "mock", "--listen", f"127.0.0.1:{mock}"), start(bare, f"127.0.0.1:{floor}", f"127.0.0.1:{mock}", threads),
-                 start(tollgate, "-c", config)]
+    mock, probed = free_port(), free_port()
+    provider = start(tollgate, "mock", "--listen", f"127.0.0.1:{mock}")
+    proxies = [pass_through(mock), own(scratch, "gate", mock), *others(scratch, mock)]
+    # For delays the upstream is the one who measures.
+    delayed = [pass_through(probed), own(scratch, "delayed", probed)]
     try:
-        for port in (mock, gate, floor):
-            wait(port)
-        proxies = [Proxy("bare Pingora", floor, processes[1]), Proxy("tollgate", gate, processes[2])]
-        report(proxies, *run(proxies))
+        wait(mock)
+        for proxy in proxies + delayed:
+            proxy.start()
+        for proxy in proxies + delayed:
+            wait(proxy.port)
+        rows, memory, count = run(proxies)
+        report(proxies, rows, memory, count, delays(probed, delayed))
     finally:
-        for process in processes:
-            process.kill()
-        shutil.rmtree(scratch)
+        for process in [provider, *[proxy.process for proxy in proxies + delayed if hasattr(proxy, "process")]]:
+            process.terminate()
+        time.sleep(0.5)
+        provider.kill()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def delays(upstream, proxies):
+    """Microseconds that events take, by number of streams and proxy; without a proxy, too. Each event comes alone."""
+    found = {}
+    ways = [("no proxy", upstream), *[(proxy.name, proxy.port) for proxy in proxies]]
+    for streams in (1, 16) if SMOKE else (1, 16, 64, 1000):
+        rounds = {name: [] for name, _ in ways}
+        for turn in range(1 if SMOKE else 3):
+            for name, port in ways if turn % 2 == 0 else ways[::-1]:
+                command = [probe, f"127.0.0.1:{upstream}", f"127.0.0.1:{port}", str(streams), "1" if SMOKE else "6", str(max(20, streams))]
+                rounds[name].append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        for name, _ in ways:
+            found[streams, name] = {what: {rank: statistics.median(one[what][rank] for one in rounds[name]) for rank in ("p50", "p99", "p999")}
+                                    for what in ("first", "event")}
+    return found
 
 
 # 1 KiB of answer.
@@ -167,11 +247,33 @@ def run(proxies):
                 rounds[proxy.name].append(proxy.measure(body, connections, count))
         rows.append((name, per, rounds))
     count = 20 if SMOKE else 500
-    memory = {proxy.name: idle_kib(proxy, count) for proxy in proxies}
+    memory = {proxy.name: idle_kib(proxy, count) for proxy in proxies if proxy.share == 1}
     return rows, memory, count
 
 
-def report(proxies, rows, memory, count):
+def plot(path, rows):
+    """CPU of every proxy as bars, one panel a scenario."""
+    width, bar, left = 720, 22, 130
+    out, top = [], 10
+    for name, per, rounds in rows:
+        values = {proxy: median(each, "cpu_us") / per for proxy, each in rounds.items()}
+        largest = max(values.values())
+        out.append(f'<text x="10" y="{top + 16}" font-weight="600">{name}: CPU µs per {"request" if per == 1 else "event"}</text>')
+        top += 28
+        for proxy, value in sorted(values.items(), key=lambda each: each[1]):
+            size = max(1, value / largest * (width - left - 80))
+            color = "#2a78d6" if proxy == "tollgate" else "#898781"
+            out.append(f'<text x="{left - 8}" y="{top + 15}" text-anchor="end">{proxy}</text>'
+                       f'<rect x="{left}" y="{top}" width="{size:.1f}" height="{bar - 4}" fill="{color}"/>'
+                       f'<text x="{left + size + 6:.1f}" y="{top + 15}">{value:.2f}</text>')
+            top += bar
+        top += 16
+    with open(path, "w") as f:
+        f.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top}" font-family="system-ui, sans-serif" font-size="13">'
+                f'<rect width="{width}" height="{top}" fill="#fcfcfb"/>{"".join(out)}</svg>\n')
+
+
+def report(proxies, rows, memory, count, delayed):
     unit = {1: "request"}
     lines = ["| | CPU µs | range | requests/s | p50 ms | p99 ms | CPU ratio |", "|---|---|---|---|---|---|---|"]
     for name, per, rounds in rows:
@@ -184,16 +286,22 @@ def report(proxies, rows, memory, count):
             lines.append(f"| {name}: {proxy.name} | {cpu / per:.2f} per {unit.get(per, 'event')} | {spread(r, 'each')} | "
                          f"{median(r, 'rate'):,.0f} | {median(r, 'p50'):.2f} | {median(r, 'p99'):.2f} | {cpu / floor:.2f} |")
     floor = memory[proxies[0].name]
-    for proxy in proxies:
-        lines.append(f"| {count} idle streams after a 100 KB prompt: {proxy.name} | {memory[proxy.name]:.1f} KiB each | | | | | {memory[proxy.name] - floor:+.1f} KiB |")
+    for name, each in memory.items():
+        lines.append(f"| {count} idle streams after a 100 KB prompt: {name} | {each:.1f} KiB each | | | | | {each - floor:+.1f} KiB |")
+    late = ["", "Microseconds until an event that comes alone has arrived, p50 / p99 / p99.9 (medians of three rounds):", "",
+            "| streams | | to the first event | each event |", "|---|---|---|---|"]
+    for (streams, name), told in delayed.items():
+        cells = [" / ".join(f"{told[what][rank]:,.0f}" for rank in ("p50", "p99", "p999")) for what in ("first", "event")]
+        late.append(f"| {streams:,} | {name} | {cells[0]} | {cells[1]} |")
     head = [f"{os.cpu_count()} cores, {threads} thread{'s' if threads != '1' else ''} each, {ROUNDS} alternating rounds, medians; "
             f"load average {os.getloadavg()[0]:.2f}; mock and load generator on the same machine.", ""]
-    text = "\n".join(head + lines) + "\n"
+    text = "\n".join(head + lines + late) + "\n"
     print(text)
     if not SMOKE:
         os.makedirs("bench/results", exist_ok=True)
         with open("bench/results/latest.md", "w") as f:
             f.write(text)
+        plot("bench/results/latest.svg", rows)
 
 
 main()
