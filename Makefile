@@ -19,7 +19,7 @@ test: cmake
 # Minutes of kill -9, upgrades and bad neighbours under load, and a million fuzzed inputs; short forms are part of CI.
 soak: build
 	python3 tests/crash.py target/release/tollgate 300
-	python3 tests/upgrade.py target/release/tollgate 10
+	python3 tests/upgrade.py target/release/tollgate 10 500 $$(command -v oha)
 	python3 tests/chaos.py target/release/tollgate 600
 	TOLLGATE_FUZZ_CASES=1000000 $(CARGO) test --locked --test properties
 

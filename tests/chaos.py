@@ -27,6 +27,8 @@ CALLERS = 24
 # Of resident memory, from a third of the run to its end; a short run is mostly warming up.
 GROWTH_MAX = 1.05 if seconds >= 300 else 1.30
 DESCRIPTORS_MAX = 64
+# The disk: all that the gateway writes in the time has room, until it is filled.
+DISK_MIB = 64 + seconds // 2
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 DOCUMENT = {"id": "c", "object": "chat.completion", "model": "mock-small", "usage": USAGE,
@@ -300,7 +302,7 @@ async def main():
                      "limits": [{"requests_per_minute": 100_000_000, "per": "all"}]}
     config = folder / "tollgate.yaml"
     config.write_text(json.dumps(settings))
-    mount = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs -o size=64m tmpfs {data} && exec "$@"', "sh"]
+    mount = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs -o size={DISK_MIB}m tmpfs {data} && exec "$@"', "sh"]
     mounted = subprocess.run([*mount, "true"], capture_output=True).returncode == 0
     command = [binary, "-c", str(config)]
     gateway = subprocess.Popen([*mount, *command] if mounted else command, stderr=log, stdout=log)

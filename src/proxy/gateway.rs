@@ -352,8 +352,8 @@ impl ProxyHttp for Gateway {
         format!("{} {} request {}", request.method, request.uri.path(), ctx.request_id)
     }
 
-    /// Callers that leave are in the entries; they are no news for the error log.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Ctx>, error: &pingora::Error) -> bool {
-        client_left(error)
+    /// Callers that leave are in the entries, and who was refused in the access log; they are no news for the error log.
+    fn suppress_error_log(&self, _session: &Session, ctx: &Box<Ctx>, error: &pingora::Error) -> bool {
+        client_left(error) || ctx.refused.is_some()
     }
 }

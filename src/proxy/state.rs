@@ -174,9 +174,11 @@ impl State {
             self.append(id, record);
             return true;
         }
+        let known = self.ledger.is_failing();
         let written = self.ledger.append(id, record);
-        if let Err(error) = &written {
-            log::error!("an attempt is refused, since the ledger could not be written: {error}");
+        if let (Err(error), false) = (&written, known) {
+            // Once is enough: callers, metrics and the access log hear of each.
+            log::error!("attempts are refused, since the ledger cannot be written: {error}");
         }
         written.is_ok()
     }
