@@ -107,10 +107,9 @@ fn what_a_predecessor_still_spends_counts_at_its_successor() {
     until("all requests", || (upstream.requests.lock().unwrap().len() == 4).then_some(()));
     // It begins while four are under way there, each of thirty millionths of a dollar.
     let new = old.successor(&upstream, settings);
-    clients.iter_mut().for_each(|client| {
-        upstream.go();
-        assert_eq!(client.response().status, 200);
-    });
+    // One pass each; whose it is does not matter.
+    (0..4).for_each(|_| upstream.go());
+    assert!(clients.iter_mut().all(|client| client.response().status == 200));
     old.closed_entries(4);
     // It looks twice a second.
     std::thread::sleep(std::time::Duration::from_secs(2));

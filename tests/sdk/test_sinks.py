@@ -5,12 +5,14 @@ import hmac
 import json
 import os
 import sqlite3
+import statistics
 import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx2
 import jsonschema
 import pytest
 
@@ -73,6 +75,41 @@ class Gateway(OwnGateway):
             return database.execute("SELECT request_id, outcome, micro_usd, pico_usd FROM entries JOIN lines ON entry = id").fetchall()
         finally:
             database.close()
+
+
+def took_ms(gateway, requests=300, callers=4):
+    """How long requests take, the slowest hundredth left out."""
+    took = []
+
+    def ask():
+        with httpx2.Client(base_url=gateway.url, trust_env=False) as http:
+            for _ in range(requests // callers):
+                before = time.monotonic()
+                assert http.post("/v1/chat/completions", json={"model": "mock-small", "messages": []}).status_code == 200
+                took.append((time.monotonic() - before) * 1000)
+
+    threads = [threading.Thread(target=ask) for _ in range(callers)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    return sorted(took)[int(len(took) * 0.99)]
+
+
+def rss_mib(pid):
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def test_a_sink_that_is_out_slows_nobody_and_takes_no_memory(tmp_path, receiver):
+    with Gateway(tmp_path, receiver) as gateway:
+        took_ms(gateway)
+        before, took = rss_mib(gateway.process.pid), {True: [], False: []}
+        # By turns, so that whatever else the machine does meets both.
+        for _ in range(3):
+            for receiver.taking in (False, True):
+                took[receiver.taking].append(took_ms(gateway))
+        print(f"p99 {statistics.median(took[False]):.1f} ms while it is out, {statistics.median(took[True]):.1f} ms while it takes entries")
+        assert statistics.median(took[False]) < 2 * statistics.median(took[True]) + 5, took
+        assert rss_mib(gateway.process.pid) < before + 16
+        until(lambda: len(receiver.entries) == 2100 and gateway.metric('tollgate_sink_lag_bytes{sink="webhook"}') == 0)
 
 
 def test_entries_reach_every_sink_once_it_takes_them(tmp_path, receiver):
