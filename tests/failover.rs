@@ -195,6 +195,16 @@ fn who_takes_longer_than_it_may_is_given_up() {
     let entries = gateway.closed_entries(2);
     let told: Vec<_> = entries.iter().map(|entry| (entry.outcome(), entry.close.as_ref().unwrap().error.as_deref())).collect();
     assert_eq!(told, [(Outcome::UpstreamError, Some("upstream_timeout")), (Outcome::Ok, None)]);
+    // The same where it is said of one candidate of an alias, and of nobody else.
+    let told = "{base_url: \"http://UP/v1\", prices: mock}";
+    let told = |upstream: &Upstream| told.replace("UP", &upstream.address.to_string());
+    let hasty = Gateway::start(&format!(
+        "providers: {{a: {}, b: {}}}\naliases: {{best: [{{to: a/one, first_byte: 100ms}}, b/two]}}",
+        told(&silent),
+        told(&other)
+    ));
+    assert_eq!(hasty.post("/v1/chat/completions", r#"{"model":"best","messages":[]}"#).status, 200);
+    assert_eq!(hasty.closed_entries(2)[0].close.as_ref().unwrap().error.as_deref(), Some("upstream_timeout"));
     // Nobody else is there: the caller is told.
     let alone = Gateway::start(&format!("providers: {{a: {}}}", own(&silent, quick)));
     let answer = alone.post("/v1/chat/completions", r#"{"model":"one","messages":[]}"#);

@@ -1,6 +1,6 @@
 //! Reads names for models: what each stands for, and what takes its place when that fails.
 
-use super::file::{Reader, names};
+use super::file::{DURATION, Reader, names};
 use super::units::duration;
 use crate::route::Ejection;
 use crate::yaml::{Map, Node};
@@ -20,6 +20,15 @@ pub struct Target {
     pub model: String,
     /// Its share among those of its step.
     pub weight: u32,
+    pub patience: Patience,
+}
+
+/// How long one is waited for, where that is said of it alone; `None`: as long as its provider is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// For the head of its answer, and for all of it.
+    pub first_byte: Option<Duration>,
+    pub total: Option<Duration>,
 }
 
 /// When a request is tried again, before its caller has seen anything.
@@ -94,16 +103,18 @@ impl Reader<'_> {
 
     /// `provider/model`, or a mapping with a weight; true for the latter.
     fn target(&mut self, name: &str, node: Node<'_>, by_name: &HashMap<String, usize>) -> Option<(Target, bool)> {
-        let (text, weight) = match node.text() {
-            Some(text) => (Some(text), None),
+        let (text, weight, patience) = match node.text() {
+            Some(text) => (Some(text), None, Patience::default()),
             None => {
                 let mut map = Map::new(node, &mut self.problems);
                 let text = map.take_text("to", &mut self.problems).map(|(_, text)| text);
                 let weight = map.take_as("weight", &mut self.problems, "a number from 1 to 1000", |text| {
                     text.parse().ok().filter(|weight| (1..=1000).contains(weight))
                 });
+                let mut wait = |key| map.take_as(key, &mut self.problems, DURATION, duration);
+                let patience = Patience { first_byte: wait("first_byte"), total: wait("total") };
                 map.finish(&mut self.problems);
-                (text, weight)
+                (text, weight, patience)
             }
         };
         let target = text.and_then(|text| text.split_once('/'));
@@ -113,7 +124,7 @@ impl Reader<'_> {
             self.problems.add(node.line(), format!("alias `{name}` must be `provider/model` with a configured provider ({known})"));
         }
         let (upstream, model) = found?;
-        Some((Target { upstream, model: model.to_owned(), weight: weight.unwrap_or(1) }, weight.is_some()))
+        Some((Target { upstream, model: model.to_owned(), weight: weight.unwrap_or(1), patience }, weight.is_some()))
     }
 
     pub(super) fn retry(&mut self, node: Option<Node<'_>>) -> Retry {
@@ -148,7 +159,7 @@ mod tests {
 
     #[test]
     fn targets_of_a_step_share_by_weight_and_steps_keep_their_order() {
-        let target = |upstream, weight| Target { upstream, model: String::new(), weight };
+        let target = |upstream, weight| Target { upstream, model: String::new(), weight, patience: Patience::default() };
         let alias = Alias { steps: vec![vec![target(0, 3), target(1, 1)], vec![target(2, 1)]] };
         let mut first = [0; 2];
         for draw in 0..4000u64 {

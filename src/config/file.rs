@@ -70,7 +70,7 @@ struct Addresses {
 
 /// A shorter token of the admin listener is refused.
 pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
-const DURATION: &str = "a duration (30s, 500ms, 10m)";
+pub(super) const DURATION: &str = "a duration (30s, 500ms, 10m)";
 
 pub(super) struct Reader<'v> {
     pub(super) problems: Problems,

@@ -21,7 +21,7 @@ mod upstream;
 mod watch;
 
 pub use access_log::{AccessLog, LogFormat, LogTo};
-pub use alias::{Alias, Retry, Target};
+pub use alias::{Alias, Patience, Retry, Target};
 pub use file::{Source, load};
 pub use identity::Identity;
 pub use ledger::{LedgerRules, Sync};

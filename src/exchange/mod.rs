@@ -15,7 +15,7 @@ pub mod settle;
 pub mod turns;
 pub mod who;
 
-use crate::config::{Config, Upstream};
+use crate::config::{Config, Patience, Upstream};
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::keys::Key;
@@ -192,6 +192,11 @@ impl Exchange {
     pub fn rename(&self, model: &str) -> Option<String> {
         let renamed = route::model_at(model, self.route.upstream, &self.config);
         self.key.as_ref().is_none_or(|key| key.allows_model(model, &renamed)).then_some(renamed)
+    }
+
+    /// How long the candidate that is being asked is waited for, where that was said of it.
+    pub fn patience(&self) -> Patience {
+        self.route.patience
     }
 
     /// True if it is to be answered by a stream.

@@ -6,7 +6,6 @@ use super::downstream::{self, Outlet};
 use super::identity::Held;
 use super::reload::Live;
 use super::state::{State, now_ms};
-use crate::config::Timeouts;
 use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::exchange::turns::Turns;
@@ -106,7 +105,8 @@ impl Ctx {
     pub(super) fn set_deadline(&self, begun: bool) {
         let Some((exchange, begins)) = self.exchange.as_ref().zip(self.begins) else { return };
         let own = exchange.upstream().and_then(|upstream| upstream.timeouts);
-        let Timeouts { first_byte, total, .. } = own.unwrap_or(exchange.config().timeouts);
+        let (patience, usual) = (exchange.patience(), own.unwrap_or(exchange.config().timeouts));
+        let (first_byte, total) = (patience.first_byte.or(usual.first_byte), patience.total.or(usual.total));
         if first_byte.is_none() && total.is_none() {
             return;
         }

@@ -157,6 +157,7 @@ mod tests {
             model_place: ModelPlace::Body,
             model_requested: String::new(),
             model: model.to_owned(),
+            patience: crate::config::Patience::default(),
         };
         let out = rewrite(&Bytes::from(body.to_owned()), &facts, &route, &upstream, None, &HeaderMap::new());
         (String::from_utf8(out.body.to_vec()).unwrap(), out.usage_asked)

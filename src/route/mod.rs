@@ -17,7 +17,7 @@ pub use health::{Budget, Circuit, Ejection, Health};
 pub use kept::kept_path;
 pub use wait::asked as wait_asked;
 
-use crate::config::{Config, PathStyle, Upstream};
+use crate::config::{Config, PathStyle, Patience, Upstream};
 use crate::dialect::{Dialect, Endpoint};
 use crate::error::Error;
 use crate::provider;
@@ -64,6 +64,7 @@ pub struct Route {
     pub model_requested: String,
     /// As the upstream is asked for it.
     pub model: String,
+    pub patience: Patience,
 }
 
 impl Route {
@@ -78,6 +79,7 @@ impl Route {
             model_place: ModelPlace::Body,
             model_requested: String::new(),
             model: String::new(),
+            patience: Patience::default(),
         }
     }
 }
@@ -236,7 +238,9 @@ pub fn routes(
     for target in alias.order(draw) {
         match asked.at(target.upstream, &target.model) {
             // An answer in another format would be no answer to what was asked.
-            Ok(route) if found.first().is_none_or(|first| first.dialect == route.dialect) => found.push(route),
+            Ok(route) if found.first().is_none_or(|first| first.dialect == route.dialect) => {
+                found.push(Route { patience: target.patience, ..route });
+            }
             Ok(_) => {}
             Err(error) => drop(first_error.get_or_insert(error)),
         }
@@ -296,6 +300,7 @@ impl Wanted<'_> {
             },
             model_requested: requested.to_owned(),
             model: model.to_owned(),
+            patience: Patience::default(),
         })
     }
 }
@@ -327,6 +332,7 @@ pub fn socket(head: &Head<'_>, config: &Config) -> Result<Route, Error> {
         model_place: ModelPlace::Body,
         model_requested: String::new(),
         model: String::new(),
+        patience: Patience::default(),
     })
 }
 
