@@ -4,8 +4,10 @@
 use std::fmt::Write;
 use tollgate::fuzz::served;
 
-const PATHS: &[(&str, fn() -> Vec<u8>)] =
-    &[("document", document), ("stream", stream), ("messages", messages), ("prompt", prompt), ("alias", alias)];
+/// What is asked and answered.
+type Input = fn() -> Vec<u8>;
+
+const PATHS: &[(&str, Input)] = &[("document", document), ("stream", stream), ("messages", messages), ("prompt", prompt), ("alias", alias)];
 
 fn whole(target: &str, body: &str, kind: &str, answer: &str) -> Vec<u8> {
     // The first byte says where the answer is cut.

@@ -212,6 +212,18 @@ impl Error {
     }
 }
 
+fn tell_exceeded(exceeded: &Exceeded, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let limit = exceeded.limit;
+    match exceeded.kind {
+        Kind::Requests => write!(to, "the limit of {limit} requests per minute is reached"),
+        Kind::Tokens => write!(to, "the limit of {limit} tokens per minute is reached, counting what this request may use"),
+        Kind::Concurrent => write!(to, "the limit of {limit} requests at once is reached"),
+        Kind::Day => write!(to, "what may be spent in a day is used up, or would be by this request"),
+        Kind::Reserved => write!(to, "what may be spent is reserved by requests under way; try again shortly"),
+        Kind::Month => write!(to, "what may be spent in a month is used up, or would be by this request"),
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -264,14 +276,7 @@ impl fmt::Display for Error {
             Self::BadSignature { why } => write!(to, "the request's signature does not hold: {why}"),
             Self::ForbiddenModel { model } => write!(to, "this gateway key may not use the model `{model}`"),
             Self::ForbiddenProvider { provider } => write!(to, "this gateway key may not use the provider `{provider}`"),
-            Self::Limited(Exceeded { kind, limit, .. }) => match kind {
-                Kind::Requests => write!(to, "the limit of {limit} requests per minute is reached"),
-                Kind::Tokens => write!(to, "the limit of {limit} tokens per minute is reached, counting what this request may use"),
-                Kind::Concurrent => write!(to, "the limit of {limit} requests at once is reached"),
-                Kind::Day => write!(to, "what may be spent in a day is used up, or would be by this request"),
-                Kind::Reserved => write!(to, "what may be spent is reserved by requests under way; try again shortly"),
-                Kind::Month => write!(to, "what may be spent in a month is used up, or would be by this request"),
-            },
+            Self::Limited(exceeded) => tell_exceeded(exceeded, to),
             Self::LimitsUnknown => {
                 to.write_str("the gateway cannot find out at the moment how much is left of your limits; try again shortly")
             }

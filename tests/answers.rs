@@ -241,7 +241,8 @@ fn an_answer_made_in_the_background_and_streamed_is_paid_for_once_whoever_sees_i
         client.write(body.as_bytes());
         if waits {
             until("the bill", || background_entries(&gateway).into_iter().find(|(_, charge, _)| *charge > 0));
-            (a.go(), b.go());
+            a.go();
+            b.go();
         }
         let answer = client.response();
         assert!(answer.text().contains("response.completed"), "{}", answer.text());
@@ -272,7 +273,8 @@ fn an_answer_made_in_the_background_is_billed_though_its_caller_never_learns_its
     drop(client);
     // Time to notice.
     std::thread::sleep(Duration::from_millis(300));
-    (a.go(), b.go());
+    a.go();
+    b.go();
     let bill = until("the bill", || background_entries(&gateway).into_iter().find(|(_, charge, _)| *charge > 0));
     assert_eq!(bill, (Some(Source::Reported), 30_000_000, Outcome::Ok));
 }

@@ -1,7 +1,7 @@
 //! What attempts come to.
 
 use super::make::Make;
-use super::status_class;
+use super::requests::status_class;
 use crate::config::Config;
 use crate::ledger::{Entry, Outcome, Source};
 use crate::usage::Dimension;

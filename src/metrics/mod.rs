@@ -3,35 +3,25 @@
 
 mod attempts;
 mod make;
+mod requests;
 
 use crate::config::Config;
 use crate::ledger::Entry;
 use crate::sink::Progress;
-use attempts::{Attempts, Kept, kept};
+use attempts::Attempts;
 use make::Make;
-use prometheus::{Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
-use std::sync::OnceLock;
+use prometheus::{Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
+use requests::Requests;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Seconds; the gateway's own work takes microseconds.
 const OVERHEAD_BUCKETS_S: &[f64] = &[0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1];
-/// What an answer's status begins with; `none`: there was no answer.
-const STATUSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
-
-fn status_class(status: u16) -> (usize, &'static str) {
-    let at = usize::from(status / 100).min(STATUSES.len() - 1);
-    (at, STATUSES.get(at).copied().unwrap_or_default())
-}
-
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
     attempts: Attempts,
-    requests: IntCounterVec,
-    durations: HistogramVec,
-    dialects: Kept<OfDialect>,
-    refused: IntCounterVec,
+    requests: Requests,
     intake: Histogram,
     /// From a request's last byte to the first attempt, in seconds.
     pub overhead: Histogram,
@@ -70,12 +60,6 @@ pub struct Metrics {
     reloaded: IntGauge,
 }
 
-/// Series of requests of a dialect.
-struct OfDialect {
-    duration: Histogram,
-    ended: [OnceLock<IntCounter>; STATUSES.len()],
-}
-
 /// Counts as much as is counted elsewhere.
 pub fn follow(metric: &IntCounter, count: &AtomicU64) {
     metric.inc_by(count.load(Ordering::Relaxed).saturating_sub(metric.get()));
@@ -96,21 +80,10 @@ impl Metrics {
         let make = Make(&registry);
         let sizes = prometheus::exponential_buckets(256.0, 4.0, 10)?;
         let reload_ok = make.gauge("tollgate_config_reload_successful", "1 if the configuration read last holds, 0 if it was refused.")?;
-        let attempts = Attempts::new(&make)?;
+        let (attempts, requests) = (Attempts::new(&make)?, Requests::new(&make)?);
         Ok(Self {
             attempts,
-            requests: make.counters("tollgate_requests_total", "Requests, by what they were answered with.", &["dialect", "status"])?,
-            durations: make.histograms(
-                "tollgate_request_duration_seconds",
-                "From a request's head to the end of its answer, all attempts included.",
-                &["dialect"],
-            )?,
-            dialects: Kept::default(),
-            refused: make.counters(
-                "tollgate_requests_refused_total",
-                "Requests the gateway answered with an error of its own.",
-                &["code"],
-            )?,
+            requests,
             intake: make.histogram("tollgate_request_body_bytes", "Size of request bodies.", sizes)?,
             overhead: make.histogram(
                 "tollgate_overhead_seconds",
@@ -227,14 +200,7 @@ impl Metrics {
 
     /// A request ended; `status` 0: without an answer.
     pub fn request(&self, dialect: &str, status: u16, took: Duration) {
-        let series = kept(&self.dialects, dialect, || OfDialect {
-            duration: self.durations.with_label_values(&[dialect]),
-            ended: Default::default(),
-        });
-        series.duration.observe(took.as_secs_f64());
-        let (at, class) = status_class(status);
-        let make = || self.requests.with_label_values(&[dialect, class]);
-        series.ended.get(at).into_iter().for_each(|counter| counter.get_or_init(make).inc());
+        self.requests.add(dialect, status, took);
     }
 
     /// An attempt ended.
@@ -249,7 +215,7 @@ impl Metrics {
 
     /// The gateway answered with an error of its own.
     pub fn refuse(&self, code: &str) {
-        self.refused.with_label_values(&[code]).inc();
+        self.requests.refuse(code);
     }
 
     /// A request body was read.

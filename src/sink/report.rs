@@ -7,6 +7,7 @@ use crate::config::DATABASE;
 use crate::ledger::{self, Entry, Outcome, Source};
 use crate::price::PicoUsd;
 use crate::usage::{Dimension, indexed};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -173,7 +174,7 @@ impl Report {
     fn keep(&mut self, limit: usize) {
         if self.groups.len() > limit {
             let mut groups: Vec<_> = std::mem::take(&mut self.groups).into_iter().collect();
-            groups.sort_by(|(_, a), (_, b)| (b.total, b.requests).cmp(&(a.total, a.requests)));
+            groups.sort_by_key(|(_, sum)| Reverse((sum.total, sum.requests)));
             self.groups = groups.into_iter().take(limit).collect();
         }
     }
