@@ -22,9 +22,9 @@ def free_ports(count):
     return ports
 
 
-def until(found, why=lambda: None):
+def until(found, why=lambda: None, seconds=DEADLINE_S):
     """Waits for something to become true; says why not if it does not."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + seconds
     while not found():
         assert time.monotonic() < deadline, why()
         time.sleep(0.05)
