@@ -125,9 +125,9 @@ impl Log {
         self.out.iter().for_each(|out| out.write_out());
     }
 
-    /// The same, but not for ever.
+    /// The same, but not for ever. Waits also for lines that are on their way.
     pub fn finish(&self) {
-        let Some(out) = self.out.clone().filter(|_| self.waits()) else { return };
+        let Some(out) = self.out.clone() else { return };
         let (done, wait) = mpsc::channel();
         let write = move || {
             out.write_out();
