@@ -68,9 +68,9 @@ impl Trace {
         format!("00-{}-{}-01", self.id, self.span)
     }
 
-    /// The span of a turn that has ended.
-    pub fn turn_span(&self, entry: &Entry, server: &str) -> SpanData {
-        Self { attempt: span_id(), ..self.clone() }.attempt_span(entry, server)
+    /// The place of a turn, which is an attempt of its own.
+    pub fn turn(&self) -> Self {
+        Self { attempt: span_id(), ..self.clone() }
     }
 
     /// The span of an attempt at a host (`server`) that has ended.

@@ -201,21 +201,6 @@ mod tests {
     const REFUSAL: Refusal<'_> =
         Refusal { request_id: "r", end_ms: 1, method: "POST", path: "/", status: 404, outcome: "refused", error: "not_found" };
 
-    fn close(outcome: Outcome) -> crate::ledger::Close {
-        let (error, faults) = (None, vec![]);
-        crate::ledger::Close {
-            end_ms: 1,
-            first_byte_ms: None,
-            status: 200,
-            outcome,
-            error,
-            faults,
-            bytes_out: 0,
-            metered: false,
-            last_reading: None,
-        }
-    }
-
     #[test]
     fn everything_taken_is_written_before_it_closes() {
         let folder = tempfile::tempdir().unwrap();
@@ -240,7 +225,7 @@ mod tests {
             for outcome in [Outcome::Ok, Outcome::Truncated] {
                 let request_id = format!("0192d1c0-0000-7000-8000-0000{:08x}", at.wrapping_mul(0x9e37_79b9));
                 let open = crate::ledger::Open { request_id, ..crate::ledger::Open::default() };
-                let entry = Entry { id: String::new(), open, used: None, close: Some(close(outcome)) };
+                let entry = Entry { id: String::new(), open, used: None, close: Some(crate::ledger::Close::of(outcome)) };
                 told += u32::from(outcome == Outcome::Ok && is_sampled(&entry.open.request_id, 0.25));
                 log.entry(&entry, |_| panic!("text was asked for"));
             }

@@ -6,7 +6,7 @@ use crate::ledger::{Entry, Open};
 use crate::limit::{Amount, Who};
 use crate::meter::prompt_tokens;
 use crate::price::{Moment, Query, Sold, charge, factor};
-use crate::route::Target;
+use crate::route::{Route, Target};
 use crate::usage::{Dimension, Usage};
 
 /// Reserved for an answer whose length nothing bounds.
@@ -33,13 +33,10 @@ impl Exchange {
         }
         // Files in forms are no text.
         let input = if self.form { 0 } else { prompt_tokens(&self.body) };
-        // Whoever of them answers.
-        let others = self.candidates.iter().flat_map(|candidates| candidates.routes());
-        let routes = std::iter::once(&self.route).chain(others);
-        let amounts = routes.map(|route| self.amount(input, self.output_max, (route.upstream, &route.model), now));
-        amounts
-            .reduce(|most, amount| Amount { tokens: most.tokens.max(amount.tokens), spend: most.spend.max(amount.spend) })
-            .unwrap_or_default()
+        let amount = |route: &Route| self.amount(input, self.output_max, (route.upstream, &route.model), now);
+        // Of those who may answer, the dearest; what it counts is the same for all.
+        let dearest = self.candidates.as_ref().and_then(|candidates| candidates.routes().map(amount).max_by_key(|amount| amount.spend));
+        dearest.unwrap_or_else(|| amount(&self.route))
     }
 
     /// Who asks for a turn, and what it may come to.

@@ -17,6 +17,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// True if its id follows from what it is of, so that it may have been written down more than once: results of batches, and
+    /// the bills of answers that are made in the background.
+    pub fn has_derived_id(&self) -> bool {
+        uuid::Uuid::parse_str(&self.id).is_ok_and(|id| id.get_version() == Some(uuid::Version::Custom))
+    }
+
     /// How it ended; an attempt without an end was interrupted.
     pub fn outcome(&self) -> Outcome {
         self.close.as_ref().map_or(Outcome::Interrupted, |close| close.outcome)
@@ -152,17 +158,7 @@ mod tests {
             [(Some(2), true, &["lost_record"][..]), (Some(1), true, &[]), (None, true, &[]), (None, false, &[])]
         {
             let mut parts = Parts::default();
-            let close = Close {
-                end_ms: 3,
-                first_byte_ms: None,
-                status: 200,
-                outcome: Outcome::Ok,
-                error: None,
-                faults: vec![],
-                bytes_out: 0,
-                metered,
-                last_reading,
-            };
+            let close = Close { metered, last_reading, ..Close::of(Outcome::Ok) };
             for event in [open("a", 1).event, used("a", 1, 1).event, Event::Close(close)] {
                 parts.add(event);
             }

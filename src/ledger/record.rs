@@ -188,3 +188,21 @@ pub struct Record {
     #[serde(flatten)]
     pub event: Event,
 }
+
+#[cfg(test)]
+impl Close {
+    /// An end like most, of which a test changes what it is about.
+    pub fn of(outcome: Outcome) -> Self {
+        Self {
+            end_ms: 3,
+            first_byte_ms: None,
+            status: 200,
+            outcome,
+            error: None,
+            faults: vec![],
+            bytes_out: 1,
+            metered: true,
+            last_reading: None,
+        }
+    }
+}

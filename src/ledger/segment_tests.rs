@@ -5,17 +5,7 @@ use std::io::Seek;
 use std::time::SystemTime;
 
 fn close(bytes_out: u64) -> Rendered {
-    Rendered::close(&Close {
-        end_ms: 3,
-        first_byte_ms: None,
-        status: 200,
-        outcome: Outcome::Ok,
-        error: None,
-        faults: vec![],
-        bytes_out,
-        metered: true,
-        last_reading: None,
-    })
+    Rendered::close(&Close { bytes_out, ..Close::of(Outcome::Ok) })
 }
 
 fn ids(folder: &Path) -> (Vec<String>, usize) {

@@ -1,5 +1,6 @@
 //! How metrics are made.
 
+use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Seconds; providers take from tens of milliseconds to minutes.
@@ -10,38 +11,32 @@ pub(super) struct Make<'r>(pub(super) &'r Registry);
 
 impl Make<'_> {
     pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-        let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(counter.clone()))?;
-        Ok(counter)
+        self.registered(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
     pub(super) fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-        let counter = IntCounter::new(name, help)?;
-        self.0.register(Box::new(counter.clone()))?;
-        Ok(counter)
+        self.registered(IntCounter::new(name, help))
     }
 
     pub(super) fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
-        let histogram = HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS_S.to_vec()), labels)?;
-        self.0.register(Box::new(histogram.clone()))?;
-        Ok(histogram)
+        self.registered(HistogramVec::new(HistogramOpts::new(name, help).buckets(BUCKETS_S.to_vec()), labels))
     }
 
     pub(super) fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> prometheus::Result<Histogram> {
-        let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
-        self.0.register(Box::new(histogram.clone()))?;
-        Ok(histogram)
+        self.registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
     }
 
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-        let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(gauge.clone()))?;
-        Ok(gauge)
+        self.registered(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
     pub(super) fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-        let gauge = IntGauge::new(name, help)?;
-        self.0.register(Box::new(gauge.clone()))?;
-        Ok(gauge)
+        self.registered(IntGauge::new(name, help))
+    }
+
+    fn registered<M: Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> prometheus::Result<M> {
+        let made = made?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
     }
 }

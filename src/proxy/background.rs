@@ -13,7 +13,7 @@ use pingora::http::RequestHeader;
 use reqwest::{Client, redirect};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often one is asked for: at first, and as time goes by.
@@ -33,10 +33,16 @@ const AT_ONCE: usize = 16;
 /// What is fetched and when next, and with what.
 #[derive(Default)]
 pub struct Background {
-    due: HashMap<String, (Instant, Duration)>,
-    /// Since when who should know one does not.
-    missed: Mutex<HashMap<String, Instant>>,
+    due: HashMap<String, Due>,
     clients: HashMap<Option<PathBuf>, Client>,
+}
+
+/// When one is asked for, and how long after that again.
+struct Due {
+    at: Instant,
+    period: Duration,
+    /// Since when who should know it does not.
+    missed: Option<Instant>,
 }
 
 /// What came of asking.
@@ -52,21 +58,21 @@ impl Background {
         let pending = state.answers.pending();
         let ids: HashSet<&str> = pending.iter().map(|kept| kept.id.as_str()).collect();
         self.due.retain(|id, _| ids.contains(id.as_str()));
-        self.missed().retain(|id, _| ids.contains(id.as_str()));
         let live = state.live.load_full();
-        let mut due = vec![];
+        let mut asked = vec![];
         for kept in pending {
-            let (at, period) = self.due.entry(kept.id.clone()).or_insert_with(|| (Instant::now() + PERIOD, PERIOD));
-            if *at > Instant::now() {
+            let first = || Due { at: Instant::now() + PERIOD, period: PERIOD, missed: None };
+            let due = self.due.entry(kept.id.clone()).or_insert_with(first);
+            if due.at > Instant::now() {
                 continue;
             }
-            *period = (*period * 3 / 2).min(PERIOD_MAX);
-            *at = Instant::now() + *period;
+            due.period = (due.period * 3 / 2).min(PERIOD_MAX);
+            due.at = Instant::now() + due.period;
             let client = self.client(&live, &kept);
-            due.push((kept, client));
+            asked.push((kept, client));
         }
-        let fetched = futures::stream::iter(due).for_each_concurrent(AT_ONCE, |(kept, client)| {
-            let (live, missed) = (&live, &self.missed);
+        let fetched = futures::stream::iter(asked).map(|(kept, client)| {
+            let live = &live;
             async move {
                 let came = match client {
                     Ok(client) => fetch(live, &kept, &client).await,
@@ -76,16 +82,15 @@ impl Background {
                     log::warn!("an answer made in the background could not be fetched from `{}`: {why}", kept.upstream);
                     Came::NotYet
                 });
-                if is_over(missed, &kept.id, &came, Instant::now()) {
-                    settle(state, live, &kept, came);
-                }
+                (kept, came)
             }
         });
-        fetched.await;
-    }
-
-    fn missed(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
-        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut fetched = fetched.buffer_unordered(AT_ONCE);
+        while let Some((kept, came)) = fetched.next().await {
+            if self.due.get_mut(&kept.id).is_none_or(|due| due.is_over(&came, Instant::now())) {
+                settle(state, &live, &kept, came);
+            }
+        }
     }
 
     /// One for each set of certificates to trust.
@@ -101,15 +106,15 @@ impl Background {
     }
 }
 
-/// False for one that is gone, but not for long.
-fn is_over(missed: &Mutex<HashMap<String, Instant>>, id: &str, came: &Came, now: Instant) -> bool {
-    let mut missed = missed.lock().unwrap_or_else(PoisonError::into_inner);
-    if !matches!(came, Came::Gone) {
-        missed.remove(id);
-        return true;
+impl Due {
+    /// False for one that is gone, but not for long.
+    fn is_over(&mut self, came: &Came, now: Instant) -> bool {
+        if !matches!(came, Came::Gone) {
+            self.missed = None;
+            return true;
+        }
+        now.duration_since(*self.missed.get_or_insert(now)) >= GONE_AFTER
     }
-    let since = missed.entry(id.to_owned()).or_insert(now);
-    now.duration_since(*since) >= GONE_AFTER
 }
 
 fn settle(state: &State, live: &Live, kept: &Kept, came: Came) {
@@ -252,8 +257,9 @@ mod tests {
 
     #[test]
     fn what_is_gone_may_come_back() {
-        let (missed, now) = (Mutex::default(), Instant::now());
-        let over = |came: Came, after: Duration| is_over(&missed, "a", &came, now + after);
+        let now = Instant::now();
+        let mut due = Due { at: now, period: PERIOD, missed: None };
+        let mut over = |came: Came, after: Duration| due.is_over(&came, now + after);
         let (soon, late) = (Duration::from_secs(5), GONE_AFTER + Duration::from_secs(5));
         assert!(!over(Came::Gone, Duration::ZERO) && !over(Came::Gone, soon));
         assert!(over(Came::NotYet, soon), "it is there again");

@@ -92,8 +92,8 @@ async fn fetch_answers(state: Arc<State>) {
     }
 }
 
-/// What disks and readers take their time for, so that nothing else waits. One thing at a time: what finds another under way is left
-/// to the next turn.
+/// What disks and readers take their time for, so that nothing else waits. One thing at a time: what finds another under
+/// way is left to the next turn.
 #[derive(Default)]
 struct Aside(Option<tokio::task::JoinHandle<()>>);
 

@@ -9,7 +9,7 @@ use crate::exchange::{Exchange, amount_of, who_of};
 use crate::ledger::Entry;
 use crate::limit::{Amount, Exceeded, Hold, Kind, Left, Rule, Standing, Who, month_begins};
 use crate::sink::report::{rows, rows_of_others};
-use crate::sink::sqlite::Row;
+use crate::sink::sqlite::{Row, Sqlite};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use std::sync::{Arc, PoisonError};
@@ -54,6 +54,10 @@ impl State {
             // All of it is known there, or nobody asks.
             return Ok(());
         }
+        if let Some(database) = &config.sinks.sqlite {
+            // As this version has it, before it is read. What comes of a failure is the sink's to tell.
+            drop(Sqlite::open(database));
+        }
         let begins = month_begins(now_ms());
         let tail = rows_of_others(&config.data, begins, self.ledger.writer(), |row| self.recall_row(&rules, row, begins))?;
         *self.others.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
@@ -74,8 +78,7 @@ impl State {
     }
 
     fn recall_entry(&self, entry: &Entry) {
-        // Results of batches may be written down by several.
-        if self.items.lock().unwrap_or_else(PoisonError::into_inner).is_new(&entry.id) {
+        if !entry.has_derived_id() || self.items.lock().unwrap_or_else(PoisonError::into_inner).is_new(&entry.id) {
             self.limits.recall(&*self.config().limits, &who_of(&entry.open), amount_of(entry), entry.open.start_ms);
         }
     }

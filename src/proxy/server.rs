@@ -14,7 +14,6 @@ use crate::admin::Admin;
 use crate::config::{Config, Tls};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::sink::sqlite::Sqlite;
 use async_trait::async_trait;
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::tls::{Acceptor, TlsSettings};
@@ -67,10 +66,6 @@ pub fn build(config: Config, start: Start) -> io::Result<Daemon> {
     let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
     let access_log = Log::open(&config.access_log, metrics.clone())?;
     let state = State::new(config.clone(), ledger, metrics, access_log)?;
-    if let Some(database) = &config.sinks.sqlite {
-        // As this version has it, before it is read. What comes of a failure is the sink's to tell.
-        drop(Sqlite::open(database));
-    }
     state.recall_all(&config).map_err(io::Error::other)?;
     // All that takes time is done before the sockets are asked for.
     let (sockets, ready) = bound.map_or_else(|| Sockets::inherit(&config.upgrade_socket, &addresses), Ok)?;

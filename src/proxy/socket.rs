@@ -156,9 +156,7 @@ fn write(state: &super::state::State, news: &News, exchange: &Exchange, trace: O
         }
         News::Closed(closed) => {
             state.closed(closed, exchange.config());
-            if let (Some(spans), Some(trace)) = (&state.spans, trace) {
-                spans.push(trace.turn_span(&closed.entry, &state.host_of(&closed.entry)));
-            }
+            state.trace(trace.map(Trace::turn).as_ref(), &closed.entry);
             true
         }
     }

@@ -166,7 +166,7 @@ impl Gateway {
 
 impl State {
     /// Where the upstream of an entry is.
-    pub(super) fn host_of(&self, entry: &Entry) -> String {
+    fn host_of(&self, entry: &Entry) -> String {
         let config = self.config();
         let upstream = config.upstream(&entry.open.upstream).and_then(|at| config.upstreams.get(at));
         upstream.map(|upstream| upstream.host.clone()).unwrap_or_default()

@@ -194,8 +194,8 @@ impl Gather {
         json!({
             "since_ms": self.since, "until_ms": self.until, "step_ms": self.step, "by": self.by.name(),
             "total": {
-                "requests": self.requests, "errors": sum(|[errors, _]| *errors), "retries": sum(|[_, retries]| *retries), "usd": self.total.charge.to_string(), "input": self.total.input,
-                "cached": self.total.cached, "output": self.total.output, "estimated": self.estimated,
+                "requests": self.requests, "errors": sum(|[errors, _]| *errors), "retries": sum(|[_, retries]| *retries),
+                "usd": self.total.charge.to_string(), "input": self.total.input, "cached": self.total.cached, "output": self.total.output, "estimated": self.estimated,
             },
             "outcomes": self.outcomes,
             "times_s": times.iter().map(|at| at / 1000).collect::<Vec<_>>(),

@@ -9,7 +9,7 @@ use crate::price::PicoUsd;
 use crate::usage::{Dimension, indexed};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 indexed! {
     /// What to sum by.
@@ -240,9 +240,10 @@ impl Report {
 /// # Errors
 /// Says what cannot be read.
 pub fn rows(data: &Path, since: Option<u64>, mut progress: impl FnMut(u64, u64), mut on: impl FnMut(&Row)) -> Result<u64, String> {
-    let (mut past, cursor) = Past::read(data, since, &mut on)?;
-    let (folder, mut tail) = (past.folder.clone(), Tail::new(&past.folder, cursor));
-    beyond(&mut tail, &folder, &mut progress, |entry| past.rows(entry, false).map(|rows| rows.iter().for_each(&mut on)))?;
+    let folder = data.join("ledger");
+    let (mut past, cursor) = Past::read(data, &folder, since, &mut on)?;
+    let mut tail = Tail::new(&folder, cursor);
+    past.follow(&mut tail, &mut progress, &mut on)?;
     for (entry, runs) in tail.pending().map_err(|error| unreadable(&folder, &error))? {
         past.rows(&entry, runs)?.iter().for_each(&mut on);
     }
@@ -254,15 +255,15 @@ pub fn rows(data: &Path, since: Option<u64>, mut progress: impl FnMut(u64, u64),
 /// # Errors
 /// Says what cannot be read.
 pub fn rows_of_others(data: &Path, since: u64, own: &str, mut on: impl FnMut(&Row)) -> Result<Tail, String> {
-    let (mut past, cursor) = Past::read(data, Some(since), &mut on)?;
-    let (folder, mut tail) = (past.folder.clone(), Tail::of_others(&past.folder, cursor, own));
-    beyond(&mut tail, &folder, &mut |_, _| {}, |entry| past.rows(entry, false).map(|rows| rows.iter().for_each(&mut on)))?;
+    let folder = data.join("ledger");
+    let (mut past, cursor) = Past::read(data, &folder, Some(since), &mut on)?;
+    let mut tail = Tail::of_others(&folder, cursor, own);
+    past.follow(&mut tail, &mut |_, _| {}, &mut on)?;
     Ok(tail)
 }
 
 /// What a database has of the ledger.
 struct Past {
-    folder: PathBuf,
     sqlite: Option<Sqlite>,
     /// What has an id that follows from it may have been written down more than once.
     again: HashSet<String>,
@@ -270,22 +271,26 @@ struct Past {
 
 impl Past {
     /// Hands out what the database has, and says how far that goes.
-    fn read(data: &Path, since: Option<u64>, on: &mut impl FnMut(&Row)) -> Result<(Self, Cursor), String> {
-        let (database, folder) = (data.join(DATABASE), data.join("ledger"));
+    fn read(data: &Path, folder: &Path, since: Option<u64>, on: &mut impl FnMut(&Row)) -> Result<(Self, Cursor), String> {
+        let database = data.join(DATABASE);
         let sqlite = Sqlite::open_read_only(&database)?;
         let cursor = match &sqlite {
             Some(sqlite) => sqlite.read(since, |row| on(&row)).map_err(|why| format!("{}: {why}", database.display()))?,
             None if !folder.is_dir() => return Err(format!("{}: there is no ledger", folder.display())),
             None => Cursor::new(),
         };
-        Ok((Self { folder, sqlite, again: HashSet::new() }, cursor))
+        Ok((Self { sqlite, again: HashSet::new() }, cursor))
+    }
+
+    /// Hands out what has become complete since.
+    fn follow(&mut self, tail: &mut Tail, progress: &mut impl FnMut(u64, u64), on: &mut impl FnMut(&Row)) -> Result<(), String> {
+        beyond(tail, progress, |entry| self.rows(entry, false).map(|rows| rows.iter().for_each(&mut *on)))
     }
 
     /// The rows of an entry, unless they were there before; `runs` if its end may come.
     fn rows(&mut self, entry: &Entry, runs: bool) -> Result<Vec<Row>, String> {
         let known = self.sqlite.as_ref().map_or(Ok(false), |sqlite| sqlite.has(&entry.id))?;
-        let is_derived = uuid::Uuid::parse_str(&entry.id).is_ok_and(|id| id.get_version() == Some(uuid::Version::Custom));
-        if known || (is_derived && !self.again.insert(entry.id.clone())) {
+        if known || (entry.has_derived_id() && !self.again.insert(entry.id.clone())) {
             return Ok(vec![]);
         }
         let mut rows = Row::of_entry(entry);
@@ -304,17 +309,12 @@ fn unreadable(folder: &Path, error: &std::io::Error) -> String {
 }
 
 /// Entries that become complete as the ledger is read to its end.
-fn beyond(
-    tail: &mut Tail,
-    folder: &Path,
-    progress: &mut impl FnMut(u64, u64),
-    mut on: impl FnMut(&Entry) -> Result<(), String>,
-) -> Result<(), String> {
-    let read: u64 = tail.cursor().values().sum();
-    let bytes: u64 = ledger::segments(folder).map_err(|error| unreadable(folder, &error))?.iter().map(|(_, bytes)| bytes).sum();
+fn beyond(tail: &mut Tail, progress: &mut impl FnMut(u64, u64), mut on: impl FnMut(&Entry) -> Result<(), String>) -> Result<(), String> {
+    let (read, folder): (u64, _) = (tail.cursor().values().sum(), tail.folder().to_owned());
+    let bytes: u64 = ledger::segments(&folder).map_err(|error| unreadable(&folder, &error))?.iter().map(|(_, bytes)| bytes).sum();
     let bytes = bytes.saturating_sub(read);
     loop {
-        tail.poll().map_err(|error| unreadable(folder, &error))?.iter().try_for_each(&mut on)?;
+        tail.poll().map_err(|error| unreadable(&folder, &error))?.iter().try_for_each(&mut on)?;
         progress(bytes.saturating_sub(tail.lag_bytes), bytes);
         if tail.lag_bytes == 0 {
             return Ok(());
@@ -347,7 +347,7 @@ pub fn request(data: &Path, id: &str) -> Result<Vec<Entry>, String> {
             found.push(entry.clone());
         }
     };
-    beyond(&mut tail, &folder, &mut |_, _| {}, |entry| {
+    beyond(&mut tail, &mut |_, _| {}, |entry| {
         take(entry);
         Ok(())
     })?;

@@ -65,6 +65,11 @@ impl Tail {
         Self { own: Some(own.to_owned()), ..Self::new(folder, cursor) }
     }
 
+    /// Of the ledger.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Entries that have become complete, and those whose process is gone. Nothing if there is nothing new.
     ///
     /// # Errors

@@ -38,17 +38,7 @@ fn used(reading: u32) -> Rendered {
 }
 
 fn close(reading: Option<u32>) -> Rendered {
-    Rendered::close(&Close {
-        end_ms: 3,
-        first_byte_ms: None,
-        status: 200,
-        outcome: Outcome::Ok,
-        error: None,
-        faults: vec![],
-        bytes_out: 1,
-        metered: reading.is_some(),
-        last_reading: reading,
-    })
+    Rendered::close(&Close { metered: reading.is_some(), last_reading: reading, ..Close::of(Outcome::Ok) })
 }
 
 /// Ids and totals of what a reader hands out.
