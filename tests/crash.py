@@ -1,7 +1,8 @@
 """Kills a gateway under load and audits its ledger: crash.py BINARY KILLS. Standard library only.
 
 What must hold, whenever the process died: a response whose last byte a client received has one entry with its exact
-usage; a request that reached the upstream has an entry; no entry is there twice or has usage that nobody reported. The database says the same.
+usage; a request that reached the upstream has an entry; no entry is there twice or has usage that nobody reported. SQLite
+says the same, and PostgreSQL, where there is one, which is cut itself now and then.
 """
 
 import http.client
@@ -18,8 +19,12 @@ import tempfile
 import threading
 import time
 import zlib
-from contextlib import closing
+from contextlib import ExitStack, closing
+from decimal import Decimal
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "sdk"))
+from postgresql import PostgreSQL
 
 CLIENTS = 50
 OUTPUT = 7
@@ -145,25 +150,30 @@ def audit(folder, whole):
     return entries
 
 
-def audit_database(path, entries):
-    """The database has every entry once, with what the ledger says it used; those of dead processes as interrupted."""
+def in_sqlite(path):
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        rows = database.execute("SELECT e.id, outcome, micro_usd, pico_usd FROM entries e LEFT JOIN lines ON entry = e.id").fetchall()
+    return [(entry, outcome, None if micro is None else micro * 10**6 + pico) for entry, outcome, micro, pico in rows]
 
-    def rows():
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            charges = "SELECT e.id, outcome, micro_usd, pico_usd FROM entries e LEFT JOIN lines ON entry = e.id"
-            return database.execute(charges).fetchall()
 
+def in_postgres(server):
+    rows = server.ask("SELECT e.id, outcome, l.usd FROM tollgate_entries e LEFT JOIN tollgate_lines l ON entry = e.id")
+    return [(entry, outcome, Decimal(usd) * 10**12 if usd else None) for entry, outcome, usd in rows]
+
+
+def audit_database(rows, entries):
+    """A database has every entry once, with what the ledger says it used; those of dead processes as interrupted."""
     until = time.monotonic() + CATCH_UP_S
     while len({row[0] for row in rows()}) < len(entries):
         assert time.monotonic() < until, f"the database has {len(rows())} of {len(entries)} entries"
         time.sleep(0.1)
     found = rows()
     assert len(found) == len(entries) and {row[0] for row in found} == set(entries), "the database has other entries than the ledger"
-    for entry, outcome, micro, pico in found:
+    for entry, outcome, charge in found:
         parts = entries[entry]
         assert outcome == parts.get("close", {"outcome": "interrupted"})["outcome"], (outcome, parts)
-        total = None if micro is None else str(micro * 10**6 + pico)
-        assert total == (parts["usage"]["total"] if parts.get("usage", {}).get("lines") else None), (total, parts)
+        total = int(parts["usage"]["total"]) if parts.get("usage", {}).get("lines") else None
+        assert charge == total, (charge, parts)
 
 
 def main():
@@ -171,24 +181,35 @@ def main():
     random.seed(kills)
     server = Server(("127.0.0.1", 0), Upstream)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with tempfile.TemporaryDirectory() as name:
-        folder, port = Path(name), free_port()
+    with ExitStack() as stack:
+        folder, port = Path(stack.enter_context(tempfile.TemporaryDirectory())), free_port()
+        postgres = PostgreSQL() if PostgreSQL.tools() else None
+        if postgres:
+            postgres.start()
+            stack.callback(postgres.remove)
         config = folder / "tollgate.yaml"
         config.write_text(
             f"listen: [127.0.0.1:{port}]\nadmin: off\nmock: off\nworkers: 2\ndata: {folder}\naccess_log: off\n"
             "environment_providers: false\nledger: {segment_bytes: 64KiB}\n"
             f'providers: {{up: {{base_url: "http://127.0.0.1:{server.server_port}/v1", prices: mock, stream_usage: on_request}}}}\n'
+            + (f"sinks: {{postgres: {{url: '{postgres.url}'}}}}\n" if postgres else "")
         )
         done, counter = threading.Event(), iter(range(1, 1 << 40))
         clients = [Client(port, counter, done) for _ in range(CLIENTS)]
         process = start(binary, config, port)
         for client in clients:
             client.start()
-        for _ in range(kills):
+        for kill in range(kills):
             time.sleep(random.uniform(0.2, 0.8))
+            if postgres and kill % 5 == 2:
+                postgres.stop()
+            if postgres and kill % 5 == 4:
+                postgres.start()
             process.send_signal(signal.SIGKILL)
             process.wait()
             process = start(binary, config, port)
+        if postgres and kills % 5 in (3, 4):
+            postgres.start()
         done.set()
         for client in clients:
             client.join(20)
@@ -200,13 +221,16 @@ def main():
         entries = audit(folder / "ledger", whole)
         # Whoever comes last finds what the others left.
         process = start(binary, config, port)
-        audit_database(folder / "usage.db", entries)
+        audit_database(lambda: in_sqlite(folder / "usage.db"), entries)
+        if postgres:
+            audit_database(lambda: in_postgres(postgres), entries)
         process.terminate()
         assert process.wait(20) == 0
         ended = sum("close" in parts for parts in entries.values())
         print(
             f"{kills} kills: {len(whole)} answers received whole, {len(Upstream.reached)} requests at the upstream, "
-            f"{len(entries)} entries ({len(entries) - ended} interrupted), {len(refused)} refused {sorted(set(refused))}"
+            f"{len(entries)} entries ({len(entries) - ended} interrupted), {len(refused)} refused {sorted(set(refused))}, "
+            + ("the same in SQLite and PostgreSQL" if postgres else "the same in SQLite; there is no PostgreSQL server on this machine")
         )
         assert len(whole) > 20 * kills, "there was no load to speak of"
     os._exit(0)

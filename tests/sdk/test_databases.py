@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 import threading
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +14,7 @@ import trustme
 
 from kafka import Broker
 from own import OwnGateway, free_ports, until
+from postgresql import PostgreSQL
 
 BODY = {"model": "mock-small?input=1000&cached=0&output=100&reasoning=0", "messages": []}
 # A thousand at a dollar and a hundred at five dollars the million.
@@ -39,57 +38,15 @@ class Gateway(OwnGateway):
         return next((int(line.split()[-1]) for line in lines if line.startswith(name)), 0)
 
 
-class Server:
-    """A PostgreSQL of the test's own, over TLS."""
-
-    def __init__(self):
-        self.bin = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
-        if not self.bin:
-            pytest.skip("there is no PostgreSQL server on this machine")
-        [self.port] = free_ports(1)
-        # It does not run as root.
-        user = "postgres" if os.geteuid() == 0 else None
-        self.runs_as = ["runuser", "-u", user, "--"] if user else []
-        self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-        self.data, self.ca = self.folder / "data", self.folder / "ca.pem"
-        authority = trustme.CA()
-        certificate = authority.issue_cert("localhost")
-        authority.cert_pem.write_to_path(self.ca)
-        certificate.cert_chain_pems[0].write_to_path(self.folder / "server.crt")
-        certificate.private_key_pem.write_to_path(self.folder / "server.key")
-        (self.folder / "password").write_text("s3cret")
-        for path in [self.folder, *self.folder.iterdir()]:
-            if user:
-                shutil.chown(path, user)
-            path.chmod(0o755 if path.is_dir() else 0o600)
-        self.run("initdb", "-D", self.data, "-A", "scram-sha-256", "-U", "owner", f"--pwfile={self.folder}/password", "--no-sync")
-        self.url = f"postgres://owner:s3cret@localhost:{self.port}/postgres?sslmode=require"
-
-    def run(self, tool, *options):
-        environment = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-        subprocess.run([*self.runs_as, self.bin / tool, *options], check=True, stdout=subprocess.DEVNULL, cwd="/", env=environment)
-
-    def start(self):
-        tls = f"-c ssl=on -c ssl_cert_file={self.folder}/server.crt -c ssl_key_file={self.folder}/server.key"
-        settings = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off {tls}"
-        self.run("pg_ctl", "-D", self.data, "-w", "-l", self.data / "log", "-o", settings, "start")
-
-    def stop(self):
-        self.run("pg_ctl", "-D", self.data, "-m", "immediate", "-w", "stop")
-
-    def ask(self, query):
-        command = [self.bin / "psql", self.url, "-AtX", "-F", "|", "-c", query]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env={"LC_ALL": "C.UTF-8"})
-        return [line.split("|") for line in done.stdout.splitlines()]
-
-
 @pytest.fixture
 def postgres():
-    server = Server()
+    if not PostgreSQL.tools():
+        pytest.skip("there is no PostgreSQL server on this machine")
+    authority = trustme.CA()
+    server = PostgreSQL(authority.cert_pem, authority.issue_cert("localhost"))
     server.start()
     yield server
-    server.stop()
-    shutil.rmtree(server.folder)
+    server.remove()
 
 
 def test_postgres_has_every_entry_once(tmp_path, postgres):
