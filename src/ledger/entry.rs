@@ -20,13 +20,18 @@ impl Entry {
     /// True if its id follows from what it is of, so that it may have been written down more than once: results of batches, and
     /// the bills of answers that are made in the background.
     pub fn has_derived_id(&self) -> bool {
-        uuid::Uuid::parse_str(&self.id).is_ok_and(|id| id.get_version() == Some(uuid::Version::Custom))
+        is_derived(&self.id)
     }
 
     /// How it ended; an attempt without an end was interrupted.
     pub fn outcome(&self) -> Outcome {
         self.close.as_ref().map_or(Outcome::Interrupted, |close| close.outcome)
     }
+}
+
+/// True of the id of an entry that [has a derived id](Entry::has_derived_id).
+pub fn is_derived(id: &str) -> bool {
+    uuid::Uuid::parse_str(id).is_ok_and(|id| id.get_version() == Some(uuid::Version::Custom))
 }
 
 /// The defect of an entry whose last usage record was damaged.

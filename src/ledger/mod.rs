@@ -8,8 +8,8 @@ mod render;
 mod segment;
 mod writer;
 
-pub use entry::{Entry, Fold, Parts};
-pub use read::{RECORD_BYTES_MAX, RecordReader, read_folder, segment_names, segments};
+pub use entry::{Entry, Fold, Parts, is_derived};
+pub use read::{RECORD_BYTES_MAX, RecordReader, read_at_once, read_folder, segment_names, segments};
 pub use record::{Close, Event, Line, Open, Outcome, Record, Source, Used};
 pub use render::{Rendered, write_entry};
 pub use segment::{KEPT_BYTES_MAX, Ledger};

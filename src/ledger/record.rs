@@ -1,7 +1,8 @@
 //! Records: what is appended. One JSON line each, told apart by `record`, tied by the entry's `id`.
 
 use crate::price::PicoUsd;
-use crate::usage::{Usage, indexed};
+use crate::usage::{Dimension, Usage, indexed};
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 
@@ -60,12 +61,36 @@ impl<'de> Deserialize<'de> for PicoUsd {
 
 impl<'de> Deserialize<'de> for Usage {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let map = std::collections::BTreeMap::<String, u64>::deserialize(from)?;
-        let known = |(name, count): (String, u64)| {
-            let dimension = crate::usage::Dimension::from_name(&name);
-            dimension.map(|dimension| (dimension, count)).ok_or_else(|| serde::de::Error::custom(format!("unknown dimension `{name}`")))
-        };
-        map.into_iter().map(known).collect::<Result<Vec<_>, _>>().map(|counts| counts.into_iter().collect())
+        from.deserialize_map(Counts)
+    }
+}
+
+/// Reads counts by their dimensions' names.
+struct Counts;
+
+impl<'de> Visitor<'de> for Counts {
+    type Value = Usage;
+
+    fn expecting(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("counts by dimension")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut from: M) -> Result<Usage, M::Error> {
+        let mut usage = Usage::default();
+        while let Some((Name(dimension), count)) = from.next_entry()? {
+            usage.set(dimension, Some(count));
+        }
+        Ok(usage)
+    }
+}
+
+/// A dimension by its name.
+struct Name(Dimension);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(from)?;
+        Dimension::from_name(&text).map(Self).ok_or_else(|| serde::de::Error::custom(format!("unknown dimension `{text}`")))
     }
 }
 

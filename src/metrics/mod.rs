@@ -55,6 +55,7 @@ pub struct Metrics {
     prices: IntCounterVec,
     sink_entries: IntCounterVec,
     sink_failures: IntCounterVec,
+    sink_damaged: IntCounterVec,
     sink_lag: IntGaugeVec,
     reload_ok: IntGauge,
     reloaded: IntGauge,
@@ -126,6 +127,7 @@ impl Metrics {
             reloads: make.counters("tollgate_config_reload_total", "Times the configuration was read again.", &["result"])?,
             sink_entries: make.counters("tollgate_sink_entries_total", "Entries a sink has taken.", &["sink"])?,
             sink_failures: make.counters("tollgate_sink_failures_total", "Times a sink took nothing; it is tried again.", &["sink"])?,
+            sink_damaged: make.counters("tollgate_sink_damaged_lines_total", "Lines of the ledger that are no records.", &["sink"])?,
             sink_lag: make.gauges("tollgate_sink_lag_bytes", "Bytes of the ledger that a sink has not read.", &["sink"])?,
             prices: make.counters(
                 "tollgate_prices_fetches_total",
@@ -164,6 +166,7 @@ impl Metrics {
     pub fn sink(&self, name: &str, progress: &Progress) {
         follow(&self.sink_entries.with_label_values(&[name]), &progress.entries);
         follow(&self.sink_failures.with_label_values(&[name]), &progress.failures);
+        follow(&self.sink_damaged.with_label_values(&[name]), &progress.damaged);
         let lag = i64::try_from(progress.lag_bytes.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         self.sink_lag.with_label_values(&[name]).set(lag);
     }

@@ -6,7 +6,7 @@ use super::state::{State, now_ms};
 use crate::config::Config;
 use crate::error::Error;
 use crate::exchange::{Exchange, amount_of, who_of};
-use crate::ledger::Entry;
+use crate::ledger::{Entry, is_derived};
 use crate::limit::{Amount, Exceeded, Hold, Kind, Left, Rule, Standing, Who, month_begins};
 use crate::sink::report::{rows, rows_of_others};
 use crate::sink::sqlite::{Row, Sqlite};
@@ -103,6 +103,10 @@ impl State {
 
     fn recall_row(&self, rules: &[Rule], row: &Row, begins: u64) {
         let Some((_, line)) = row.line.as_ref().filter(|_| row.start_ms >= begins) else { return };
+        if is_derived(&row.id) {
+            // Whoever fetches it again pays for it once.
+            self.items.lock().unwrap_or_else(PoisonError::into_inner).is_new(&row.id);
+        }
         let who = Who {
             key: row.key.as_deref().map(|id| (id, row.key_name.as_deref().unwrap_or_default())),
             org: row.org.as_deref(),

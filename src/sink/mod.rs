@@ -54,6 +54,8 @@ pub trait Sink: Send {
 pub struct Progress {
     pub entries: AtomicU64,
     pub failures: AtomicU64,
+    /// Lines it met that are no records.
+    pub damaged: AtomicU64,
     /// Bytes of the ledger that it has not read.
     pub lag_bytes: AtomicU64,
     safe: Mutex<Cursor>,
@@ -115,9 +117,15 @@ impl Run {
         let cursor = sink.cursor()?;
         self.progress.safe().clone_from(&cursor);
         let mut tail = Tail::new(&self.ledger, cursor.clone());
-        let mut safe = cursor;
+        let (mut safe, mut damaged) = (cursor, 0);
         loop {
             let entries = tail.poll().map_err(|error| format!("the ledger cannot be read: {error}"))?;
+            if tail.damaged > damaged {
+                let lines = tail.damaged - damaged;
+                self.progress.damaged.fetch_add(lines, Ordering::Relaxed);
+                log::error!("sink {}: damage in the ledger: {lines} lines are no records", self.name);
+                damaged = tail.damaged;
+            }
             let mut batches = entries.chunks(BATCH_ENTRIES).peekable();
             // Read and not yet taken is behind, too, as long as a sink takes nothing.
             self.progress.lag_bytes.store(tail.lag_bytes + tail.read_bytes, Ordering::Relaxed);

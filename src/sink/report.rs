@@ -242,7 +242,7 @@ impl Report {
 pub fn rows(data: &Path, since: Option<u64>, mut progress: impl FnMut(u64, u64), mut on: impl FnMut(&Row)) -> Result<u64, String> {
     let folder = data.join("ledger");
     let (mut past, cursor) = Past::read(data, &folder, since, &mut on)?;
-    let mut tail = Tail::new(&folder, cursor);
+    let mut tail = Tail::new(&folder, cursor).hurried();
     past.follow(&mut tail, &mut progress, &mut on)?;
     for (entry, runs) in tail.pending().map_err(|error| unreadable(&folder, &error))? {
         past.rows(&entry, runs)?.iter().for_each(&mut on);
@@ -257,7 +257,7 @@ pub fn rows(data: &Path, since: Option<u64>, mut progress: impl FnMut(u64, u64),
 pub fn rows_of_others(data: &Path, since: u64, own: &str, mut on: impl FnMut(&Row)) -> Result<Tail, String> {
     let folder = data.join("ledger");
     let (mut past, cursor) = Past::read(data, &folder, Some(since), &mut on)?;
-    let mut tail = Tail::of_others(&folder, cursor, own);
+    let mut tail = Tail::of_others(&folder, cursor, own).hurried();
     past.follow(&mut tail, &mut |_, _| {}, &mut on)?;
     Ok(tail)
 }

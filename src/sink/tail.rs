@@ -1,7 +1,7 @@
 //! Reads the ledger as it grows and puts entries together. What it hands out may come again after a restart, under the
 //! same id, but nothing is passed over: the cursor never moves past the first record of an entry that was not handed out.
 
-use crate::ledger::{Entry, Parts, Record, RecordReader, Writers, segment_names, writer_of};
+use crate::ledger::{Entry, Parts, Record, RecordReader, Writers, read_at_once, segment_names, writer_of};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -12,6 +12,8 @@ pub type Cursor = BTreeMap<String, u64>;
 
 /// Read at once, over all segments: a backlog is worked off in pieces, so that memory stays small.
 const PIECE_BYTES: u64 = 4 << 20;
+/// From here on several threads read what somebody waits for.
+const AT_ONCE_BYTES: u64 = 1 << 20;
 /// Times that all there was has been read, after which records without a beginning are given up: theirs lies before
 /// the cursor, so it was handed out.
 const ORPHAN_SWEEPS: u32 = 2;
@@ -22,6 +24,8 @@ pub struct Tail {
     folder: PathBuf,
     /// Who writes what is passed over.
     own: Option<String>,
+    /// So many read at once what is large.
+    threads: usize,
     read: Cursor,
     pending: HashMap<String, Pending>,
     sweeps: u32,
@@ -50,6 +54,7 @@ impl Tail {
         Self {
             folder: folder.to_owned(),
             own: None,
+            threads: 1,
             read: cursor,
             pending: HashMap::new(),
             sweeps: 0,
@@ -63,6 +68,11 @@ impl Tail {
     /// The same, but for what this process writes.
     pub fn of_others(folder: &Path, cursor: Cursor, own: &str) -> Self {
         Self { own: Some(own.to_owned()), ..Self::new(folder, cursor) }
+    }
+
+    /// By all processors: somebody waits for it.
+    pub fn hurried(self) -> Self {
+        Self { threads: std::thread::available_parallelism().map_or(1, usize::from), ..self }
     }
 
     /// Of the ledger.
@@ -111,6 +121,11 @@ impl Tail {
         }
         let mut file = File::open(self.folder.join(name))?;
         file.seek(SeekFrom::Start(start))?;
+        if let Some(done) = self.piece_at_once(&mut file, name, start, room.min(bytes - start), out)? {
+            self.read.insert(name.to_owned(), done);
+            self.read_bytes += done - start;
+            return Ok(bytes - done);
+        }
         let mut reader = RecordReader::new(BufReader::with_capacity(256 * 1024, file.take(bytes - start)));
         let mut done = start;
         while let Some(record) = reader.next() {
@@ -134,6 +149,23 @@ impl Tail {
         self.read.insert(name.to_owned(), done);
         self.read_bytes += done - start;
         Ok(if done - start >= room { bytes.saturating_sub(done) } else { 0 })
+    }
+
+    /// The same by several threads, where it is worth it; up to where it came.
+    fn piece_at_once(&mut self, file: &mut File, name: &str, start: u64, bytes: u64, out: &mut Vec<Entry>) -> io::Result<Option<u64>> {
+        if self.threads == 1 || bytes < AT_ONCE_BYTES {
+            return Ok(None);
+        }
+        let mut lines = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
+        file.take(bytes).read_to_end(&mut lines)?;
+        let Some(end) = memchr::memrchr(b'\n', &lines) else {
+            file.seek(SeekFrom::Start(start))?;
+            return Ok(None);
+        };
+        lines.truncate(end + 1);
+        let damaged = read_at_once(&lines, self.threads, |record, at| self.take(record, name, start + at, out))?;
+        self.damaged += damaged as u64;
+        Ok(Some(start + lines.len() as u64))
     }
 
     fn take(&mut self, record: Record, segment: &str, at: u64, out: &mut Vec<Entry>) {

@@ -195,3 +195,42 @@ fn entries_that_span_segments_come_again_whole() {
     assert_eq!(again.pending().unwrap().map(|(entry, _)| entry.id).collect::<Vec<_>>(), ["long"]);
     drop(lock);
 }
+
+/// Several threads come to what one comes to: entries in their order, damage, and where to go on.
+#[test]
+fn several_threads_read_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut text = vec![];
+    for at in 0..12_000 {
+        let id = format!("entry {at}");
+        let records = [open(&id), used(at), close(Some(at))].map(|record| line(&id, &record));
+        // Some are damaged, some have no end, some begin with what ends later.
+        match at % 500 {
+            7 => text.extend_from_slice(b"damage\n"),
+            11 => text.extend_from_slice(&records[1]),
+            13 => text.extend(records[0].iter().map(|&byte| if byte == b'm' { b'n' } else { byte })),
+            _ => {}
+        }
+        text.extend(records.iter().take(if at % 600 == 17 { 2 } else { 3 }).flatten());
+    }
+    // Torn, by a writer who is gone.
+    text.extend_from_slice(&line("torn", &open("torn"))[..40]);
+    assert!(text.len() as u64 > PIECE_BYTES + AT_ONCE_BYTES, "{}", text.len());
+    std::fs::write(folder.path().join("1.w.0.jsonl"), text).unwrap();
+    let read = |threads| {
+        let mut tail = Tail { threads, ..Tail::new(folder.path(), Cursor::new()) };
+        let mut entries = vec![];
+        while entries.is_empty() || tail.lag_bytes > 0 {
+            entries.extend(tail.poll().unwrap());
+        }
+        // What is given up comes in no order.
+        let (whole, mut given_up): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.close.is_some());
+        given_up.sort_by(|one, other| one.id.cmp(&other.id));
+        (whole, given_up, tail.cursor(), tail.damaged)
+    };
+    let (one, several) = (read(1), read(3));
+    assert_eq!((one.0.len(), one.1.len()), (11_980, 20));
+    // 24 of each kind, and the torn line.
+    assert_eq!(one.3, 49);
+    assert!(one == several);
+}

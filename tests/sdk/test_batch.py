@@ -6,6 +6,8 @@ import pytest
 from anthropic import Anthropic
 from openai import OpenAI
 
+from own import OwnGateway, free_ports
+
 
 def of_openai(gateway, http):
     client = OpenAI(base_url=f"{gateway}/jobs/v1", api_key="none", max_retries=0, http_client=http)
@@ -50,6 +52,26 @@ def test_each_item_is_paid_for_once(gateway, http, bill, provider, fetch):
         [line] = entry["usage"]["lines"]
         assert (line["usage"], line["service_tier"], line["charge"]) == (used, "batch", str(charge))
         assert entry["close"].get("faults", []) == []
+
+
+def test_what_is_fetched_again_after_a_restart_is_spent_once(tmp_path):
+    _, charge = USED["openai"]
+    [mock] = free_ports(1)
+    jobs = {"kind": "openai", "base_url": f"http://127.0.0.1:{mock}/v1", "api_key": "none", "prices": "mock", "allow": ["GET /files/*"]}
+    # More than the batch costs, and less than it would cost twice.
+    settings = {"providers": {"jobs": jobs}, "limits": [{"per": "all", "usd_per_month": charge * 5 / 10**12}]}
+    for database in (True, False):
+        folder = tmp_path / f"database-{database}"
+        folder.mkdir()
+        for items in (3, 0):
+            with OwnGateway(folder, settings | {"sinks": {"sqlite": database}}, mock=mock) as gateway:
+                assert gateway.http.get("/jobs/v1/files/file-3/content").status_code == 200
+                ask = {"model": "mock-small", "messages": [], "max_tokens": 10}
+                assert gateway.http.post("/v1/chat/completions", json=ask).status_code == 200, gateway.said()
+                assert gateway.http.post("/v1/chat/completions", json=ask | {"max_tokens": 10_000}).status_code == 429
+            # And the answer that was served.
+            assert sum(entry.get("billed", False) for entry in gateway.entries()) == items + 1
+            gateway.log.unlink()
 
 
 def test_asking_for_a_batch_generates_nothing(http, bill):

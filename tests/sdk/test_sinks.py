@@ -160,6 +160,23 @@ def test_entries_reach_every_sink_once_it_takes_them(tmp_path, receiver):
         assert (row["requests"], row["input"], row["usd"]) == (30, 30_000, "0.045")
 
 
+def test_damage_in_the_ledger_is_told(tmp_path, receiver):
+    receiver.taking = False
+    with Gateway(tmp_path, receiver) as gateway:
+        gateway.ask(3)
+    # A disk that gives back something else than it took.
+    segment = next(path for path in (tmp_path / "ledger").glob("*.jsonl") if path.stat().st_size)
+    segment.write_bytes(segment.read_bytes().replace(b'"input":1000', b'"input":1001', 1))
+    receiver.taking = True
+    with Gateway(tmp_path, receiver) as gateway:
+        until(lambda: len(receiver.entries) == 3)
+        until(lambda: gateway.metric('tollgate_sink_damaged_lines_total{sink="webhook"}') == 1, gateway.said)
+        assert gateway.metric('tollgate_sink_damaged_lines_total{sink="sqlite"}') == 0
+        assert "sink webhook: damage in the ledger: 1 line" in gateway.said()
+    assert sorted(entry.get("faults", []) for entry in receiver.entries) == [[], [], ["lost_record"]]
+    assert sorted(entry.get("total", "") for entry in receiver.entries) == ["", "1500000000", "1500000000"]
+
+
 def test_entries_say_for_whom_they_are(tmp_path, receiver):
     with Gateway(tmp_path, receiver) as gateway:
         for user, tags in [("u-1", "team-a, batch"), ("u-2", "team-a"), (None, None)]:
