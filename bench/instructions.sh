@@ -23,9 +23,17 @@ build() { (cd "$1" && cargo build --quiet --locked --profile test --example path
 build "$scratch/tree" "$scratch/before"
 build . "$scratch/after"
 
+# Two runs at once: counts do not mind.
 count() { valgrind --tool=callgrind --callgrind-out-file=/dev/null "$@" 2>&1 >/dev/null | sed -n 's/.*Collected : //p'; }
 # What one time takes: the difference between many and few, without the start.
-each() { local few many; few=$(count "$1" "$2" 50); many=$(count "$1" "$2" 250); echo $(((many - few) / 200)); }
+each() {
+  local few many
+  count "$1" "$2" 50 >"$scratch/few" &
+  many=$(count "$1" "$2" 250)
+  wait $!
+  few=$(cat "$scratch/few")
+  echo $(((many - few) / 200))
+}
 
 failed=0
 printf '%-10s %12s %12s %8s\n' path before after change
