@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::io::{ErrorKind, Read};
+use std::time::{Duration, Instant};
 use support::{Act, Client, Gateway, Upstream, until};
 use tollgate::ledger::{Outcome, Source};
 use tollgate::usage::Dimension;
@@ -307,6 +309,46 @@ fn bodies_beyond_the_budget_or_the_deadline_are_refused() {
     slow.head(CHAT, &[], Some(large.len()));
     slow.write(b"{");
     assert_eq!(slow.response().status, 408);
+}
+
+#[test]
+fn a_head_has_to_be_whole_in_time() {
+    let upstream = Upstream::fixed(whole());
+    let gateway = Gateway::before(&upstream, "timeouts: {head: 500ms}");
+    let head_max = Duration::from_millis(500);
+    // Nothing; a head that never ends; another after an answer.
+    for (served, endless) in [(false, false), (false, true), (true, true)] {
+        let mut client = gateway.connect();
+        if served {
+            assert_eq!(client.post(CHAT, ASK).status, 200);
+        }
+        let started = Instant::now();
+        client.stream.set_read_timeout(Some(head_max / 10)).unwrap();
+        if endless {
+            client.write(b"POST / HTTP/1.1\r\n");
+        }
+        let took = loop {
+            match client.stream.read(&mut [0; 512]) {
+                Ok(0) => break started.elapsed(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock && started.elapsed() < head_max * 10 => {
+                    if endless {
+                        client.write(b"a: b\r\n");
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break started.elapsed(),
+                other => panic!("{other:?} after {:?}", started.elapsed()),
+            }
+        };
+        assert!((head_max..head_max * 8).contains(&took), "{served} {endless} {took:?}");
+    }
+    // Bodies have a time of their own.
+    let mut client = gateway.connect();
+    client.head(CHAT, &[], Some(ASK.len()));
+    for piece in ASK.as_bytes().chunks(ASK.len() / 3 + 1) {
+        std::thread::sleep(head_max / 2);
+        client.write(piece);
+    }
+    assert_eq!(client.response().status, 200);
 }
 
 #[test]

@@ -294,6 +294,30 @@ fn a_renewed_certificate_is_served_without_a_restart() {
 }
 
 #[test]
+fn a_head_has_to_be_whole_in_time_over_tls() {
+    runtime().block_on(async {
+        let identity = identity();
+        let address: SocketAddr = format!("127.0.0.1:{}", support::free_port()).parse().unwrap();
+        let (cert, key) = (identity.file("cert.pem"), identity.file("key.pem"));
+        let listener = format!(", {{address: \"{address}\", tls: {{cert: \"{cert}\", key: \"{key}\"}}}}");
+        let _gateway = Gateway::start_with("providers: {}\ntimeouts: {head: 500ms}", &listener);
+        until("the TLS listener", || std::net::TcpStream::connect(address).ok());
+        let mut caller = connect(address, &identity, &["http/1.1"]).await.unwrap();
+        let started = std::time::Instant::now();
+        let ended = loop {
+            if caller.write_all(b"a").await.is_err() {
+                break started.elapsed();
+            }
+            let read = tokio::time::timeout(std::time::Duration::from_millis(50), caller.read(&mut [0; 512])).await;
+            if matches!(read, Ok(Ok(0) | Err(_))) {
+                break started.elapsed();
+            }
+        };
+        assert!((500..5000).contains(&ended.as_millis()), "{ended:?}");
+    });
+}
+
+#[test]
 fn a_reset_upstream_stream_is_a_reset_answer() {
     runtime().block_on(async {
         let identity = identity();

@@ -136,6 +136,8 @@ pub struct DrainBounds {
 /// How long to wait for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
+    /// For the first byte of a connection, and for the whole head of each request from its first byte.
+    pub head: Duration,
     /// For a whole request body.
     pub body: Duration,
     /// For TCP and TLS to an upstream.

@@ -2,11 +2,12 @@
 //! for all of them and hands each connection to the least busy.
 
 use super::sockets::Ready;
-use super::wire::Wire;
+use super::timed::Timed;
+use super::wire::{Version, Wire};
 use async_trait::async_trait;
 use pingora::apps::ServerApp;
 use pingora::listeners::tls::Acceptor;
-use pingora::protocols::Stream;
+use pingora::protocols::{ALPN, Ssl, Stream};
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::{Service, ServiceWithDependents};
 use std::io;
@@ -17,8 +18,6 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// How long a connection may say nothing at first.
-const FIRST_BYTES_MAX: Duration = Duration::from_secs(60);
 /// How long a TLS handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a worker that leaves still serves what comes on connections that it has: the next answer on each says that it
@@ -29,10 +28,25 @@ const LAST_CALL: Duration = Duration::from_millis(5);
 /// How long accepting rests when the process has no more files to open.
 const REST: Duration = Duration::from_millis(100);
 
-/// A listening socket, and the TLS that is spoken on it.
+/// A listening socket, and how connections begin there.
 pub struct Door {
     pub socket: Arc<TcpListener>,
+    pub opening: Opening,
+}
+
+impl Door {
+    pub fn plain(socket: Arc<TcpListener>, head_max: Duration) -> Self {
+        Self { socket, opening: Opening { tls: None, head_max } }
+    }
+}
+
+/// How a connection begins.
+#[derive(Clone)]
+pub struct Opening {
+    /// What is spoken on it.
     pub tls: Option<Arc<Acceptor>>,
+    /// How long a connection may say nothing at first, and how long the head of each request may take from its first byte.
+    pub head_max: Duration,
 }
 
 /// How busy a worker is: connections that it has and requests that it serves.
@@ -66,7 +80,7 @@ impl Drop for Busy {
 struct Arrival {
     stream: TcpStream,
     peer: SocketAddr,
-    tls: Option<Arc<Acceptor>>,
+    opening: Opening,
     /// It was accepted in another thread.
     moves: bool,
     busy: Busy,
@@ -160,10 +174,10 @@ async fn farewell(mut shutdown: ShutdownWatch) {
 }
 
 async fn serve<A: ServerApp + Send + Sync + 'static>(arrival: Arrival, app: Arc<A>, shutdown: ShutdownWatch) {
-    let Arrival { stream, peer, tls, moves, busy: _busy } = arrival;
+    let Arrival { stream, peer, opening, moves, busy: _busy } = arrival;
     let stream = if moves { stream.into_std().and_then(TcpStream::from_std) } else { Ok(stream) };
     let opened = tokio::select! {
-        opened = open(stream, peer, tls) => opened,
+        opened = open(stream, peer, opening) => opened,
         () = farewell(shutdown.clone()) => return,
     };
     let mut next = match opened {
@@ -178,16 +192,20 @@ async fn serve<A: ServerApp + Send + Sync + 'static>(arrival: Arrival, app: Arc<
     }
 }
 
-async fn open(stream: io::Result<TcpStream>, peer: SocketAddr, tls: Option<Arc<Acceptor>>) -> Result<Stream, String> {
+async fn open(stream: io::Result<TcpStream>, peer: SocketAddr, opening: Opening) -> Result<Stream, String> {
+    let Opening { tls, head_max } = opening;
     let mut wire = stream.and_then(|stream| Wire::new(stream, peer)).map_err(|error| error.to_string())?;
     let Some(tls) = tls else {
-        return match tokio::time::timeout(FIRST_BYTES_MAX, wire.begin()).await {
-            Ok(begun) => begun.map(|()| Box::new(wire) as Stream).map_err(|error| error.to_string()),
+        return match tokio::time::timeout(head_max, wire.begin()).await {
+            Ok(Ok(Version::Http2)) => Ok(Box::new(wire)),
+            Ok(Ok(Version::Http1)) => Ok(Box::new(Timed::new(wire, head_max))),
+            Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("nothing was asked".to_owned()),
         };
     };
     match tokio::time::timeout(HANDSHAKE_MAX, tls.tls_handshake(wire)).await {
-        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        Ok(Ok(stream)) if stream.selected_alpn_proto() == Some(ALPN::H2) => Ok(Box::new(stream)),
+        Ok(Ok(stream)) => Ok(Box::new(Timed::new(stream, head_max))),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("the TLS handshake took too long".to_owned()),
     }
@@ -204,10 +222,10 @@ impl Accepting {
     /// Accepts until the process is to leave.
     fn start(&mut self, shutdown: &ShutdownWatch) -> Vec<tokio::task::JoinHandle<()>> {
         let mut tasks = vec![];
-        for Door { socket, tls } in self.doors.drain(..) {
+        for Door { socket, opening } in self.doors.drain(..) {
             // A copy of its own, closed when the task ends.
             match socket.try_clone().and_then(tokio::net::TcpListener::from_std) {
-                Ok(socket) => tasks.push(tokio::spawn(accept(socket, tls, self.places.clone(), shutdown.clone()))),
+                Ok(socket) => tasks.push(tokio::spawn(accept(socket, opening, self.places.clone(), shutdown.clone()))),
                 Err(error) => log::error!("{}: a socket cannot be watched: {error}", self.name),
             }
         }
@@ -231,14 +249,14 @@ impl Service for Accepting {
     }
 }
 
-async fn accept(socket: tokio::net::TcpListener, tls: Option<Arc<Acceptor>>, places: Arc<[Place]>, mut shutdown: ShutdownWatch) {
+async fn accept(socket: tokio::net::TcpListener, opening: Opening, places: Arc<[Place]>, mut shutdown: ShutdownWatch) {
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             () = leaving(&mut shutdown) => break,
         };
         match accepted {
-            Ok(accepted) => give(&places, accepted, tls.clone()),
+            Ok(accepted) => give(&places, accepted, opening.clone()),
             Err(error) => {
                 log::error!("a connection cannot be accepted: {error}");
                 if !is_over(&error) {
@@ -249,7 +267,7 @@ async fn accept(socket: tokio::net::TcpListener, tls: Option<Arc<Acceptor>>, pla
     }
     // Who waits now has come before the socket closes.
     while let Ok(Ok(accepted)) = tokio::time::timeout(LAST_CALL, socket.accept()).await {
-        give(&places, accepted, tls.clone());
+        give(&places, accepted, opening.clone());
     }
 }
 
@@ -258,10 +276,10 @@ fn is_over(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
 }
 
-fn give(places: &[Place], (stream, peer): (TcpStream, SocketAddr), tls: Option<Arc<Acceptor>>) {
+fn give(places: &[Place], (stream, peer): (TcpStream, SocketAddr), opening: Opening) {
     if let Some(place) = least_busy(places) {
         // A worker that is gone leaves with its process; the caller sees its connection closed.
-        let _ = place.inbox.send(Arrival { stream, peer, tls, moves: places.len() > 1, busy: place.load.one() });
+        let _ = place.inbox.send(Arrival { stream, peer, opening, moves: places.len() > 1, busy: place.load.one() });
     }
 }
 
@@ -284,7 +302,8 @@ mod tests {
             accepted.push(listener.accept().await.unwrap());
         }
         let counts = |places: &[Place]| places.iter().map(|place| place.load.count()).collect::<Vec<_>>();
-        let mut arrive = || give(&places, accepted.pop().unwrap(), None);
+        let opening = Opening { tls: None, head_max: Duration::ZERO };
+        let mut arrive = || give(&places, accepted.pop().unwrap(), opening.clone());
         // Long streams on the first alone.
         let streams = [places[0].load.one(), places[0].load.one()];
         (0..4).for_each(|_| arrive());

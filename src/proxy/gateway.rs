@@ -75,6 +75,8 @@ impl ProxyHttp for Gateway {
         ctx.request_id = uuid::Uuid::now_v7().to_string();
         ctx.trace = self.begin_trace(session.req_header());
         ctx.caller_id = head::caller_id(&session.req_header().headers).cloned();
+        let write_timeout = self.state.live.load().config.timeouts.downstream_write;
+        session.downstream_session.set_write_timeout(Some(write_timeout));
         if socket::is_wanted(session.req_header()) {
             ctx.dialect = Dialect::Responses;
             return match self.plan_socket(session, ctx) {
@@ -89,8 +91,6 @@ impl ProxyHttp for Gateway {
         session.downstream_session.set_pipelining_enabled(true);
         match self.plan(session, ctx).await {
             Ok(Planned::Forward(exchange)) => {
-                let timeout = exchange.config().timeouts.downstream_write;
-                session.downstream_session.set_write_timeout(Some(timeout));
                 let keep_alive = exchange.config().timeouts.keep_alive;
                 downstream::install(&mut session.downstream_session, exchange.body().clone(), &ctx.outlet, keep_alive);
                 if exchange.is_stream() {

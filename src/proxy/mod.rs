@@ -34,6 +34,7 @@ mod sockets;
 mod spans;
 mod state;
 mod successor;
+mod timed;
 mod wire;
 
 pub use gateway::Gateway;

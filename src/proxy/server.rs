@@ -1,7 +1,7 @@
 //! The daemon: Pingora's server built from our configuration, listeners, signals and drain.
 
 use super::certificates::Slot;
-use super::crew::{Door, FAREWELL, crew};
+use super::crew::{Door, FAREWELL, Opening, crew};
 use super::gateway::Gateway;
 use super::housekeeping::Housekeeping;
 use super::mock_app::MockApp;
@@ -81,7 +81,8 @@ pub fn build(config: Config, start: Start) -> io::Result<Daemon> {
         server.add_service(sinks);
     }
     let mut serving = gateway(&server.configuration, &state, &sockets, &ready)?;
-    let plain = |address| sockets.of(address).map(|socket| Door { socket, tls: None }).into_iter().collect();
+    let head_max = config.timeouts.head;
+    let plain = |address| sockets.of(address).map(|socket| Door::plain(socket, head_max)).into_iter().collect();
     if let Some(address) = config.admin {
         serving.extend(crew("admin", 1, plain(address), &ready, |_| Admin::new(state.clone())));
     }
@@ -112,6 +113,9 @@ impl Daemon {
     }
 }
 
+/// As the gateway has it by default.
+const MOCK_HEAD_MAX: Duration = Duration::from_secs(60);
+
 /// Serves the mock provider alone, with as many workers.
 ///
 /// # Errors
@@ -120,7 +124,7 @@ pub fn run_mock(address: SocketAddr, threads: usize) -> io::Result<()> {
     let mut server = Server::new_with_opt_and_conf(None, ServerConf::default());
     server.bootstrap();
     let socket = Sockets::bind(&[address])?.of(address);
-    let doors = socket.map(|socket| Door { socket, tls: None }).into_iter().collect();
+    let doors = socket.map(|socket| Door::plain(socket, MOCK_HEAD_MAX)).into_iter().collect();
     let app = MockApp::default();
     server.add_services(crew("mock", threads, doors, &Ready::default(), |_| app.clone()));
     server.run(RunArgs::default());
@@ -151,7 +155,8 @@ fn gateway(
     let mut doors = vec![];
     for listener in &config.listen {
         let tls = listener.tls.as_ref().map(|tls| acceptor(tls, state.certificates.of(listener.address))).transpose()?;
-        doors.extend(sockets.of(listener.address).map(|socket| Door { socket, tls }));
+        let opening = Opening { tls, head_max: config.timeouts.head };
+        doors.extend(sockets.of(listener.address).map(|socket| Door { socket, opening }));
     }
     Ok(crew("gateway", config.workers, doors, ready, |load| {
         state.loads.lock().unwrap_or_else(PoisonError::into_inner).push(load.clone());

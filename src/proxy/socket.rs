@@ -40,9 +40,7 @@ impl Gateway {
         let asked = Asked { request_id: ctx.request_id.clone(), key: caller.map(|caller| caller.key), ..Asked::default() };
         let exchange = Exchange::plan_socket(&request_head(request), config, asked)?;
         // Callers may think between turns.
-        let (idle, write) = (exchange.config().timeouts.upstream_read, exchange.config().timeouts.downstream_write);
-        session.downstream_session.set_read_timeout(Some(idle));
-        session.downstream_session.set_write_timeout(Some(write));
+        session.downstream_session.set_read_timeout(Some(exchange.config().timeouts.upstream_read));
         if !exchange.is_unmetered() {
             ctx.turns = Some(Box::default());
             self.state.metrics.sockets.inc();

@@ -24,6 +24,13 @@ const GATHERED_MAX: usize = 16 * 1024;
 /// What an idle connection may keep for what it will gather.
 const KEPT_MAX: usize = 2 * 1024;
 
+/// Of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    Http1,
+    Http2,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Wire {
@@ -49,18 +56,18 @@ impl Wire {
         Ok(Self { stream, ahead: vec![], read: 0, gathered: vec![], written: 0, digest: Arc::new(digest) })
     }
 
-    /// Reads ahead until it can be told whether this is HTTP/2.
+    /// Reads ahead until it can be told which version is spoken.
     ///
     /// # Errors
     /// If the connection is broken.
-    pub async fn begin(&mut self) -> io::Result<()> {
+    pub async fn begin(&mut self) -> io::Result<Version> {
         while self.ahead.len() < PREFACE.len() && PREFACE.starts_with(&self.ahead) {
             self.ahead.reserve(FIRST_BYTES);
             if self.stream.read_buf(&mut self.ahead).await? == 0 {
                 break;
             }
         }
-        Ok(())
+        Ok(if self.ahead.starts_with(PREFACE) { Version::Http2 } else { Version::Http1 })
     }
 
     /// Writes what was gathered.
@@ -229,7 +236,8 @@ mod tests {
             let waits = tokio::time::timeout(std::time::Duration::from_millis(10), wire.begin()).await;
             assert!(waits.is_err(), "{at}");
             caller.write_all(if at % 2 == 0 { &PREFACE[at..] } else { b"x" }).await.unwrap();
-            wire.begin().await.unwrap();
+            let version = wire.begin().await.unwrap();
+            assert_eq!(version == Version::Http2, at % 2 == 0, "{at}");
             let mut into = [0; PREFACE.len()];
             assert!(wire.try_peek(&mut into).await.unwrap());
             assert_eq!(into == PREFACE, at % 2 == 0, "{at}");
