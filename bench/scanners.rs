@@ -4,12 +4,16 @@ use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
+use std::time::Duration;
 use tollgate::dialect::Dialect;
+use tollgate::ledger::{Close, Ledger, Line, Open, Outcome, Rendered, Source, Used};
 use tollgate::meter::{Framing, Meter};
+use tollgate::price::PicoUsd;
 use tollgate::route::Facts;
 use tollgate::stream::event_stream::{EventStream, Piece};
 use tollgate::stream::sse::Sse;
 use tollgate::trace::Trace;
+use tollgate::usage::Dimension;
 
 /// Events of about so many bytes that cannot carry usage, after a first one that names the model.
 fn stream(event_bytes: usize) -> Vec<u8> {
@@ -111,5 +115,73 @@ fn traces(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, scanners, traces);
+/// Of this thread.
+fn cpu_time() -> Duration {
+    // What the kernel counts is brought up to date.
+    std::thread::yield_now();
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or_default())
+}
+
+/// What a request pays for its records: rendering the three, and writing twice (its end goes with the next one's beginning).
+fn ledger(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).expect("a ledger");
+    let text = str::to_owned;
+    let open = Open {
+        request_id: text("01a217bb-fea2-7259-a71c-a18baf2984de"),
+        attempt: 1,
+        start_ms: 1_795_694_526_115,
+        provider: text("openai"),
+        upstream: text("openai"),
+        dialect: text("chat"),
+        endpoint: text("/chat/completions"),
+        model_requested: text("gpt-5-mini"),
+        model: text("gpt-5-mini"),
+        bytes_in: 989,
+        billed: true,
+        ..Open::default()
+    };
+    let usage = [(Dimension::Input, 255), (Dimension::CacheRead, 63), (Dimension::Output, 154)].into_iter().collect();
+    let used = Used {
+        reading: 1,
+        source: Source::Reported,
+        lines: vec![Line { model: text("gpt-5-mini"), usage, charge: PicoUsd(96_800_000), ..Line::default() }],
+        total: PicoUsd(96_800_000),
+        catalog: text("embedded 2026-11-01"),
+        provider_cost: None,
+        response_id: text("chatcmpl-0123456789"),
+    };
+    let close = Close {
+        end_ms: 1_795_694_526_120,
+        first_byte_ms: Some(1_795_694_526_119),
+        status: 200,
+        outcome: Outcome::Ok,
+        error: None,
+        faults: vec![],
+        bytes_out: 950,
+        metered: true,
+        last_reading: Some(1),
+    };
+    let mut group = criterion.benchmark_group("ledger");
+    group.bench_function("rendered", |bench| {
+        bench.iter(|| (Rendered::open(black_box(&open)), Rendered::used(black_box(&used)), Rendered::close(black_box(&close))));
+    });
+    group.bench_function("written", |bench| {
+        let id = "01a217bb-fea3-71ef-9602-d4c2afc816d6";
+        // In CPU time: the disk is nobody's to wait for.
+        bench.iter_custom(|times| {
+            let before = cpu_time();
+            (0..times).for_each(|_| {
+                ledger.append(id, &Rendered::open(black_box(&open))).expect("written");
+                ledger.append_or_keep(id, &Rendered::used(black_box(&used))).expect("written");
+                ledger.append_later(id, &Rendered::close(black_box(&close)));
+            });
+            cpu_time().saturating_sub(before)
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, scanners, traces, ledger);
 criterion_main!(benches);
