@@ -16,12 +16,13 @@ build: cmake
 test: cmake
 	$(CARGO) test --locked
 
-# Minutes of kill -9, upgrades and bad neighbours under load, and a million fuzzed inputs; short forms are part of CI.
+# Minutes of kill -9, upgrades and bad neighbours under load, a million fuzzed inputs and a million simulated requests; short forms are part of CI.
 soak: build
 	python3 tests/crash.py target/release/tollgate 300
 	python3 tests/upgrade.py target/release/tollgate 10 500 $$(command -v oha)
 	python3 tests/chaos.py target/release/tollgate 600
 	TOLLGATE_FUZZ_CASES=1000000 $(CARGO) test --locked --test properties
+	TOLLGATE_FUZZ_CASES=1000000 $(CARGO) test --locked --lib simulation
 
 lint:
 	$(CARGO) fmt --check

@@ -361,3 +361,7 @@ fn credential_hash(upstream: &Upstream, dialect: Dialect, headers: &HeaderMap) -
 #[cfg(test)]
 #[path = "exchange_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "simulation_tests.rs"]
+mod simulation;
