@@ -124,6 +124,7 @@ fn cpu_time() -> Duration {
 }
 
 /// What a request pays for its records: rendering the three, and writing twice (its end goes with the next one's beginning).
+#[allow(clippy::expect_used)]
 fn ledger(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
     let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).expect("a ledger");
