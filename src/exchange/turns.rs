@@ -130,6 +130,11 @@ impl Turns {
         (out.freeze(), asked)
     }
 
+    /// How much there is of a message whose end has not come.
+    pub fn held_bytes(&self) -> usize {
+        self.raw.len()
+    }
+
     fn keep(&mut self, raw: &[u8], at: u64) {
         self.raw.extend_from_slice(raw);
         // Of binary messages, too: a provider may read them as it reads text.

@@ -30,7 +30,8 @@ impl Budget {
         Arc::new(Self { used: AtomicU64::new(0) })
     }
 
-    fn permit(self: &Arc<Self>) -> Permit {
+    /// A share that is yet to grow.
+    pub fn permit(self: &Arc<Self>) -> Permit {
         Permit { budget: self.clone(), bytes: 0 }
     }
 }
@@ -46,6 +47,14 @@ impl Permit {
         }
         self.bytes += more;
         true
+    }
+
+    /// Makes the share as large as `bytes`; false if the budget does not allow it.
+    pub fn fit(&mut self, bytes: u64, max: u64) -> bool {
+        let less = self.bytes.saturating_sub(bytes);
+        self.budget.used.fetch_sub(less, Ordering::Relaxed);
+        self.bytes -= less;
+        self.grow(bytes, max)
     }
 }
 
@@ -155,5 +164,8 @@ mod tests {
         assert!(!second.grow(41, 100) && second.grow(40, 100));
         drop(first);
         assert!(second.grow(100, 100) && !second.grow(101, 100));
+        // What is held of a message on a WebSocket comes and goes.
+        assert!(second.fit(30, 100) && !second.fit(101, 100) && second.fit(100, 100) && second.fit(0, 100));
+        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
     }
 }

@@ -77,6 +77,11 @@ impl Gateway {
             may.then(|| exchange.rename(model)).flatten()
         };
         let (out, mut asked) = turns.up(&chunk, exchange.config().bounds.body_bytes_max, rename);
+        let held = ctx.permit.get_or_insert_with(|| state.budget.permit());
+        if !held.fit(turns.held_bytes() as u64, exchange.config().bounds.body_budget_bytes) {
+            ctx.refused = Some(Error::BodyBudget);
+            return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
+        }
         let (rules, now) = (exchange.config().limits.clone(), now_ms());
         for turn in asked.iter_mut().filter(|_| !rules.is_empty()) {
             let (who, amount) = exchange.turn_may_come_to(turn, now);

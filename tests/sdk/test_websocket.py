@@ -68,8 +68,8 @@ def socket(gateway, provider):
         yield socket
 
 
-def ask(socket, end="completed", model="socketed/mock-small"):
-    socket.send(json.dumps({"type": "response.create", "model": model, "input": "Hé", "metadata": {"end": end}}))
+def ask(socket, end="completed", model="socketed/mock-small", **more):
+    socket.send(json.dumps({"type": "response.create", "model": model, "input": "Hé", "metadata": {"end": end}} | more))
 
 
 def until(socket, *kinds):
@@ -201,3 +201,35 @@ def test_turns_of_a_ledger_that_is_synced_before_they_end(tmp_path):
                 ask(socket, model="mock-small")
                 until(socket, "response.completed")
         until_true(lambda: [entry["outcome"] for entry in gateway.entries()] == ["ok"] * 3)
+
+
+def test_messages_count_against_the_budget_of_bodies(tmp_path):
+    [mock] = free_ports(1)
+    with OwnGateway(tmp_path, {"body": {"bytes_max": "300KiB", "budget": "300KiB"}}, mock=mock) as gateway:
+        url = gateway.url.replace("http", "ws") + "/v1/responses"
+        with connect(url, proxy=None) as first, connect(url, proxy=None) as second:
+            text = json.dumps({"type": "response.create", "model": "mock-small", "input": "x" * 200_000})
+            begun, goes_on = threading.Event(), threading.Event()
+
+            def in_two():
+                yield text[:150_000]
+                begun.set()
+                assert goes_on.wait(20)
+                yield text[150_000:]
+
+            halves = threading.Thread(target=first.send, args=(in_two(),))
+            halves.start()
+            assert begun.wait(10)
+            # One fits beside what the other holds, and another does not.
+            ask(second, model="mock-small", input="x" * 100_000)
+            until(second, "response.completed")
+            with pytest.raises(ConnectionClosed) as caught:
+                ask(second, model="mock-small", input="x" * 250_000)
+                second.recv(timeout=10)
+            assert caught.value.rcvd.code == 1008 and "memory budget" in caught.value.rcvd.reason
+            goes_on.set()
+            halves.join()
+            until(first, "response.completed")
+            # What they held came back.
+            ask(first, model="mock-small", input="x" * 290_000)
+            until(first, "response.completed")
