@@ -10,6 +10,7 @@ use crate::usage::{Dimension, indexed};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
+use std::sync::mpsc;
 
 indexed! {
     /// What to sum by.
@@ -313,13 +314,25 @@ fn beyond(tail: &mut Tail, progress: &mut impl FnMut(u64, u64), mut on: impl FnM
     let (read, folder): (u64, _) = (tail.cursor().values().sum(), tail.folder().to_owned());
     let bytes: u64 = ledger::segments(&folder).map_err(|error| unreadable(&folder, &error))?.iter().map(|(_, bytes)| bytes).sum();
     let bytes = bytes.saturating_sub(read);
-    loop {
-        tail.poll().map_err(|error| unreadable(&folder, &error))?.iter().try_for_each(&mut on)?;
-        progress(bytes.saturating_sub(tail.lag_bytes), bytes);
-        if tail.lag_bytes == 0 {
-            return Ok(());
+    // What was read is used while more is read.
+    std::thread::scope(|scope| {
+        let (pieces, arrivals) = mpsc::sync_channel(1);
+        scope.spawn(move || {
+            loop {
+                let piece = tail.poll().map(|entries| (entries, tail.lag_bytes));
+                let more = piece.as_ref().is_ok_and(|(_, lag_bytes)| *lag_bytes > 0);
+                if pieces.send(piece).is_err() || !more {
+                    break;
+                }
+            }
+        });
+        for piece in arrivals {
+            let (entries, lag_bytes) = piece.map_err(|error| unreadable(&folder, &error))?;
+            entries.iter().try_for_each(&mut on)?;
+            progress(bytes.saturating_sub(lag_bytes), bytes);
         }
-    }
+        Ok(())
+    })
 }
 
 /// What a request cost is found below this path, by the request's id.
