@@ -80,6 +80,33 @@ fn every_failure_before_the_first_byte_leads_on_whatever_the_size_of_the_body() 
 }
 
 #[test]
+fn an_interim_answer_is_none() {
+    let interim: [&[u8]; 4] = [
+        b"",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n",
+        // Nobody asked for that.
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n",
+    ];
+    for interim in interim {
+        for expect in [true, false] {
+            let (a, b) = (Upstream::start(move |_| vec![Act::Write(interim.to_vec()), Act::Close]), good());
+            let gateway = gateway(a.address, b.address, "");
+            let mut client = gateway.connect();
+            let headers: &[_] = if expect { &[("Expect", "100-continue"), ("Connection", "Upgrade"), ("Upgrade", "other")] } else { &[] };
+            client.head(CHAT, headers, Some(ASK.len()));
+            if expect {
+                assert_eq!(client.response().status, 100);
+            }
+            client.write(ASK.as_bytes());
+            let last = std::iter::repeat_with(|| client.response()).find(|response| response.status >= 200).unwrap();
+            assert_eq!((last.status, last.text()), (200, WHOLE), "{} {expect}", String::from_utf8_lossy(interim));
+            assert_eq!(gateway.closed_entries(2)[0].outcome(), Outcome::UpstreamError);
+        }
+    }
+}
+
+#[test]
 fn the_last_answer_passes_as_it_is() {
     let (a, b) = (nowhere(), Upstream::fixed(answer("503 Service Unavailable", "Retry-After: 7\r\n", r#"{"error":"b"}"#)));
     let gateway = gateway(a, b.address, "");

@@ -187,7 +187,7 @@ impl Wrapper {
         if self.inner().is_http2() {
             return None;
         }
-        let grows = |head: &ResponseHeader| !head.headers.contains_key(http::header::CONTENT_LENGTH);
+        let grows = |head: &ResponseHeader| !head.status.is_informational() && !head.headers.contains_key(http::header::CONTENT_LENGTH);
         self.keep_alive.filter(|_| self.inner().response_written().is_some_and(grows))
     }
 

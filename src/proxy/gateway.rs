@@ -195,6 +195,10 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {
+        if response.status == http::StatusCode::SWITCHING_PROTOCOLS && !socket::is_wanted(session.req_header()) {
+            // Nobody asked for it.
+            return Err(pingora::Error::explain(ErrorType::InvalidHTTPHeader, "a 101 that was not asked for").into_up());
+        }
         if response.status.is_informational() {
             return Ok(());
         }

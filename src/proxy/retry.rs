@@ -122,13 +122,15 @@ impl Ctx {
         if held {
             self.outlet.forget_beginning();
         }
-        if answered || session.response_written().is_some() || (*error.esource() == ErrorSource::Downstream && !is_late(&error)) {
+        if answered || !is_untouched(session) || (*error.esource() == ErrorSource::Downstream && !is_late(&error)) {
             error.retry = false.into();
             return error;
         }
         // A connection that was kept alive and found dead: the request was not taken, and goes out again on a new one.
         // Later than that it may have been, and the provider may be at work on it.
-        let at_once = self.exchange.as_ref().is_some_and(|exchange| exchange.attempt_age(now_ms()) <= DEAD_AT_ONCE_MS);
+        // Handshakes of WebSockets are no attempts.
+        let at_once =
+            self.exchange.as_ref().is_some_and(|exchange| !exchange.is_open() || exchange.attempt_age(now_ms()) <= DEAD_AT_ONCE_MS);
         error.retry.decide_reuse(reused && at_once);
         if !error.retry() && (*error.esource() == ErrorSource::Upstream || is_late(&error)) {
             let ending = Ending::Failed(failure(&error, self.provider()));
