@@ -314,10 +314,10 @@ fn bodies_beyond_the_budget_or_the_deadline_are_refused() {
 #[test]
 fn a_head_has_to_be_whole_in_time() {
     let upstream = Upstream::fixed(whole());
-    let gateway = Gateway::before(&upstream, "timeouts: {head: 500ms}");
+    let gateway = Gateway::before(&upstream, "timeouts: {head: 500ms, idle: 500ms}");
     let head_max = Duration::from_millis(500);
-    // Nothing; a head that never ends; another after an answer.
-    for (served, endless) in [(false, false), (false, true), (true, true)] {
+    // Nothing; a head that never ends; another after an answer; nothing more.
+    for (served, endless) in [(false, false), (false, true), (true, true), (true, false)] {
         let mut client = gateway.connect();
         if served {
             assert_eq!(client.post(CHAT, ASK).status, 200);
@@ -716,6 +716,24 @@ fn what_a_caller_sends_ahead_waits_for_its_turn() {
         assert_eq!(client.response().body, WHOLE.as_bytes());
     }
     assert_eq!(gateway.closed_entries(2).iter().filter(|entry| entry.outcome() == Outcome::Ok).count(), 2);
+}
+
+#[test]
+fn what_is_sent_ahead_may_take_as_long_as_what_is_before_it() {
+    let upstream = Upstream::start(|_| vec![Act::Wait, Act::Write(whole())]);
+    let gateway = Gateway::before(&upstream, "timeouts: {head: 300ms, idle: 300ms}");
+    let mut client = gateway.connect();
+    let (first, rest) = ASK.as_bytes().split_at(10);
+    client.head(CHAT, &[], Some(ASK.len()));
+    client.write(ASK.as_bytes());
+    client.head(CHAT, &[], Some(ASK.len()));
+    client.write(first);
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(700));
+        upstream.go();
+        assert_eq!(client.response().body, WHOLE.as_bytes());
+        client.write(rest);
+    }
 }
 
 #[test]

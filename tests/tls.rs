@@ -317,6 +317,42 @@ fn a_head_has_to_be_whole_in_time_over_tls() {
     });
 }
 
+/// After how many milliseconds the gateway closes a connection on which this is sent and no more; heads and idle connections
+/// have half a second.
+async fn closed_after(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), bytes: &[u8]) -> u128 {
+    let started = std::time::Instant::now();
+    stream.write_all(bytes).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut into = vec![];
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(10), stream.read_to_end(&mut into)).await;
+    started.elapsed().as_millis()
+}
+
+#[test]
+fn silent_connections_are_closed() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    let begun = [PREFACE, SETTINGS].concat();
+    runtime().block_on(async {
+        let identity = identity();
+        let address: SocketAddr = format!("127.0.0.1:{}", support::free_port()).parse().unwrap();
+        let (cert, key) = (identity.file("cert.pem"), identity.file("key.pem"));
+        let listener = format!(", {{address: \"{address}\", tls: {{cert: \"{cert}\", key: \"{key}\"}}}}");
+        let gateway = Gateway::start_with("providers: {}\ntimeouts: {head: 500ms, idle: 500ms}", &listener);
+        until("the TLS listener", || std::net::TcpStream::connect(address).ok());
+        for sent in [&b""[..], &PREFACE[..10], &begun] {
+            for protocol in ["h2", "http/1.1"] {
+                let mut caller = connect(address, &identity, &[protocol]).await.unwrap();
+                let took = closed_after(&mut caller, if protocol == "h2" { sent } else { b"" }).await;
+                assert!((450..5000).contains(&took), "{protocol} {sent:?}: {took}");
+            }
+            let mut caller = TcpStream::connect(gateway.address).await.unwrap();
+            let took = closed_after(&mut caller, sent).await;
+            assert!((450..5000).contains(&took), "{sent:?}: {took}");
+        }
+    });
+}
+
 #[test]
 fn a_reset_upstream_stream_is_a_reset_answer() {
     runtime().block_on(async {

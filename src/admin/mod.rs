@@ -6,7 +6,7 @@ mod usage;
 
 use crate::config::Secret;
 use crate::keys::hash;
-use crate::proxy::{State, check_origin, check_site, now_ms};
+use crate::proxy::{State, check_origin, check_site, now_ms, serves};
 use crate::sink::report::BILL;
 use async_trait::async_trait;
 use http::{HeaderMap, Method, Response, header};
@@ -97,7 +97,9 @@ impl Admin {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        serves(true);
         let (status, kind, text) = self.answer(session).await;
+        serves(false);
         let response = Response::builder()
             .status(status)
             .header(header::CONTENT_TYPE, kind)

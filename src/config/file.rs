@@ -267,6 +267,7 @@ impl Reader<'_> {
         let seconds = Duration::from_secs;
         let timeouts = Timeouts {
             head: seconds(60),
+            idle: seconds(120),
             body: seconds(60),
             connect: seconds(10),
             upstream_read: seconds(600),
@@ -281,10 +282,10 @@ impl Reader<'_> {
         let mut map = Map::new(node, &mut self.problems);
         let timeouts = self.upstream_timeouts(&mut map, timeouts);
         let mut take = |key, or| map.take_as(key, &mut self.problems, DURATION, duration).unwrap_or(or);
-        let (head, body) = (take("head", timeouts.head), take("body", timeouts.body));
+        let (head, idle, body) = (take("head", timeouts.head), take("idle", timeouts.idle), take("body", timeouts.body));
         let (write, drain) = (take("downstream_write", timeouts.downstream_write), take("drain", timeouts.drain));
         let keep_alive = map.take_as("keep_alive", &mut self.problems, DURATION, duration);
-        let timeouts = Timeouts { head, body, downstream_write: write, drain, keep_alive, ..timeouts };
+        let timeouts = Timeouts { head, idle, body, downstream_write: write, drain, keep_alive, ..timeouts };
         map.finish(&mut self.problems);
         timeouts
     }

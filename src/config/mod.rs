@@ -138,6 +138,8 @@ pub struct DrainBounds {
 pub struct Timeouts {
     /// For the first byte of a connection, and for the whole head of each request from its first byte.
     pub head: Duration,
+    /// For the next request on a connection that is kept alive.
+    pub idle: Duration,
     /// For a whole request body.
     pub body: Duration,
     /// For TCP and TLS to an upstream.

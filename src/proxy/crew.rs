@@ -2,8 +2,8 @@
 //! for all of them and hands each connection to the least busy.
 
 use super::sockets::Ready;
-use super::timed::Timed;
-use super::wire::{Version, Wire};
+use super::timed::{Timed, Waits, connection};
+use super::wire::{PREFACE, Version, Wire};
 use async_trait::async_trait;
 use pingora::apps::ServerApp;
 use pingora::listeners::tls::Acceptor;
@@ -35,8 +35,8 @@ pub struct Door {
 }
 
 impl Door {
-    pub fn plain(socket: Arc<TcpListener>, head_max: Duration) -> Self {
-        Self { socket, opening: Opening { tls: None, head_max } }
+    pub fn plain(socket: Arc<TcpListener>, waits: Waits) -> Self {
+        Self { socket, opening: Opening { tls: None, waits } }
     }
 }
 
@@ -45,8 +45,7 @@ impl Door {
 pub struct Opening {
     /// What is spoken on it.
     pub tls: Option<Arc<Acceptor>>,
-    /// How long a connection may say nothing at first, and how long the head of each request may take from its first byte.
-    pub head_max: Duration,
+    pub waits: Waits,
 }
 
 /// How busy a worker is: connections that it has and requests that it serves.
@@ -187,25 +186,28 @@ async fn serve<A: ServerApp + Send + Sync + 'static>(arrival: Arrival, app: Arc<
             return;
         }
     };
-    while let Some(stream) = next {
-        next = app.process_new(stream, &shutdown).await;
-    }
+    connection(async {
+        while let Some(stream) = next {
+            next = app.process_new(stream, &shutdown).await;
+        }
+    })
+    .await;
 }
 
 async fn open(stream: io::Result<TcpStream>, peer: SocketAddr, opening: Opening) -> Result<Stream, String> {
-    let Opening { tls, head_max } = opening;
+    let Opening { tls, waits } = opening;
     let mut wire = stream.and_then(|stream| Wire::new(stream, peer)).map_err(|error| error.to_string())?;
     let Some(tls) = tls else {
-        return match tokio::time::timeout(head_max, wire.begin()).await {
+        return match tokio::time::timeout(waits.head, wire.begin()).await {
             Ok(Ok(Version::Http2)) => Ok(Box::new(wire)),
-            Ok(Ok(Version::Http1)) => Ok(Box::new(Timed::new(wire, head_max))),
+            Ok(Ok(Version::Http1)) => Ok(Box::new(Timed::new(wire, waits))),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("nothing was asked".to_owned()),
         };
     };
     match tokio::time::timeout(HANDSHAKE_MAX, tls.tls_handshake(wire)).await {
-        Ok(Ok(stream)) if stream.selected_alpn_proto() == Some(ALPN::H2) => Ok(Box::new(stream)),
-        Ok(Ok(stream)) => Ok(Box::new(Timed::new(stream, head_max))),
+        Ok(Ok(stream)) if stream.selected_alpn_proto() == Some(ALPN::H2) => Ok(Box::new(Timed::http2(stream, waits, PREFACE.len()))),
+        Ok(Ok(stream)) => Ok(Box::new(Timed::new(stream, waits))),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("the TLS handshake took too long".to_owned()),
     }
@@ -221,6 +223,8 @@ struct Accepting {
 impl Accepting {
     /// Accepts until the process is to leave.
     fn start(&mut self, shutdown: &ShutdownWatch) -> Vec<tokio::task::JoinHandle<()>> {
+        // Whoever is not heard does not begin.
+        self.ready.serves();
         let mut tasks = vec![];
         for Door { socket, opening } in self.doors.drain(..) {
             // A copy of its own, closed when the task ends.
@@ -229,7 +233,6 @@ impl Accepting {
                 Err(error) => log::error!("{}: a socket cannot be watched: {error}", self.name),
             }
         }
-        self.ready.serves();
         tasks
     }
 }
@@ -302,7 +305,7 @@ mod tests {
             accepted.push(listener.accept().await.unwrap());
         }
         let counts = |places: &[Place]| places.iter().map(|place| place.load.count()).collect::<Vec<_>>();
-        let opening = Opening { tls: None, head_max: Duration::ZERO };
+        let opening = Opening { tls: None, waits: Waits { head: Duration::ZERO, idle: Duration::ZERO } };
         let mut arrive = || give(&places, accepted.pop().unwrap(), opening.clone());
         // Long streams on the first alone.
         let streams = [places[0].load.one(), places[0].load.one()];

@@ -14,6 +14,7 @@ use super::retry::is_untouched;
 use super::shared::Line;
 use super::socket;
 use super::state::{State, now_ms};
+use super::timed;
 use crate::config::Sync;
 use crate::dialect::Dialect;
 use crate::error::Error;
@@ -72,6 +73,7 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
         ctx.count(true);
+        timed::serves(true);
         ctx.request_id = uuid::Uuid::now_v7().to_string();
         ctx.trace = self.begin_trace(session.req_header());
         ctx.caller_id = head::caller_id(&session.req_header().headers).cloned();
@@ -332,6 +334,7 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&pingora::Error>, ctx: &mut Box<Ctx>) {
         ctx.unwrap_session(session);
+        timed::serves(false);
         let failed = error.filter(|error| !client_left(error)).map(|error| failure(error, ctx.provider()));
         if ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_open()) {
             let ending = match error {

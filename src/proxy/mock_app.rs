@@ -1,5 +1,6 @@
 //! Serves the mock provider over sockets.
 
+use super::timed;
 use crate::mock::socket::{self, Socket};
 use crate::mock::{self, Step};
 use async_trait::async_trait;
@@ -104,8 +105,10 @@ impl HttpServerApp for MockApp {
         if !session.read_request().await.ok()? {
             return None;
         }
+        timed::serves(true);
         session.set_keepalive(if *shutdown.borrow() { None } else { Some(60) });
         self.answer(&mut session).await?;
+        timed::serves(false);
         let settings = HttpPersistentSettings::for_session(&session);
         let reusable = session.finish().await.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))

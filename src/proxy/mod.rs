@@ -41,3 +41,4 @@ pub use gateway::Gateway;
 pub use head::{check_origin, check_site};
 pub use state::State;
 pub(crate) use state::now_ms;
+pub use timed::serves;

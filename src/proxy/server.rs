@@ -9,6 +9,7 @@ use super::sinks::Feeding;
 use super::sockets::{Ready, Sockets};
 use super::state::{State, now_ms};
 use super::successor::{self, Launch, tell_stopping};
+use super::timed::Waits;
 use crate::access_log::Log;
 use crate::admin::Admin;
 use crate::config::{Config, Tls};
@@ -81,8 +82,8 @@ pub fn build(config: Config, start: Start) -> io::Result<Daemon> {
         server.add_service(sinks);
     }
     let mut serving = gateway(&server.configuration, &state, &sockets, &ready)?;
-    let head_max = config.timeouts.head;
-    let plain = |address| sockets.of(address).map(|socket| Door::plain(socket, head_max)).into_iter().collect();
+    let waits = waits(&config);
+    let plain = |address| sockets.of(address).map(|socket| Door::plain(socket, waits)).into_iter().collect();
     if let Some(address) = config.admin {
         serving.extend(crew("admin", 1, plain(address), &ready, |_| Admin::new(state.clone())));
     }
@@ -114,7 +115,7 @@ impl Daemon {
 }
 
 /// As the gateway has it by default.
-const MOCK_HEAD_MAX: Duration = Duration::from_secs(60);
+const MOCK_WAITS: Waits = Waits { head: Duration::from_secs(60), idle: Duration::from_secs(120) };
 
 /// Serves the mock provider alone, with as many workers.
 ///
@@ -124,11 +125,15 @@ pub fn run_mock(address: SocketAddr, threads: usize) -> io::Result<()> {
     let mut server = Server::new_with_opt_and_conf(None, ServerConf::default());
     server.bootstrap();
     let socket = Sockets::bind(&[address])?.of(address);
-    let doors = socket.map(|socket| Door::plain(socket, MOCK_HEAD_MAX)).into_iter().collect();
+    let doors = socket.map(|socket| Door::plain(socket, MOCK_WAITS)).into_iter().collect();
     let app = MockApp::default();
     server.add_services(crew("mock", threads, doors, &Ready::default(), |_| app.clone()));
     server.run(RunArgs::default());
     Ok(())
+}
+
+fn waits(config: &Config) -> Waits {
+    Waits { head: config.timeouts.head, idle: config.timeouts.idle }
 }
 
 fn server_conf(config: &Config, start: Start) -> ServerConf {
@@ -155,15 +160,17 @@ fn gateway(
     let mut doors = vec![];
     for listener in &config.listen {
         let tls = listener.tls.as_ref().map(|tls| acceptor(tls, state.certificates.of(listener.address))).transpose()?;
-        let opening = Opening { tls, head_max: config.timeouts.head };
+        let opening = Opening { tls, waits: waits(&config) };
         doors.extend(sockets.of(listener.address).map(|socket| Door { socket, opening }));
     }
+    let idle = config.timeouts.idle;
     Ok(crew("gateway", config.workers, doors, ready, |load| {
         state.loads.lock().unwrap_or_else(PoisonError::into_inner).push(load.clone());
         let mut proxy = HttpProxy::new(Gateway::new(state.clone(), load), conf.clone());
         proxy.handle_init_modules();
         let mut options = HttpServerOptions::default();
         options.h2c = true;
+        options.h2_idle_timeout = Some(idle);
         proxy.server_options = Some(options);
         proxy
     }))

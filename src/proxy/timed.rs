@@ -1,5 +1,5 @@
-//! A connection of HTTP/1.1 on which the head of a request has to be whole in time: whoever sends it a byte a minute would
-//! keep it open for ever, since the protocol's own reader only bounds each wait.
+//! A connection on which requests have to come in time: whoever sends a head a byte a minute, or nothing any more, would
+//! keep it open for ever, since the protocol's own reader only bounds some of the waits.
 
 use async_trait::async_trait;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -7,6 +7,7 @@ use pingora::protocols::tls::{SslDigest, TlsRef};
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, IO, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
 };
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,120 +16,134 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// How an answer begins that is none yet: what comes then belongs to the request before it.
-const INTERIM: &[u8] = b"HTTP/1.1 1";
-/// How one begins after which the connection speaks something else.
-const SWITCHED: &[u8] = b"HTTP/1.1 101";
+tokio::task_local! {
+    /// Of a connection of HTTP/1.1, whose requests are served by its own task one after the other.
+    static SERVED: Served;
+}
+
+#[derive(Default)]
+struct Served {
+    /// A head was read, and its request is being served.
+    now: Cell<bool>,
+    /// Requests so far.
+    count: Cell<u32>,
+}
+
+/// Serves a connection, within which [`serves`] tells of its requests.
+pub async fn connection<F: Future>(serve: F) -> F::Output {
+    SERVED.scope(Served::default(), serve).await
+}
+
+/// Says that a request has come and is being served, or that the next one may come.
+pub fn serves(now: bool) {
+    // There is none over HTTP/2, whose requests have tasks of their own.
+    let _ = SERVED.try_with(|served| {
+        served.now.set(now);
+        served.count.set(served.count.get().wrapping_add(u32::from(now)));
+    });
+}
+
+/// How long is waited.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    /// For the first byte of a connection, and for the whole head of each request from its first byte.
+    pub head: Duration,
+    /// For the next request.
+    pub idle: Duration,
+}
 
 /// One connection.
 #[derive(Debug)]
 pub struct Timed<S> {
     inner: S,
-    head_max: Duration,
-    reading: Reading,
-}
-
-/// What the caller sends.
-#[derive(Debug)]
-enum Reading {
-    /// Nothing yet, or what was read has been answered, at least in part.
-    Nothing,
-    Head {
-        lines: Lines,
-        /// Set once it has to be waited for.
-        timer: Option<Pin<Box<Sleep>>>,
-        until: Instant,
-    },
-    /// What comes after a head.
-    Rest,
-    /// What is no HTTP.
-    Other,
-}
-
-/// The lines of a head, wherever they are cut.
-#[derive(Debug, Default)]
-struct Lines {
-    /// There is more in this line than its end.
-    any: bool,
-    /// There was a line: empty ones before the first mean nothing.
+    waits: Waits,
+    /// Bytes to come until it is HTTP/2's own to watch; `None` for HTTP/1.1.
+    preface: Option<usize>,
+    /// What was awaited when it was looked at last.
+    count: u32,
+    /// The head of a request has begun.
     begun: bool,
-}
-
-impl Lines {
-    /// True if the head ends within this piece.
-    fn end_within(&mut self, piece: &[u8]) -> bool {
-        let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', piece) {
-            self.take(piece.get(start..end));
-            if !self.any && self.begun {
-                return true;
-            }
-            (self.begun, self.any) = (self.begun || self.any, false);
-            start = end + 1;
-        }
-        self.take(piece.get(start..));
-        false
-    }
-
-    fn take(&mut self, part: Option<&[u8]>) {
-        self.any |= part.unwrap_or_default().iter().any(|byte| *byte != b'\r');
-    }
+    until: Option<Instant>,
+    /// May ring before `until`, never after it.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Timed<S> {
-    /// From its first byte a head may take so long.
-    pub fn new(inner: S, head_max: Duration) -> Self {
-        Self { inner, head_max, reading: Reading::Nothing }
+    /// A connection of HTTP/1.1.
+    pub fn new(inner: S, waits: Waits) -> Self {
+        Self { inner, waits, preface: None, count: 0, begun: false, until: None, timer: None }
     }
 
-    fn has_read(&mut self, piece: &[u8]) {
-        if let Reading::Nothing = self.reading
-            && !piece.is_empty()
-        {
-            self.reading = Reading::Head { lines: Lines::default(), timer: None, until: Instant::now() + self.head_max };
+    /// One of HTTP/2 that has yet to say so.
+    pub fn http2(inner: S, waits: Waits, preface: usize) -> Self {
+        Self { preface: Some(preface), ..Self::new(inner, waits) }
+    }
+
+    /// True while nothing has to come.
+    fn is_served(&mut self) -> bool {
+        if let Some(left) = self.preface {
+            return left == 0;
         }
-        if let Reading::Head { lines, .. } = &mut self.reading
-            && lines.end_within(piece)
-        {
-            self.reading = Reading::Rest;
+        let (now, count) = SERVED.try_with(|served| (served.now.get(), served.count.get())).unwrap_or((true, 0));
+        if count != self.count {
+            (self.count, self.begun, self.until) = (count, false, None);
+        }
+        now
+    }
+
+    fn has_read(&mut self, bytes: usize) {
+        if let Some(left) = &mut self.preface {
+            *left = left.saturating_sub(bytes);
+        }
+        if bytes > 0 && !self.begun {
+            self.begun = true;
+            let from = if self.count == 0 { self.until } else { None };
+            // The first head has begun with the connection.
+            self.until = from.or_else(|| Some(Instant::now() + self.waits.head));
         }
     }
 
-    fn writes(&mut self, piece: &[u8]) {
-        if piece.starts_with(SWITCHED) {
-            self.reading = Reading::Other;
-        } else if !matches!(self.reading, Reading::Other) && !piece.starts_with(INTERIM) {
-            self.reading = Reading::Nothing;
-        }
-    }
-
-    /// Ready if a head that is waited for is late.
+    /// Ready once what has to come is late.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Reading::Head { timer, until, .. } = &mut self.reading else { return Poll::Pending };
-        timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(*until))).as_mut().poll(cx)
+        let wait = if self.count == 0 { self.waits.head } else { self.waits.idle };
+        let until = *self.until.get_or_insert_with(|| Instant::now() + wait);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if timer.deadline() > until {
+            timer.as_mut().reset(until);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= until {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until);
+        }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let served = self.is_served();
         let before = buffer.filled().len();
-        let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buffer) else {
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if served {
+            return polled;
+        }
+        let Poll::Ready(read) = polled else {
             ready!(self.poll_late(cx));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of a request took too long")));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a request took too long to come")));
         };
-        self.has_read(buffer.filled().get(before..).unwrap_or_default());
+        self.has_read(buffer.filled().len() - before);
         Poll::Ready(read)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.writes(data);
         Pin::new(&mut self.inner).poll_write(cx, data)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.writes(data.first().map_or(&[], |first| first));
         Pin::new(&mut self.inner).poll_write_vectored(cx, data)
     }
 
@@ -202,78 +217,64 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-    const MAX: Duration = Duration::from_millis(300);
+    const HEAD: Duration = Duration::from_millis(200);
+    const IDLE: Duration = Duration::from_millis(500);
 
-    fn timed() -> (Timed<DuplexStream>, DuplexStream) {
+    fn pair() -> (Timed<DuplexStream>, DuplexStream) {
         let (inner, caller) = duplex(4096);
-        (Timed::new(inner, MAX), caller)
+        (Timed::new(inner, Waits { head: HEAD, idle: IDLE }), caller)
     }
 
-    /// What reading more comes to, if anything within twice the bound.
-    async fn more(timed: &mut Timed<DuplexStream>) -> Option<io::Result<usize>> {
-        let mut into = [0; 512];
-        tokio::time::timeout(2 * MAX, timed.read(&mut into)).await.ok()
-    }
-
-    #[tokio::test]
-    async fn a_head_that_trickles_is_cut_off() {
-        let (mut timed, mut caller) = timed();
-        // Who says nothing is not this one's to judge.
-        assert!(more(&mut timed).await.is_none());
+    /// How long it is read until that is too late; a byte comes now and then if it trickles.
+    async fn late_after(timed: &mut Timed<DuplexStream>, caller: &mut DuplexStream, trickles: bool) -> Duration {
         let started = Instant::now();
-        let late = loop {
-            caller.write_all(b"\r\n").await.unwrap();
-            match timed.read(&mut [0; 2]).await {
-                Ok(read) => assert_eq!(read, 2),
-                Err(error) => break error,
+        loop {
+            let read = tokio::time::timeout(HEAD / 8, timed.read(&mut [0; 64])).await;
+            match read {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return started.elapsed(),
+                Ok(read) => assert!(read.unwrap() > 0),
+                Err(_) if trickles => caller.write_all(b"x").await.unwrap(),
+                Err(_) => {}
             }
-            let (read, _) = tokio::join!(more(&mut timed), async {
-                tokio::time::sleep(MAX / 4).await;
-                caller.write_all(b"x").await.unwrap();
-            });
-            if let Some(Err(error)) = read {
-                break error;
-            }
-        };
-        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
-        assert!((MAX..2 * MAX).contains(&started.elapsed()), "{:?}", started.elapsed());
-    }
-
-    #[tokio::test]
-    async fn what_follows_a_head_has_its_time() {
-        for (head, answer) in [
-            (&b"\r\nPOST / HTTP/1.1\r\nhost: a\r\n\r\nbo"[..], &b""[..]),
-            (b"GET / HTTP/1.0\n\n", b""),
-            (b"POST / HTTP/1.1\r\nexpect: 100-continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"),
-            (b"GET / HTTP/1.1\r\nupgrade: websocket\r\n\r\n", b"HTTP/1.1 101 Switching Protocols\r\n\r\n"),
-        ] {
-            // Wherever it is cut.
-            for at in 1..head.len() {
-                let (mut timed, mut caller) = timed();
-                for part in [&head[..at], &head[at..]] {
-                    caller.write_all(part).await.unwrap();
-                    assert_eq!(timed.read(&mut [0; 512]).await.unwrap(), part.len());
-                }
-                timed.write_all(answer).await.unwrap();
-                if answer.starts_with(SWITCHED) {
-                    timed.write_all(b"a frame").await.unwrap();
-                }
-                caller.write_all(b"more").await.unwrap();
-                assert_eq!(more(&mut timed).await.unwrap().unwrap(), 4);
-                assert!(!matches!(timed.reading, Reading::Head { .. }), "{head:?} {at}");
-            }
+            assert!(started.elapsed() < 4 * IDLE);
         }
     }
 
     #[tokio::test]
-    async fn the_next_head_is_timed_too() {
-        let (mut timed, mut caller) = timed();
-        caller.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-        assert!(more(&mut timed).await.unwrap().is_ok());
-        timed.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-        assert!(more(&mut timed).await.is_none(), "a connection kept alive");
-        caller.write_all(b"GET").await.unwrap();
-        assert!(more(&mut timed).await.unwrap().is_ok());
-        assert_eq!(more(&mut timed).await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    async fn heads_and_the_next_request_are_waited_for_so_long() {
+        for trickles in [false, true] {
+            connection(async {
+                let (mut timed, mut caller) = pair();
+                let first = late_after(&mut timed, &mut caller, trickles).await;
+                assert!((HEAD..IDLE).contains(&first), "{first:?}");
+                let (mut timed, mut caller) = pair();
+                caller.write_all(b"GET").await.unwrap();
+                assert_eq!(timed.read(&mut [0; 64]).await.unwrap(), 3);
+                serves(true);
+                // What is served has its own time, whatever comes meanwhile: a body, frames, the next head.
+                caller.write_all(b"more").await.unwrap();
+                assert_eq!(timed.read(&mut [0; 64]).await.unwrap(), 4);
+                assert!(tokio::time::timeout(2 * IDLE, timed.read(&mut [0; 64])).await.is_err());
+                serves(false);
+                let next = late_after(&mut timed, &mut caller, trickles).await;
+                let expected = if trickles { HEAD..IDLE } else { IDLE..2 * IDLE };
+                assert!(expected.contains(&next), "{trickles} {next:?}");
+            })
+            .await;
+        }
+    }
+
+    #[tokio::test]
+    async fn http2_has_to_begin() {
+        let (inner, mut caller) = duplex(4096);
+        let mut timed = Timed::http2(inner, Waits { head: HEAD, idle: IDLE }, 4);
+        caller.write_all(b"PRI").await.unwrap();
+        let late = late_after(&mut timed, &mut caller, false).await;
+        assert!((HEAD..IDLE).contains(&late), "{late:?}");
+        let (inner, mut caller) = duplex(4096);
+        let mut timed = Timed::http2(inner, Waits { head: HEAD, idle: IDLE }, 4);
+        caller.write_all(b"PRI *").await.unwrap();
+        assert_eq!(timed.read(&mut [0; 64]).await.unwrap(), 5);
+        assert!(tokio::time::timeout(2 * IDLE, timed.read(&mut [0; 64])).await.is_err());
     }
 }
