@@ -149,7 +149,7 @@ fn an_answer_made_in_the_background_is_paid_for_once_whoever_fetches_it() {
             (0..4).for_each(|_| assert_eq!(fetch(), made));
         }
         let entries = until("the bill", || Some(background_entries(&gateway)).filter(|entries| entries.len() == 2));
-        let unpaid = (Some(Source::None), 0, Outcome::Ok);
+        let unpaid = (Some(Source::Reported), 0, Outcome::Ok);
         assert_eq!(entries, [unpaid, (Some(Source::Reported), 30_000_000, Outcome::Ok)]);
         assert!(gateway.entries().iter().all(|entry| entry.open.org.as_deref() == Some("acme")));
         // It is not fetched for ever, and asked for again it costs nothing more.

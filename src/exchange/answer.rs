@@ -3,7 +3,7 @@
 //! <https://platform.openai.com/docs/guides/background>
 
 use super::batch::derived_id;
-use super::settle::Terms;
+use super::settle::{Buyer, Terms};
 use super::{Asked, Closed, Exchange, UnixMs, credential_hash};
 use crate::config::{Config, Upstream};
 use crate::dialect::{Dialect, Endpoint};
@@ -164,18 +164,18 @@ impl Exchange {
             return None;
         }
         let kept = self.keeping.pending.take()?;
-        let closed = bill(&kept, found, &self.config, self.key.as_deref(), now)?;
+        let closed = bill(&kept, found, &self.config, now)?;
         Some((kept.id, closed))
     }
 }
 
 /// The entry of an answer that was made in the background. Its id follows from the answer, so that it is the same entry
 /// whoever fetched it, and however often.
-pub fn bill(kept: &Kept, found: &Found, config: &Config, key: Option<&Key>, now: UnixMs) -> Option<Closed> {
+pub fn bill(kept: &Kept, found: &Found, config: &Config, now: UnixMs) -> Option<Closed> {
     let (open, at) = (kept.pending.as_deref()?, config.upstream(&kept.upstream)?);
     let upstream = config.upstreams.get(at)?;
     let model = upstream.priced_as(&open.model);
-    let terms = Terms::new(upstream, Dialect::Responses, model, config, key, now);
+    let terms = Terms::new(upstream, Dialect::Responses, model, config, Buyer::who(open), now);
     Some(Closed::billed(entry_id(kept), open.clone(), found, &terms, now))
 }
 

@@ -2,7 +2,7 @@
 //! id follows from the item, so that results that are fetched again are the same entries and not further ones.
 //! <https://platform.openai.com/docs/guides/batch>, <https://docs.claude.com/en/docs/build-with-claude/batch-processing>
 
-use super::settle::Terms;
+use super::settle::{Buyer, Terms};
 use super::{Closed, Exchange, UnixMs};
 use crate::dialect::{Dialect, Grammar};
 use crate::json::Want::{self, Fields, Take};
@@ -117,7 +117,7 @@ impl Exchange {
         let (upstream, (dialect, of)) = (self.upstream()?, self.batch_results()?);
         let mut found = item.found;
         found.tier = BATCH.to_owned();
-        let terms = Terms::new(upstream, dialect, "", &self.config, self.key.as_deref(), now);
+        let terms = Terms::new(upstream, dialect, "", &self.config, Buyer::of(self.key.as_deref()), now);
         let open = Open {
             request_id: self.request_id.clone(),
             start_ms: now,

@@ -1,10 +1,10 @@
 //! Settling: what a meter found becomes lines, charges and a usage record.
 
-use super::{Ending, Exchange, UnixMs};
+use super::{Ending, Exchange, UnixMs, who_of};
 use crate::config::{Config, Upstream};
 use crate::dialect::Dialect;
 use crate::keys::Key;
-use crate::ledger::{Line, Rendered, Source, Used};
+use crate::ledger::{Line, Open, Rendered, Source, Used};
 use crate::meter::{Fault, Faults, Found, prompt_tokens};
 use crate::price::{Catalog, Markup, Moment, PicoUsd, Query, Sold, charge, factor};
 use crate::route::Target;
@@ -31,14 +31,7 @@ pub struct Terms<'a> {
 
 impl<'a> Terms<'a> {
     /// Of an answer that is whole.
-    pub(super) fn new(
-        upstream: &'a Upstream,
-        dialect: Dialect,
-        model: &'a str,
-        config: &'a Config,
-        key: Option<&'a Key>,
-        now: UnixMs,
-    ) -> Self {
+    pub(super) fn new(upstream: &'a Upstream, dialect: Dialect, model: &'a str, config: &'a Config, buyer: Buyer<'a>, now: UnixMs) -> Self {
         Self {
             upstream,
             catalog: &config.prices,
@@ -48,7 +41,7 @@ impl<'a> Terms<'a> {
             opening_only: false,
             estimate: None,
             at: Moment::of_ms(now),
-            markups: Markups { rules: &config.markups, key },
+            markups: Markups { rules: &config.markups, buyer },
         }
     }
 }
@@ -65,14 +58,34 @@ pub struct Estimate {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Markups<'a> {
     pub rules: &'a [Markup],
-    pub key: Option<&'a Key>,
+    pub buyer: Buyer<'a>,
+}
+
+/// Who pays.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Buyer<'a> {
+    /// Id and name.
+    pub key: Option<(&'a str, &'a str)>,
+    pub org: Option<&'a str>,
+}
+
+impl<'a> Buyer<'a> {
+    /// Who asks now.
+    pub fn of(key: Option<&'a Key>) -> Self {
+        Self { key: key.map(|key| (key.id.as_str(), key.name.as_str())), org: key.and_then(|key| key.org.as_deref()) }
+    }
+
+    /// Who asked, also with a key that is no longer there.
+    pub fn who(open: &'a Open) -> Self {
+        let who = who_of(open);
+        Self { key: who.key, org: who.org }
+    }
 }
 
 impl Markups<'_> {
     /// The factor for a model of an upstream; `None`: what it costs.
     fn factor(&self, provider: &str, model: &str) -> Option<Decimal> {
-        let key = self.key.map(|key| (key.id.as_str(), key.name.as_str()));
-        let org = self.key.and_then(|key| key.org.as_deref());
+        let Buyer { key, org } = self.buyer;
         factor(self.rules, &Sold { provider, model, key, org }).filter(|factor| *factor != Decimal::ONE)
     }
 }
@@ -89,12 +102,12 @@ impl Exchange {
             opening_only: found.opening && !found.finished,
             estimate,
             asked_first: self.route.dialect == Dialect::Invoke,
-            ..Terms::new(upstream, self.route.dialect, model, &self.config, self.key.as_deref(), now)
+            ..Terms::new(upstream, self.route.dialect, model, &self.config, Buyer::of(self.key.as_deref()), now)
         };
         let (mut used, faults) = settle(found, &terms);
         if self.keeping.owes.is_some() {
             // Whoever sees its end first bills it, as an entry of its own.
-            used = Used { lines: vec![], total: PicoUsd::default(), source: Source::None, ..used };
+            used = Used { lines: vec![], total: PicoUsd::default(), source: Source::Reported, ..used };
         }
         attempt.settled = found.usages;
         // What is known later counts instead.

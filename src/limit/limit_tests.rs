@@ -183,3 +183,20 @@ fn a_rule_says_what_it_is() {
         Rule { tokens_per_minute: Some(5), spend_per_day: Some(dollars(2)), org: Some("acme".to_owned()), ..rule(Per::Org) }.to_string();
     assert_eq!(told, "tokens_per_minute 5, usd_per_day 2.00, per org, of org acme");
 }
+
+#[test]
+fn a_clock_that_is_set_back_ends_no_limit() {
+    let (limits, rules) = (Arc::new(Limits::default()), Arc::from([Rule { spend_per_day: Some(dollars(2)), ..rule(Per::Key) }]));
+    let one = Amount { tokens: 0, spend: dollars(1) };
+    let ask = |now| limits.reserve(&rules, &who("a"), one, now).map(|hold| hold.settle(one, now));
+    assert!(ask(NOW + 86_400_000).is_ok());
+    // Back to today, which has its two dollars, one of them spent.
+    assert!(ask(NOW).is_ok());
+    assert!(ask(NOW + 1000).is_err());
+    // A bucket does not wait for the time that was shown.
+    let (limits, rules) = (Arc::new(Limits::default()), Arc::from([Rule { requests_per_minute: Some(60), ..rule(Per::Key) }]));
+    let ask = |now| limits.reserve(&rules, &who("a"), one, now).is_ok();
+    assert!((0..60).all(|_| ask(NOW + 3_600_000)) && !ask(NOW + 3_600_000));
+    assert!(!ask(NOW));
+    assert!(ask(NOW + 1000) && !ask(NOW + 1000));
+}

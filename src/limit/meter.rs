@@ -5,6 +5,8 @@ use crate::price::PicoUsd;
 
 /// A unit in the bucket, in what drains of one unit a minute within a millisecond: so all of it is whole numbers.
 const UNIT: u128 = 60_000;
+/// A clock that shows less than before by more than this was set back.
+const SLACK_MS: u64 = 5000;
 const DAY_MS: u64 = 86_400_000;
 
 /// How full it is, and when that was so.
@@ -23,6 +25,9 @@ impl Bucket {
 
     /// How long to wait until so many fit; `None`: they do. More than fit at all go in when it is empty.
     pub fn wait_ms(&mut self, limit: u64, count: u64, now: u64) -> Option<u64> {
+        if self.at_ms > now + SLACK_MS {
+            self.at_ms = now;
+        }
         self.drain(limit, now);
         let over = (self.level + u128::from(count.min(limit)) * UNIT).saturating_sub(u128::from(limit) * UNIT);
         (over > 0).then(|| u64::try_from(over.div_ceil(u128::from(limit.max(1)))).unwrap_or(u64::MAX))
@@ -73,6 +78,8 @@ impl Spending {
 
     pub(super) fn room(&mut self, period: u64, more: PicoUsd, limit: PicoUsd) -> Room {
         self.turn(period);
+        // A clock that was set back does not make what is spent from now on forgotten.
+        self.period = self.period.min(period);
         // What is spent must leave something, also for what seems to cost nothing.
         let fits = |taken: i128| taken < limit.0 && taken.saturating_add(more.0) <= limit.0;
         match (fits(self.spent.saturating_add(self.reserved)), fits(self.spent)) {

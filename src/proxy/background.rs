@@ -55,8 +55,11 @@ enum Came {
 impl Background {
     /// Asks for those that are due.
     pub async fn run(&mut self, state: &Arc<State>) {
+        let held = state.held();
         let pending = state.answers.pending();
         let ids: HashSet<&str> = pending.iter().map(|kept| kept.id.as_str()).collect();
+        // Another process bills some, and may count them.
+        state.let_go_of(&held, &ids);
         self.due.retain(|id, _| ids.contains(id.as_str()));
         let live = state.live.load_full();
         let mut asked = vec![];
@@ -120,9 +123,8 @@ impl Due {
 fn settle(state: &State, live: &Live, kept: &Kept, came: Came) {
     let (config, now) = (&live.config, now_ms());
     let started = kept.pending.as_ref().map_or(0, |open| open.start_ms);
-    let key = config.keys.as_ref().zip(kept.owner.as_deref()).and_then(|(keys, id)| keys.get(id));
     let closed = match came {
-        Came::Done(meter) => bill(kept, meter.found(), config, key.as_deref(), now),
+        Came::Done(meter) => bill(kept, meter.found(), config, now),
         Came::NotYet if now.saturating_sub(started) < PATIENCE_MS => return,
         Came::NotYet => lost(kept, "not_done_in_time", now),
         Came::Gone => lost(kept, "gone", now),

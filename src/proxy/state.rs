@@ -20,7 +20,7 @@ use crate::metrics::{Metrics, follow};
 use crate::sink::{Progress, Tail};
 use crate::trace::Trace;
 use arc_swap::ArcSwap;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -248,6 +248,18 @@ impl State {
             // Its bill will settle it.
             self.background.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), reserved);
         }
+    }
+
+    /// Lets go what is reserved for answers that somebody else has billed: of those that were held before it was known which
+    /// are open.
+    pub(super) fn let_go_of(&self, held: &[String], open: &HashSet<&str>) {
+        let mut holds = self.background.lock().unwrap_or_else(PoisonError::into_inner);
+        held.iter().filter(|id| !open.contains(id.as_str())).for_each(|id| drop(holds.remove(id)));
+    }
+
+    /// The answers for which something is reserved.
+    pub(super) fn held(&self) -> Vec<String> {
+        self.background.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
     /// Writes down an item of a batch, or the bill of an answer made in the background (`kept`), unless that was done before.

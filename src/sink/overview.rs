@@ -165,7 +165,7 @@ impl Gather {
         self.first_byte.extend(since(whole.row.first_byte_ms));
         self.duration.extend(since(whole.row.end_ms));
         let guessed = whole.is(Source::Estimated) || whole.is(Source::Partial);
-        let silent = whole.row.billed && whole.row.outcome == Outcome::Ok.name() && (whole.row.source.is_none() || whole.is(Source::None));
+        let silent = whole.row.is_unmetered();
         self.estimated += u64::from(guessed);
         if whole.unpriced || guessed || silent {
             let doubt = self.doubtful.entry((whole.row.upstream.clone(), whole.row.model.clone())).or_default();

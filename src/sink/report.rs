@@ -4,7 +4,7 @@
 use super::sqlite::{Row, Sqlite};
 use super::{Cursor, Tail};
 use crate::config::DATABASE;
-use crate::ledger::{self, Entry, Outcome, Source};
+use crate::ledger::{self, Entry, Source};
 use crate::price::PicoUsd;
 use crate::usage::{Dimension, indexed};
 use std::cmp::Reverse;
@@ -100,9 +100,7 @@ impl Sum {
     /// What a row adds; the request counts with its first line.
     fn of(row: &Row) -> Self {
         let Some((at, line)) = &row.line else {
-            let silent = row.source.as_deref().is_none_or(|source| source == Source::None.name());
-            let due = row.billed && silent && row.outcome == Outcome::Ok.name();
-            return Self { requests: 1, unmetered: u64::from(due), ..Self::default() };
+            return Self { requests: 1, unmetered: u64::from(row.is_unmetered()), ..Self::default() };
         };
         let guessed =
             row.source.as_deref().is_some_and(|source| [Source::Partial, Source::Estimated].iter().any(|kind| kind.name() == source));

@@ -3,8 +3,9 @@
 
 mod entry;
 
+use super::report::RUNNING;
 use super::{Cursor, Sink};
-use crate::ledger::{Entry, Line};
+use crate::ledger::{Entry, Line, Outcome, Source};
 use crate::price::PicoUsd;
 use crate::usage::Usage;
 use rusqlite::{Connection, OpenFlags, Transaction, params};
@@ -156,6 +157,13 @@ pub struct Row {
 }
 
 impl Row {
+    /// True if it has no usage though some may have been due: whoever failed before it generated anything is owed nothing, and
+    /// what is under way will tell.
+    pub fn is_unmetered(&self) -> bool {
+        let silent = self.source.as_deref().is_none_or(|source| source == Source::None.name());
+        self.billed && silent && self.outcome != Outcome::UpstreamError.name() && self.outcome != RUNNING
+    }
+
     fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let line = match row.get::<_, Option<u64>>(14)? {
             None => None,

@@ -1,7 +1,8 @@
 //! What is told to the server beside requests: bills, whose answers are, and that requests are still under way.
 
 use super::line::is_lost;
-use super::{Counted, Job, LEASE, REST, Shared, millis, nano, tokens};
+use super::{Counted, IDLE_MONEY, Job, LEASE, REST, Shared, millis, nano, tokens};
+use crate::ledger::is_derived;
 use crate::limit::{day, day_begins, month, month_begins};
 use once_cell::sync::Lazy;
 use redis::{AsyncCommands, RedisResult, Script};
@@ -12,6 +13,11 @@ use tokio::time::Instant;
 
 /// How long it is remembered that a request was settled, so that telling it again changes nothing.
 const SETTLED: Duration = Duration::from_secs(3600);
+/// The same of what may be fetched again at any time.
+fn remembered(id: &str) -> Duration {
+    if is_derived(id) { IDLE_MONEY } else { SETTLED }
+}
+
 /// Bills told at once.
 const TOLD_AT_ONCE: usize = 64;
 
@@ -85,7 +91,7 @@ impl Shared {
         tell.key(&bill.keys);
         let at = bill.at_ms;
         tell.arg(&bill.hold).arg(nano(bill.reserved.spend)).arg(day(at)).arg(month(at)).arg(day_begins(at)).arg(month_begins(at));
-        tell.arg(tokens(bill.reserved)).arg(tokens(bill.actual)).arg(nano(bill.actual.spend)).arg(millis(SETTLED));
+        tell.arg(tokens(bill.reserved)).arg(tokens(bill.actual)).arg(nano(bill.actual.spend)).arg(millis(remembered(&bill.id)));
         for Counted { tokens_per_minute, money, ttl } in &bill.rules {
             tell.arg(*tokens_per_minute).arg(i32::from(*money)).arg(millis(*ttl));
         }
