@@ -304,6 +304,8 @@ impl Segment {
     fn open(folder: &Path, writer: &Writer, lane: usize, now: u64) -> io::Result<Self> {
         let path = folder.join(format!("{}.{}.{lane}.{EXTENSION}", uuid::Uuid::now_v7(), writer.name()));
         let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+        // A file whose name is lost with the power is lost, whatever of it was synced.
+        File::open(folder)?.sync_all()?;
         Ok(Self { path, lane, file: Arc::new(file), bytes: 0, opened: now, lines: vec![], torn: false, dirty: false, before: vec![] })
     }
 

@@ -75,11 +75,14 @@ impl Peer {
         let known = self.resolved.load_full();
         let address = match known.as_deref() {
             Some((address, at)) if at.elapsed() < LOOKUP_AGE_MAX => *address,
-            known => match self.look_up().await {
-                Some(address) => address,
-                // An old address beats none.
-                None => known.map(|(address, _)| *address).ok_or(Unresolved)?,
-            },
+            known => {
+                // One looks it up again, and the others go on with what is known: an old address beats none.
+                let known = known.map(|(address, _)| *address);
+                if let Some(known) = known {
+                    self.resolved.store(Some(Arc::new((known, Instant::now()))));
+                }
+                self.look_up().await.or(known).ok_or(Unresolved)?
+            }
         };
         let mut peer = Box::new(self.options.clone());
         peer._address = pingora::protocols::l4::socket::SocketAddr::Inet(address);

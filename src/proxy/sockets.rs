@@ -123,8 +123,11 @@ impl Ready {
         }
         let giver = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         match giver.map(|mut giver| giver.write_all(&SERVES)) {
-            // It may have given up on this one and serve on: then it is the one to watch.
-            Some(Err(error)) => log::error!("the process that handed over does not hear that this one serves: {error}"),
+            Some(Err(error)) => {
+                // It has given up on this one and serves on: two would count the same limits.
+                log::error!("the process that handed over no longer listens, and serves on: {error}");
+                std::process::exit(1);
+            }
             Some(Ok(())) | None => tell_serving(),
         }
     }

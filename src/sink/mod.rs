@@ -106,11 +106,19 @@ impl Run {
             let failed = fed.unwrap_or_else(|_| Err("it panicked".to_owned()));
             if let Err(why) = failed {
                 self.progress.failures.fetch_add(1, Ordering::Relaxed);
+                self.progress.lag_bytes.store(self.behind(), Ordering::Relaxed);
                 log::error!("sink {}: {why}; it goes on in {pause:?}", self.name);
                 self.pause(pause);
                 pause = (pause * 2).min(RETRY_MAX);
             }
         }
+    }
+
+    /// Bytes of the ledger that are not safe in the sink, as far as is known while it takes nothing.
+    fn behind(&self) -> u64 {
+        let safe = self.progress.safe();
+        let left = |(name, bytes): (String, u64)| bytes.saturating_sub(safe.get(&name).copied().unwrap_or(0));
+        crate::ledger::segments(&self.ledger).unwrap_or_default().into_iter().map(left).sum()
     }
 
     fn feed_one(&self, sink: &mut dyn Sink, pause: &mut Duration) -> Result<(), String> {

@@ -276,7 +276,7 @@ impl Past {
         let cursor = match &sqlite {
             Some(sqlite) => sqlite.read(since, |row| on(&row)).map_err(|why| format!("{}: {why}", database.display()))?,
             None if !folder.is_dir() => return Err(format!("{}: there is no ledger", folder.display())),
-            None => Cursor::new(),
+            None => written_before(folder, since).map_err(|error| unreadable(folder, &error))?,
         };
         Ok((Self { sqlite, again: HashSet::new() }, cursor))
     }
@@ -298,6 +298,14 @@ impl Past {
         }
         Ok(rows)
     }
+}
+
+/// A cursor past segments that nobody has written to since: what they tell of began before.
+fn written_before(folder: &Path, since: Option<u64>) -> std::io::Result<Cursor> {
+    let Some(since) = since else { return Ok(Cursor::new()) };
+    let since = std::time::UNIX_EPOCH + std::time::Duration::from_millis(since);
+    let old = |name: &String| folder.join(name).metadata().and_then(|metadata| metadata.modified()).is_ok_and(|written| written < since);
+    Ok(ledger::segments(folder)?.into_iter().filter(|(name, _)| old(name)).collect())
 }
 
 /// In place of an outcome, of what is under way.
