@@ -210,6 +210,9 @@ fn line(found: &Found, reported: &Reported, model: &str, main: bool, terms: &Ter
     if charge.unknown_tier {
         faults.add(Fault::UnknownTier);
     }
+    if charge.unknown_region {
+        faults.add(Fault::UnknownRegion);
+    }
     let unpriced = if charge.unknown_model {
         vec!["model".to_owned()]
     } else if usage.is_empty() && main {

@@ -25,6 +25,8 @@ indexed! {
         Overflow = "overflow",
         /// The tier that served has no price and was charged as standard.
         UnknownTier = "unknown_tier",
+        /// The region where it was served has no price and was charged as any other.
+        UnknownRegion = "unknown_region",
         /// Let through by configuration though nobody here can read it.
         Unmetered = "unmetered",
     }

@@ -132,6 +132,12 @@ impl Query<'_> {
         self.tier == BATCH
     }
 
+    /// True if it does not matter where it was served: `inference_geo` in
+    /// <https://platform.claude.com/docs/en/build-with-claude/data-residency>.
+    pub fn is_anywhere(&self) -> bool {
+        matches!(self.region, "" | "global" | "not_available")
+    }
+
     /// True if the tier is how requests are served when nothing is said.
     pub fn is_standard(&self) -> bool {
         matches!(self.tier, "" | "default" | "standard" | "auto" | "on_demand" | "standard_only")

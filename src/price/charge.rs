@@ -17,6 +17,8 @@ pub struct Charge {
     pub unknown_model: bool,
     /// The tier that served has no price of its own and was charged as standard.
     pub unknown_tier: bool,
+    /// The same of the region where it was served.
+    pub unknown_region: bool,
     /// The amount does not fit; it is the largest that does.
     pub overflow: bool,
 }
@@ -54,6 +56,7 @@ pub fn charge(catalog: &Catalog, query: &Query<'_>, usage: &Usage, requests: u64
     let billed = usage.iter().map(|(dimension, count)| (dimension, if count > 0 { count.max(at_least(dimension)) } else { 0 }));
     let mut charge = total(&rates, billed.chain(fee));
     charge.unknown_tier = !tier_known;
+    charge.unknown_region = !query.is_anywhere() && price.region.is_none();
     charge
 }
 

@@ -196,6 +196,8 @@ mod tests {
         let flex = Query { tier: "flex", ..query };
         assert_eq!(charge(&catalog, &flex, &usage, 1).amount.to_string(), "0.00225");
         assert!(charge(&catalog, &Query { tier: "marble", ..query }, &usage, 1).unknown_tier);
+        assert!(charge(&catalog, &Query { region: "us", ..query }, &usage, 1).unknown_region);
+        assert!(["", "global"].iter().all(|region| !charge(&catalog, &Query { region, ..query }, &usage, 1).unknown_region));
         assert!(charge(&catalog, &Query { model: "gpt-0", ..query }, &usage, 1).unknown_model);
     }
 
