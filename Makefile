@@ -3,6 +3,8 @@
 
 CARGO ?= cargo
 VENV := target/cmake
+# Made by tests/sdk/run.sh; without it WebSockets are left out.
+SDK := $(shell test -x target/sdk/venv/bin/python && echo target/sdk/venv/bin/python || echo python3)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: run build test soak lint bench deb cmake
@@ -19,7 +21,7 @@ test: cmake
 # Minutes of kill -9, upgrades and bad neighbours under load, a million fuzzed inputs and a million simulated requests; short forms are part of CI.
 soak: build
 	python3 tests/crash.py target/release/tollgate 300
-	python3 tests/upgrade.py target/release/tollgate 10 500 $$(command -v oha)
+	$(SDK) tests/upgrade.py target/release/tollgate 10 500 $$(command -v oha)
 	python3 tests/chaos.py target/release/tollgate 600
 	TOLLGATE_FUZZ_CASES=1000000 $(CARGO) test --locked --test properties
 	TOLLGATE_FUZZ_CASES=1000000 $(CARGO) test --locked --lib simulation

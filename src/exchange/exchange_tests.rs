@@ -294,3 +294,23 @@ fn a_bedrock_id_tells_the_price_and_the_answer_the_model() {
     // A dollar per million in and five out; the same model within a region costs a tenth more.
     assert_eq!((used.lines[0].model.as_str(), used.total.0), ("claude-haiku-4-5-20251001", 350_000_000));
 }
+
+/// Whatever has become of the key that asked.
+#[test]
+fn an_answer_made_in_the_background_is_sold_to_whom_it_was_made_for() {
+    let mut config = load(&Source::Embedded, &|_| None).unwrap();
+    config.markups = vec![crate::price::Markup { provider: None, model: None, key: None, org: Some("acme".to_owned()), factor: 2.into() }];
+    let mut meter = Meter::new(Dialect::Responses.grammar(), crate::meter::Framing::Whole);
+    let body =
+        r#"{"id":"resp_1","model":"mock-small","status":"completed","usage":{"input_tokens":10,"output_tokens":4,"total_tokens":14}}"#;
+    meter.push(body.as_bytes(), |_| {});
+    meter.finish(true);
+    let charge = |org: Option<&str>| {
+        let open =
+            ledger::Open { upstream: "mock".to_owned(), model: "mock-small".to_owned(), org: org.map(str::to_owned), ..Default::default() };
+        let kept = answer::Kept { id: "resp_1".to_owned(), upstream: "mock".to_owned(), owner: None, pending: Some(Box::new(open)) };
+        answer::bill(&kept, meter.found(), &config, 1).unwrap().entry.used.unwrap().total.0
+    };
+    // Ten tokens at a dollar the million and four at five.
+    assert_eq!((charge(None), charge(Some("acme"))), (30_000_000, 60_000_000));
+}

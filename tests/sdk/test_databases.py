@@ -103,6 +103,14 @@ def test_postgres_takes_entries_of_a_role_that_may_only_insert(tmp_path, postgre
     assert len(answers) == 2 and all(answers)
 
 
+def test_the_lag_of_a_sink_that_is_out_is_told(tmp_path):
+    [nobody] = free_ports(1)
+    with Gateway(tmp_path / "one", {"postgres": {"url": f"postgres://u:s3cret@127.0.0.1:{nobody}/db"}}) as gateway:
+        gateway.ask(5)
+        until(lambda: gateway.metric('tollgate_sink_lag_bytes{sink="postgres"}') > 2000, gateway.said)
+        assert gateway.metric('tollgate_sink_lag_bytes{sink="sqlite"}') == 0
+
+
 def test_postgres_without_a_certificate_that_holds_gets_nothing(tmp_path, postgres):
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(stranger)
