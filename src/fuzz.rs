@@ -2,6 +2,7 @@
 
 use crate::config::{self, Config, Source};
 use crate::dialect::Dialect;
+use crate::exchange::turns::{News, Turns};
 use crate::exchange::{Asked, Ending, Exchange};
 use crate::json::{Scanner, Splices, Visit, Want};
 use crate::meter::{Framing, Meter};
@@ -9,9 +10,11 @@ use crate::route::{self, Facts, Head};
 use crate::stream::array::Array;
 use crate::stream::event_stream::EventStream;
 use crate::stream::sse::{Piece, Sniffer, Sse};
+use crate::stream::websocket::{frame, server_frame};
 use bytes::Bytes;
 use http::HeaderMap;
 use once_cell::sync::Lazy;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Splits off the first byte as a number that says where to cut the rest.
@@ -144,15 +147,17 @@ pub fn request(data: &[u8]) {
     let _ = served(data);
 }
 
+/// Every provider that is built in.
+static CONFIG: Lazy<Option<Arc<Config>>> = Lazy::new(|| {
+    let variable = |name: &str| match name {
+        "AWS_REGION" | "GOOGLE_CLOUD_PROJECT" | "GOOGLE_CLOUD_LOCATION" | "AZURE_OPENAI_RESOURCE" => Some("r".to_owned()),
+        name => name.ends_with("_API_KEY").then(|| "key".to_owned()),
+    };
+    config::load(&Source::Embedded, &variable).ok().map(Arc::new)
+});
+
 /// The same; true if the request got as far as an answer.
 pub fn served(data: &[u8]) -> bool {
-    static CONFIG: Lazy<Option<Arc<Config>>> = Lazy::new(|| {
-        let variable = |name: &str| match name {
-            "AWS_REGION" | "GOOGLE_CLOUD_PROJECT" | "GOOGLE_CLOUD_LOCATION" | "AZURE_OPENAI_RESOURCE" => Some("r".to_owned()),
-            name => name.ends_with("_API_KEY").then(|| "key".to_owned()),
-        };
-        config::load(&Source::Embedded, &variable).ok().map(Arc::new)
-    });
     let (Some(config), Some((&at, rest))) = (CONFIG.as_ref(), data.split_first()) else { return false };
     let (asked, answer) = split(rest, b"\n---\n");
     let (first, headers, body) = message(asked);
@@ -177,6 +182,62 @@ pub fn served(data: &[u8]) -> bool {
     let closed = exchange.close(&Ending::Complete, 3);
     assert!(closed.is_some_and(|closed| closed.entry.close.is_some()) && !exchange.is_open());
     true
+}
+
+/// The turns of a WebSocket, by what a caller (`>`) and a provider (`<`) say, or send without being frames of messages: what goes
+/// up and what is billed do not depend on where it is cut, and each turn that begins ends once.
+///
+/// The input: a number that says where to cut, then messages between lines of dashes.
+pub fn turns(data: &[u8]) {
+    let Some((&at, script)) = data.split_first() else { return };
+    let whole = play(script, usize::MAX);
+    assert_eq!(whole, play(script, usize::from(at).max(1)));
+    assert_eq!(whole, play(script, 1));
+}
+
+/// What went up, and models and totals of the turns in the order in which they ended.
+fn play(script: &[u8], bytes: usize) -> (Vec<u8>, Vec<(String, i128)>) {
+    const MASK: [u8; 4] = [1, 2, 3, 4];
+    const MESSAGE_BYTES_MAX: u64 = 4096;
+    let headers = HeaderMap::new();
+    let head = Head { method: &http::Method::GET, path: "/v1/responses", query: None, headers: &headers };
+    let Some(mut exchange) = CONFIG.as_ref().and_then(|config| Exchange::plan_socket(&head, config.clone(), Asked::default()).ok()) else {
+        return Default::default();
+    };
+    let (mut turns, mut up, mut begun, mut ended) = (Turns::default(), vec![], HashSet::new(), vec![]);
+    let mut rest = script;
+    while !rest.is_empty() {
+        let (message, after) = split(rest, b"\n---\n");
+        rest = after;
+        let (from_caller, sent) = match message.split_first() {
+            Some((b'>', text)) => (true, frame(1, MASK, text).to_vec()),
+            Some((b'<', text)) => (false, server_frame(1, text)),
+            Some((kind, raw)) => (kind % 2 == 0, raw.to_vec()),
+            None => continue,
+        };
+        for chunk in sent.chunks(bytes) {
+            let news = if from_caller {
+                let (out, asked) = turns.up(chunk, MESSAGE_BYTES_MAX, |model, _| exchange.rename(model));
+                up.extend_from_slice(&out);
+                exchange.ask(&mut turns, asked, 1)
+            } else {
+                exchange.hear(&mut turns, chunk, 2)
+            };
+            for news in news {
+                match news {
+                    News::Open(id, _) => assert!(begun.insert(id), "a turn begins once"),
+                    News::Closed(closed) => {
+                        assert!(begun.remove(&closed.entry.id), "a turn that ends has begun");
+                        ended.push((closed.entry.open.model, closed.entry.used.map_or(0, |used| used.total.0)));
+                    }
+                    News::Kept(_) => {}
+                }
+            }
+        }
+    }
+    let last = exchange.close(&turns.ending("up".to_owned()), 3);
+    assert_eq!(last.map(|closed| closed.entry.id), begun.into_iter().next(), "what is under way ends with the connection");
+    (up, ended)
 }
 
 /// Splits at a mark; without one there is nothing behind it.

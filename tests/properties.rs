@@ -8,8 +8,14 @@ use tollgate::fuzz;
 use tollgate::json::{Scanner, Visit, Want};
 
 type Body = fn(&[u8]);
-const BODIES: &[(&str, Body)] =
-    &[("sse", fuzz::sse), ("json", fuzz::json), ("splices", fuzz::splices), ("meter", fuzz::meter), ("request", fuzz::request)];
+const BODIES: &[(&str, Body)] = &[
+    ("sse", fuzz::sse),
+    ("json", fuzz::json),
+    ("splices", fuzz::splices),
+    ("meter", fuzz::meter),
+    ("request", fuzz::request),
+    ("turns", fuzz::turns),
+];
 
 /// Of each property; a long run sets more.
 fn cases() -> u32 {
@@ -19,6 +25,21 @@ fn cases() -> u32 {
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds").join(name);
     std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
+}
+
+/// One of the seeds with bytes changed, put in and taken out.
+fn mutated(seeds: &[Vec<u8>], pick: prop::sample::Index, edits: Vec<(prop::sample::Index, u8, u8)>) -> Vec<u8> {
+    let mut data = seeds[pick.index(seeds.len())].clone();
+    for (place, byte, kind) in edits {
+        let at = place.index(data.len());
+        match kind {
+            0 => data[at] = byte,
+            1 => data.insert(at, byte),
+            _ if data.len() > 1 => drop(data.remove(at)),
+            _ => {}
+        }
+    }
+    data
 }
 
 #[test]
@@ -45,23 +66,18 @@ proptest! {
     #[test]
     fn fuzz_bodies_hold_over_mutated_seeds(which in 0..BODIES.len(), pick in any::<prop::sample::Index>(), edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 0..8)) {
         let (name, body) = BODIES[which];
-        let seeds = seeds(name);
-        let mut data = seeds[pick.index(seeds.len())].clone();
-        for (place, byte, kind) in edits {
-            let at = place.index(data.len());
-            match kind {
-                0 => data[at] = byte,
-                1 => data.insert(at, byte),
-                _ if data.len() > 1 => drop(data.remove(at)),
-                _ => {}
-            }
-        }
-        body(&data);
+        body(&mutated(&seeds(name), pick, edits));
     }
 
     #[test]
     fn fuzz_bodies_hold_over_anything(which in 0..BODIES.len(), data in prop::collection::vec(any::<u8>(), 0..300)) {
         BODIES[which].1(&data);
+    }
+
+    /// As many as the rest together: this is what callers can reach.
+    #[test]
+    fn requests_hold_over_mutated_seeds(pick in any::<prop::sample::Index>(), edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..8)) {
+        fuzz::request(&mutated(&seeds("request"), pick, edits));
     }
 
     #[test]

@@ -37,6 +37,8 @@ enum State {
     After,
     /// The document is complete; only blanks may follow.
     Done,
+    /// Something else followed it.
+    PastEnd,
     Broken(Malformed),
 }
 
@@ -91,9 +93,9 @@ impl<S: Copy + 'static> Scanner<S> {
         self.offset = 0;
     }
 
-    /// True once the top-level value has ended. A bare top-level number ends only with the input.
+    /// True once the top-level value has ended, whatever follows it. A bare top-level number ends only with the input.
     pub fn is_done(&self) -> bool {
-        matches!(self.state, State::Done) || (matches!(self.state, State::InScalar) && self.depth == 0)
+        matches!(self.state, State::Done | State::PastEnd) || (matches!(self.state, State::InScalar) && self.depth == 0)
     }
 
     /// Scans the next bytes of the document, however it is cut.
@@ -110,6 +112,7 @@ impl<S: Copy + 'static> Scanner<S> {
                 State::InString | State::InStringEscape => self.string(bytes, at, from, visit),
                 State::InKey | State::InKeyEscape => self.key(bytes, at),
                 State::InScalar => self.scalar(bytes, at, from, visit),
+                State::PastEnd => return Err(Malformed::Syntax),
                 State::Broken(why) => return Err(why),
                 _ => self.structure(bytes, at, &mut from, visit),
             };
@@ -119,6 +122,7 @@ impl<S: Copy + 'static> Scanner<S> {
         }
         self.offset += bytes.len() as u64;
         match self.state {
+            State::PastEnd => Err(Malformed::Syntax),
             State::Broken(why) => Err(why),
             _ => Ok(()),
         }
@@ -148,6 +152,7 @@ impl<S: Copy + 'static> Scanner<S> {
                 self.state = State::Value;
             }
             (State::After, b'}' | b']') => self.close(byte, at, *from, bytes, visit),
+            (State::Done, _) => self.state = State::PastEnd,
             _ => self.state = State::Broken(Malformed::Syntax),
         }
         at + 1
