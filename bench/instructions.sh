@@ -23,9 +23,8 @@ build() { (cd "$1" && cargo build --quiet --locked --profile test --example path
 build "$scratch/tree" "$scratch/before"
 build . "$scratch/after"
 
-# Two runs at once: counts do not mind.
 count() { valgrind --tool=callgrind --callgrind-out-file=/dev/null "$@" 2>&1 >/dev/null | sed -n 's/.*Collected : //p'; }
-# What one time takes: the difference between many and few, without the start.
+# What one time takes: the difference between many and few, without the start. Both run at once: counts do not mind.
 each() {
   local few many
   count "$1" "$2" 50 >"$scratch/few" &

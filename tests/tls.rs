@@ -56,6 +56,15 @@ fn acceptor(identity: &Identity, names: &[&str]) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
+/// A gateway that listens with the certificate, too, and where.
+fn over_tls(settings: &str, identity: &Identity) -> (Gateway, SocketAddr) {
+    let address: SocketAddr = format!("127.0.0.1:{}", support::free_port()).parse().unwrap();
+    let (cert, key) = (identity.file("cert.pem"), identity.file("key.pem"));
+    let gateway = Gateway::start_with(settings, &format!(", {{address: \"{address}\", tls: {{cert: \"{cert}\", key: \"{key}\"}}}}"));
+    until("the TLS listener", || std::net::TcpStream::connect(address).ok());
+    (gateway, address)
+}
+
 /// Trusts the certificate alone.
 async fn connect(address: SocketAddr, identity: &Identity, names: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
@@ -195,12 +204,8 @@ fn http2_callers_reach_http2_upstreams_over_tls() {
     runtime().block_on(async {
         let identity = identity();
         let upstream = h2_upstream(&identity).await;
-        let tls: SocketAddr = format!("127.0.0.1:{}", support::free_port()).parse().unwrap();
-        let listener =
-            format!(", {{address: \"{tls}\", tls: {{cert: \"{}\", key: \"{}\"}}}}", identity.file("cert.pem"), identity.file("key.pem"));
         let settings = providers(upstream, &identity.folder.path().join("cert.pem"));
-        let gateway = tokio::task::spawn_blocking(move || Gateway::start_with(&settings, &listener)).await.unwrap();
-        until("the TLS listener", || std::net::TcpStream::connect(tls).ok());
+        let (gateway, tls) = over_tls(&settings, &identity);
         let mut count = 0;
         for (client, address) in [(h2c_client(gateway.address).await, gateway.address), (tls_client(tls, &identity).await, tls)] {
             for announce in [true, false] {
@@ -278,10 +283,7 @@ fn a_websocket_reaches_a_provider_that_prefers_http2() {
 #[test]
 fn a_renewed_certificate_is_served_without_a_restart() {
     let (old, new) = (identity(), identity());
-    let address: SocketAddr = format!("127.0.0.1:{}", support::free_port()).parse().unwrap();
-    let listener = format!(", {{address: \"{address}\", tls: {{cert: \"{}\", key: \"{}\"}}}}", old.file("cert.pem"), old.file("key.pem"));
-    let _gateway = Gateway::start_with("providers: {}", &listener);
-    until("the TLS listener", || std::net::TcpStream::connect(address).ok());
+    let (_gateway, address) = over_tls("providers: {}", &old);
     let runtime = runtime();
     let kept = runtime.block_on(tls_client(address, &old));
     for name in ["cert.pem", "key.pem"] {
@@ -297,11 +299,7 @@ fn a_renewed_certificate_is_served_without_a_restart() {
 fn a_head_has_to_be_whole_in_time_over_tls() {
     runtime().block_on(async {
         let identity = identity();
-        let address: SocketAddr = format!("127.0.0.1:{}", support::free_port()).parse().unwrap();
-        let (cert, key) = (identity.file("cert.pem"), identity.file("key.pem"));
-        let listener = format!(", {{address: \"{address}\", tls: {{cert: \"{cert}\", key: \"{key}\"}}}}");
-        let _gateway = Gateway::start_with("providers: {}\ntimeouts: {head: 500ms}", &listener);
-        until("the TLS listener", || std::net::TcpStream::connect(address).ok());
+        let (_gateway, address) = over_tls("providers: {}\ntimeouts: {head: 500ms}", &identity);
         let mut caller = connect(address, &identity, &["http/1.1"]).await.unwrap();
         let started = std::time::Instant::now();
         let ended = loop {
@@ -335,11 +333,7 @@ fn silent_connections_are_closed() {
     let begun = [PREFACE, SETTINGS].concat();
     runtime().block_on(async {
         let identity = identity();
-        let address: SocketAddr = format!("127.0.0.1:{}", support::free_port()).parse().unwrap();
-        let (cert, key) = (identity.file("cert.pem"), identity.file("key.pem"));
-        let listener = format!(", {{address: \"{address}\", tls: {{cert: \"{cert}\", key: \"{key}\"}}}}");
-        let gateway = Gateway::start_with("providers: {}\ntimeouts: {head: 500ms, idle: 500ms}", &listener);
-        until("the TLS listener", || std::net::TcpStream::connect(address).ok());
+        let (gateway, address) = over_tls("providers: {}\ntimeouts: {head: 500ms, idle: 500ms}", &identity);
         for sent in [&b""[..], &PREFACE[..10], &begun] {
             for protocol in ["h2", "http/1.1"] {
                 let mut caller = connect(address, &identity, &[protocol]).await.unwrap();
