@@ -75,7 +75,7 @@ fn no_more_at_once_than_may() {
 #[test]
 fn what_is_spent_is_spent_across_restarts_and_never_more() {
     let upstream = Upstream::fixed(whole());
-    // Thirty millionths of a dollar each; sixteen tokens and four may come to thirty-six.
+    // Thirty millionths of a dollar each; sixteen tokens, written to a cache, and four may come to forty.
     let settings = "limits: [{per: all, usd_per_day: 0.00015}]";
     let spend = |gateway: &Gateway, times: usize| {
         let ask = |address| support::Client::new(address).post(CHAT, r#"{"model":"mock-small","max_tokens":4,"messages":["0123456789"]}"#);
@@ -96,7 +96,8 @@ fn what_is_spent_is_spent_across_restarts_and_never_more() {
 #[test]
 fn what_a_predecessor_still_spends_counts_at_its_successor() {
     let upstream = Upstream::start(|_| vec![Act::Wait, Act::Write(whole())]);
-    let settings = "limits: [{per: all, usd_per_day: 0.00015}]";
+    // Room for four that may come to forty millionths each.
+    let settings = "limits: [{per: all, usd_per_day: 0.00016}]";
     let body = r#"{"model":"mock-small","max_tokens":4,"messages":["0123456789"]}"#;
     let old = Gateway::before(&upstream, settings);
     let mut clients: Vec<_> = (0..4).map(|_| old.connect()).collect();
@@ -105,7 +106,7 @@ fn what_a_predecessor_still_spends_counts_at_its_successor() {
         client.write(body.as_bytes());
     }
     until("all requests", || (upstream.requests.lock().unwrap().len() == 4).then_some(()));
-    // It begins while four are under way there, each of thirty millionths of a dollar.
+    // It begins while four are under way there, which will cost thirty millionths of a dollar each.
     let new = old.successor(&upstream, settings);
     // One pass each; whose it is does not matter.
     (0..4).for_each(|_| upstream.go());
@@ -114,5 +115,6 @@ fn what_a_predecessor_still_spends_counts_at_its_successor() {
     // It looks twice a second.
     std::thread::sleep(std::time::Duration::from_secs(2));
     upstream.go();
-    assert_eq!(new.connect().post(CHAT, body).status, 429, "there is room for none");
+    let dearer = body.replace("\"max_tokens\":4", "\"max_tokens\":9");
+    assert_eq!(new.connect().post(CHAT, &dearer).status, 429, "there is room for forty millionths, and it may come to 65");
 }

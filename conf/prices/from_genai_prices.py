@@ -90,6 +90,14 @@ FEES = {'web_searches_kcount': 'web_search', 'storage_searches_kcount': 'tool_ca
 # What genai-prices has in code (types.py, `ModelInfo.calc_price`): Groq charges ten seconds at least.
 MINIMUM = {('groq', 'whisper-large-v3'): '{seconds: 10}', ('groq', 'whisper-large-v3-turbo'): '{seconds: 10}'}
 
+# What genai-prices does not know: Anthropic asks a tenth more for what runs in the US, of every kind of token, of
+# Claude Opus 4.6 and all later models; earlier ones cannot be bound to a region.
+# https://platform.claude.com/docs/en/about-claude/pricing, https://platform.claude.com/docs/en/manage-claude/data-residency
+REGIONS = {'anthropic': '{us: 1.1}'}
+WITHOUT_REGIONS = re.compile(r'claude-(v1|2|instant|3-.*|haiku-4-5|opus-4-[0-5]|sonnet-4-[0-5])(-.*)?')
+REGIONS_VERSION = 'regions-2026-11'
+REGION_SOURCES = {'anthropic': ['https://platform.claude.com/docs/en/about-claude/pricing']}
+
 # Condition of a variant -> our condition. `speed` (Anthropic's fast mode) and `route` (an OpenRouter
 # endpoint) have no key of their own: without these items their users would be charged too little.
 CONTEXTS = {
@@ -342,6 +350,8 @@ def write(name, provider):
         priced += len(prices)
         body.append(f'  {text(model.id)}:')
         body.append('    match: [' + ', '.join(text(p) for p in match) + ']')
+        if name in REGIONS and not WITHOUT_REGIONS.fullmatch(model.id):
+            body.append(f'    regions: {REGIONS[name]}')
         body.append('    prices:')
         body.extend(f'      - {p}' for p in prices)
 
@@ -356,11 +366,11 @@ def write(name, provider):
     for key, models in notes['borrowed'].items():
         head.append(f'# The condition {key} is written as {BORROWED[key]}: {some(dict.fromkeys(models))}')
     head.append(f'provider: {name}')
-    head.append(f'version: genai-prices-{__version__}')
+    head.append(f'version: genai-prices-{__version__}' + (f'+{REGIONS_VERSION}' if name in REGIONS else ''))
     also = [ours for ours, theirs in PROVIDERS.items() if theirs in (provider.fallback_model_providers or [])]
     if also:
         head.append('also: [' + ', '.join(also) + ']')
-    head.append('sources: [' + ', '.join(url(u) for u in provider.pricing_urls or []) + ']')
+    head.append('sources: [' + ', '.join(url(u) for u in [*(provider.pricing_urls or []), *REGION_SOURCES.get(name, [])]) + ']')
     head.append('models:')
 
     tail = []

@@ -103,6 +103,7 @@ fn show(catalog: &Catalog, name: &str, provider: Option<&str>) -> Result<(), Str
     for (provider, model) in found {
         println!("{provider}/{}", model.id);
         model.prices.iter().for_each(|price| println!("  {}", write::item(price)));
+        write::regions(model).iter().for_each(|regions| println!("  {regions}"));
     }
     Ok(())
 }

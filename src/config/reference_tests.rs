@@ -38,6 +38,7 @@ fn the_reference_explains_every_key_and_no_other() {
         "sources",
         "also",
         "match",
+        "regions",
         "service_tier",
         "batch",
         "from",

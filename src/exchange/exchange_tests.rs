@@ -314,3 +314,32 @@ fn an_answer_made_in_the_background_is_sold_to_whom_it_was_made_for() {
     // Ten tokens at a dollar the million and four at five.
     assert_eq!((charge(None), charge(Some("acme"))), (30_000_000, 60_000_000));
 }
+
+#[test]
+fn what_is_reserved_is_the_dearest_that_a_request_allows() {
+    let path = std::env::temp_dir().join(format!("tollgate-reserved-{}.yaml", std::process::id()));
+    std::fs::write(&path, "providers: {anthropic: {api_key: k}}\nlimits: [{per: all, usd_per_day: 1}]").unwrap();
+    let config = Arc::new(load(&Source::File(path.clone()), &|_| None).unwrap());
+    std::fs::remove_file(path).unwrap();
+    let reserved = |body: &str| {
+        let headers = HeaderMap::new();
+        let head = Head { method: &Method::POST, path: "/v1/messages", query: None, headers: &headers };
+        let destination = route::destination(&head, &config).unwrap();
+        let exchange = Exchange::plan(&head, destination, &Bytes::from(body.to_owned()), config.clone(), asked("request")).unwrap();
+        let input = crate::meter::prompt_tokens(exchange.body());
+        (input, exchange.may_come_to(1_795_564_800_000).spend)
+    };
+    // In millionths of a dollar per token: https://platform.claude.com/docs/en/about-claude/pricing, written to a cache in
+    // the US, where the model may be bound to it.
+    let rows = [
+        (r#"{"model":"claude-sonnet-4-5","max_tokens":100,"messages":[]}"#, 3.75, 15.0),
+        (r#"{"model":"claude-opus-4-8","max_tokens":100,"messages":[]}"#, 6.25 * 1.1, 25.0 * 1.1),
+        (r#"{"model":"claude-opus-4-8","max_tokens":100,"messages":[],"cache_control":{"type":"ephemeral","ttl":"1h"}}"#, 11.0, 27.5),
+        (r#"{"model":"claude-opus-4-8","max_tokens":100,"messages":[],"speed":"fast"}"#, 12.5 * 1.1, 55.0),
+    ];
+    for (body, write, output) in rows {
+        let (input, spend) = reserved(body);
+        let want = (input as f64 * write + 100.0 * output) * 1e6;
+        assert_eq!(spend.0, want.round() as i128, "{body}: {input} tokens");
+    }
+}

@@ -6,8 +6,30 @@ use crate::ledger::{Entry, Open};
 use crate::limit::{Amount, Who};
 use crate::meter::prompt_tokens;
 use crate::price::{Moment, Query, Sold, charge, factor};
-use crate::route::{Route, Target};
+use crate::route::{Facts, Route, Target};
 use crate::usage::{Dimension, Usage};
+use memchr::memmem;
+
+/// What a request says of what it may use.
+#[derive(Clone, Debug, Default)]
+pub struct Bounds {
+    /// Tokens of the prompt, as they are estimated.
+    pub input: u64,
+    /// True if it may be written to a cache for an hour.
+    pub hour: bool,
+    /// The most tokens that may be generated, over all answers.
+    pub output_max: Option<u64>,
+    /// The tier of service.
+    pub tier: String,
+}
+
+impl Bounds {
+    /// As far as its facts tell.
+    pub fn of(facts: &Facts) -> Self {
+        let output_max = facts.output_max.map(|most| most.saturating_mul(facts.choices.unwrap_or(1).max(1)));
+        Self { output_max, tier: facts.tier.clone().unwrap_or_default(), ..Self::default() }
+    }
+}
 
 /// Reserved for an answer whose length nothing bounds.
 pub const OUTPUT_TOKENS_ASSUMED: u64 = 1000;
@@ -33,7 +55,9 @@ impl Exchange {
         }
         // Files in forms are no text.
         let input = if self.form { 0 } else { prompt_tokens(&self.body) };
-        let amount = |route: &Route| self.amount(input, self.output_max, (route.upstream, &route.model), now);
+        let hour = memmem::find(&self.body, b"\"1h\"").is_some();
+        let bounds = Bounds { input, hour, ..self.bounds.clone() };
+        let amount = |route: &Route| self.amount(&bounds, (route.upstream, &route.model), now);
         // Of those who may answer, the dearest; what it counts is the same for all.
         let dearest = self.candidates.as_ref().and_then(|candidates| candidates.routes().map(amount).max_by_key(|amount| amount.spend));
         dearest.unwrap_or_else(|| amount(&self.route))
@@ -42,22 +66,30 @@ impl Exchange {
     /// Who asks for a turn, and what it may come to.
     pub fn turn_may_come_to<'t>(&'t self, turn: &'t Asked, now: UnixMs) -> (Who<'t>, Amount) {
         let who = Who { model: &turn.requested, served: &turn.model, ..self.who() };
-        (who, self.amount(turn.prompt, turn.output_max, (self.route.upstream, &turn.model), now))
+        (who, self.amount(&turn.bounds, (self.route.upstream, &turn.model), now))
     }
 
-    fn amount(&self, input: u64, output_max: Option<u64>, (upstream, model): (usize, &str), now: UnixMs) -> Amount {
+    fn amount(&self, bounds: &Bounds, (upstream, model): (usize, &str), now: UnixMs) -> Amount {
         let writes = !self.route.dialect.grammar().text.is_empty();
-        let output = if writes { output_max.unwrap_or(OUTPUT_TOKENS_ASSUMED) } else { 0 };
-        let tokens = input.saturating_add(output);
+        let output = if writes { bounds.output_max.unwrap_or(OUTPUT_TOKENS_ASSUMED) } else { 0 };
+        let tokens = bounds.input.saturating_add(output);
         let Some(upstream) =
             self.config.upstreams.get(upstream).filter(|_| self.config.limits.iter().any(crate::limit::Rule::counts_money))
         else {
             return Amount { tokens, ..Amount::default() };
         };
         let model = upstream.priced_as(model);
-        let query = Query { provider: &upstream.catalog, model, tier: "", region: "", at: Moment::of_ms(now) };
-        let usage: Usage = [(Dimension::Input, input), (Dimension::Output, output)].into_iter().collect();
-        let charge = charge(&self.config.prices, &query, &usage, 1);
+        let region = self.config.prices.model(&upstream.catalog, model).map_or("", |model| model.dearest_region());
+        let query = Query { provider: &upstream.catalog, model, tier: "", region, at: Moment::of_ms(now) };
+        let charged = |input: Dimension, tier: &str| {
+            let usage: Usage = [(input, bounds.input), (Dimension::Output, output)].into_iter().collect();
+            charge(&self.config.prices, &Query { tier, ..query }, &usage, 1)
+        };
+        // Whether the prompt is written to a cache (some do so unasked) and in which tier it is served is the provider's to say.
+        let written = if bounds.hour { Dimension::CacheWrite1h } else { Dimension::CacheWrite5m };
+        let tiers = [Some(""), Some(bounds.tier.as_str()).filter(|tier| !tier.is_empty())];
+        let charges = tiers.into_iter().flatten().flat_map(|tier| [Dimension::Input, written].map(|input| charged(input, tier)));
+        let charge = charges.max_by_key(|charge| charge.amount).unwrap_or_default();
         let who = self.who();
         let sold = Sold { provider: &upstream.name, model, key: who.key, org: who.org };
         let spend = match factor(&self.config.markups, &sold) {

@@ -37,6 +37,7 @@ use conceal::Conceal;
 pub use cost::Cost;
 use heads::{framing, implied, is_document, query, stated, stated_error};
 use http::{HeaderMap, Method, header};
+use limits::Bounds;
 pub use limits::{amount_of, who_of};
 use permit::permit;
 use sha2::{Digest, Sha256};
@@ -99,8 +100,7 @@ pub struct Exchange {
     /// The tokens of the prompt as they are estimated, once the body is gone.
     prompt: Option<u64>,
     keeping: Keeping,
-    /// The most tokens that may be generated, if that is said.
-    output_max: Option<u64>,
+    bounds: Bounds,
     form: bool,
     /// What is reserved for the turn under way.
     hold: Option<Hold>,
@@ -143,8 +143,8 @@ impl Exchange {
         let (implied, who) = (implied(&route.target, body), Who::read(head, &facts)?);
         let mut exchange = Self::of(head, route, config.clone(), asked)?;
         (exchange.implied, exchange.keeping, exchange.who, exchange.candidates) = (implied, keeping, who, candidates);
+        exchange.bounds = Bounds::of(&facts);
         (exchange.form, exchange.stream, exchange.billed) = (facts.form, streams, billed);
-        exchange.output_max = facts.output_max.map(|most| most.saturating_mul(facts.choices.unwrap_or(1).max(1)));
         exchange.bytes_in = body.len() as u64;
         (exchange.body, exchange.usage_asked, exchange.headers) = (rewritten.body, rewritten.usage_asked, rewritten.headers);
         Ok(exchange)
@@ -177,7 +177,7 @@ impl Exchange {
             implied: Reported::default(),
             prompt: None,
             keeping: Keeping::default(),
-            output_max: None,
+            bounds: Bounds::default(),
             form: false,
             hold: None,
             came_to: Amount::default(),

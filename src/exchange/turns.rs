@@ -3,6 +3,7 @@
 //! passes, and is read on the way. <https://platform.openai.com/docs/guides/websocket-mode>
 
 use super::answer::Kept;
+use super::limits::Bounds;
 use super::who::Who;
 use super::{Asked as AskedBy, Ending, Exchange, UnixMs};
 use crate::config::Config;
@@ -68,10 +69,7 @@ pub struct Asked {
     pub model: String,
     /// Of the message.
     pub bytes: u64,
-    /// The tokens of what it asks, as they are estimated.
-    pub prompt: u64,
-    /// The most it may generate, if it says so.
-    pub output_max: Option<u64>,
+    pub bounds: Bounds,
     pub conversation: Option<String>,
     /// What is reserved for it.
     pub hold: Option<Hold>,
@@ -172,8 +170,7 @@ impl Turns {
         };
         let asked = Asked {
             bytes: plain.len() as u64,
-            prompt: prompt_tokens(&plain),
-            output_max: facts.output_max,
+            bounds: Bounds { input: prompt_tokens(&plain), ..Bounds::of(&facts) },
             conversation: facts.conversation,
             hold: None,
             requested: requested.clone(),
@@ -293,7 +290,7 @@ impl Exchange {
     fn begin(&mut self, turn: Asked, now: UnixMs) -> News {
         (self.route.model_requested, self.route.model, self.stream) = (turn.requested, turn.model, true);
         self.bytes_in = turn.bytes;
-        (self.prompt, self.hold, self.keeping.conversation) = (Some(turn.prompt), turn.hold, turn.conversation);
+        (self.prompt, self.hold, self.keeping.conversation) = (Some(turn.bounds.input), turn.hold, turn.conversation);
         let (id, open) = self.attempt(now);
         let news = News::Open(id.to_owned(), open.clone());
         let grammar = self.route.dialect.grammar();
@@ -349,7 +346,7 @@ impl Exchange {
             }
             let meter = unasked.take()?;
             let model = meter.found().model.clone();
-            let asked = Asked { requested: String::new(), model, bytes: 0, prompt: 0, output_max: None, conversation: None, hold: None };
+            let asked = Asked { requested: String::new(), model, bytes: 0, bounds: Bounds::default(), conversation: None, hold: None };
             let open = self.begin(asked, now);
             self.attempt.as_mut()?.meter = Some(meter);
             let closed = self.close(&Ending::Complete, now)?;

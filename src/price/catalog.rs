@@ -149,6 +149,15 @@ impl Query<'_> {
 pub struct Model {
     pub id: String,
     pub prices: Vec<Price>,
+    pub regions: Vec<Region>,
+}
+
+/// What being served in a region multiplies, in whichever tier: every rate, but no fee.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    pub name: String,
+    /// In hundredths, so that no rate is rounded: [`RATE_PARTS`] is a multiple of them.
+    pub percent: i128,
 }
 
 impl Model {
@@ -156,6 +165,17 @@ impl Model {
     pub fn price(&self, query: &Query<'_>) -> Option<(&Price, bool)> {
         let price = self.prices.iter().rfind(|price| price.holds(query))?;
         Some((price, query.is_standard() || price.service_tier.is_some() || price.batch))
+    }
+
+    /// What the region multiplies, in hundredths, if that is known of it.
+    pub fn percent(&self, region: &str) -> Option<i128> {
+        self.regions.iter().find(|known| known.name.eq_ignore_ascii_case(region)).map(|known| known.percent)
+    }
+
+    /// The region that multiplies most; none if none makes it dearer.
+    pub fn dearest_region(&self) -> &str {
+        let dearer = self.regions.iter().filter(|region| region.percent > 100);
+        dearer.max_by_key(|region| region.percent).map_or("", |region| &region.name)
     }
 }
 
@@ -206,14 +226,18 @@ impl Catalog {
         self.providers.get(provider).into_iter().flat_map(|prices| &prices.models)
     }
 
-    /// Adds a model, or replaces the one of the same id under all its names. A name that another model bore goes to
-    /// this one, so that overlays win.
-    pub fn add(&mut self, provider: &str, model: Model, names: &[&str]) {
+    /// Adds a model, or replaces the one of the same id under all its names; only what it says of no region stays. A
+    /// name that another model bore goes to this one, so that overlays win.
+    pub fn add(&mut self, provider: &str, mut model: Model, names: &[&str]) {
         let prices = self.providers.entry(provider.to_owned()).or_default();
         let known = prices.models.iter().position(|other| other.id == model.id);
         let place = known.unwrap_or(prices.models.len());
         match prices.models.get_mut(place) {
-            Some(old) => *old = model,
+            Some(old) => {
+                let unsaid = old.regions.drain(..).filter(|region| model.percent(&region.name).is_none()).collect::<Vec<_>>();
+                model.regions.extend(unsaid);
+                *old = model;
+            }
             None => prices.models.push(model),
         }
         for name in names {
@@ -247,7 +271,7 @@ mod tests {
     fn model(id: &str, rate: i128) -> Model {
         let mut price = Price::default();
         price.rates.set(Dimension::Input, rate);
-        Model { id: id.to_owned(), prices: vec![price] }
+        Model { id: id.to_owned(), prices: vec![price], regions: vec![] }
     }
 
     fn rate(catalog: &Catalog, name: &str) -> Option<i128> {
@@ -284,6 +308,18 @@ mod tests {
         catalog.seal();
         assert_eq!(["a", "a-2025"].map(|name| rate(&catalog, name)), [Some(2), Some(2)]);
         assert_eq!(catalog.models("p").count(), 1);
+    }
+
+    #[test]
+    fn what_is_said_of_regions_outlives_new_prices() {
+        let region = |name: &str, percent| Region { name: name.to_owned(), percent };
+        let mut catalog = Catalog::default();
+        catalog.add("p", Model { regions: vec![region("us", 110), region("eu", 120)], ..model("a", 1) }, &["a"]);
+        catalog.add("p", model("a", 2), &["a"]);
+        catalog.add("p", Model { regions: vec![region("eu", 105)], ..model("a", 3) }, &["a"]);
+        let found = catalog.model("p", "a").unwrap();
+        assert_eq!(["us", "EU", "jp"].map(|region| found.percent(region)), [Some(110), Some(105), None]);
+        assert_eq!((found.dearest_region(), rate(&catalog, "a")), ("us", Some(3)));
     }
 
     #[test]

@@ -47,24 +47,32 @@ const PER: i128 = RATE_PARTS * 1_000_000 * 1_000_000;
 /// Charges one line of usage. `requests` is 1 for a line that stands for a request of its own (some models cost a fee
 /// a request), 0 for a round within one.
 pub fn charge(catalog: &Catalog, query: &Query<'_>, usage: &Usage, requests: u64) -> Charge {
-    let Some((price, tier_known)) = catalog.model(query.provider, query.model).and_then(|model| model.price(query)) else {
+    let model = catalog.model(query.provider, query.model);
+    let Some((model, (price, tier_known))) = model.and_then(|model| Some((model, model.price(query)?))) else {
         return Charge { unknown_model: true, ..Charge::default() };
     };
+    // A price made for the region says what it comes to there.
+    let percent = if price.region.is_some() { None } else { model.percent(query.region) };
     let rates = price.rates_for(usage);
     let fee = rates.of(Dimension::Request).map(|_| (Dimension::Request, requests));
     let at_least = |dimension: Dimension| price.minimum.iter().find(|(of, _)| *of == dimension).map_or(0, |(_, count)| *count);
     let billed = usage.iter().map(|(dimension, count)| (dimension, if count > 0 { count.max(at_least(dimension)) } else { 0 }));
-    let mut charge = total(&rates, billed.chain(fee));
+    let mut charge = total(&rates, percent.unwrap_or(100), billed.chain(fee));
     charge.unknown_tier = !tier_known;
-    charge.unknown_region = !query.is_anywhere() && price.region.is_none();
+    charge.unknown_region = !query.is_anywhere() && price.region.is_none() && percent.is_none();
     charge
 }
 
-fn total(rates: &Rates, counts: impl Iterator<Item = (Dimension, u64)>) -> Charge {
+/// `percent` is what every rate but fees is multiplied by, in hundredths.
+fn total(rates: &Rates, percent: i128, counts: impl Iterator<Item = (Dimension, u64)>) -> Charge {
     let (mut charge, mut sum) = (Charge::default(), Some(0i128));
     for (dimension, count) in counts.filter(|(_, count)| *count > 0) {
         match rates.resolve(dimension) {
-            Some(rate) => sum = sum.and_then(|sum| sum.checked_add(rate.checked_mul(i128::from(count))?)),
+            Some(rate) => {
+                // Exact: rates are multiples of [`RATE_PARTS`].
+                let rate = if dimension.is_fee() { Some(rate) } else { rate.checked_mul(percent).map(|rate| rate / 100) };
+                sum = sum.zip(rate).and_then(|(sum, rate)| sum.checked_add(rate.checked_mul(i128::from(count))?));
+            }
             None => charge.unpriced.push(dimension),
         }
     }
@@ -89,13 +97,20 @@ mod tests {
         // $0.0375 and $10 per million tokens.
         let rates =
             rates(&[(Dimension::Input, RATE_PARTS * 37_500_000_000_000_000), (Dimension::Output, RATE_PARTS * 10_000_000_000_000_000_000)]);
-        let charge = total(&rates, [(Dimension::Input, 3), (Dimension::CacheRead, 1), (Dimension::Reasoning, 2)].into_iter());
+        let charge = total(&rates, 100, [(Dimension::Input, 3), (Dimension::CacheRead, 1), (Dimension::Reasoning, 2)].into_iter());
         assert_eq!((charge.amount.0, charge.is_priced()), (4 * 37_500 + 2 * 10_000_000, true));
     }
 
     #[test]
+    fn a_region_multiplies_rates_but_no_fees() {
+        let rates = rates(&[(Dimension::Input, PER), (Dimension::WebSearch, PER)]);
+        let counts = || [(Dimension::Input, 10), (Dimension::WebSearch, 10)].into_iter();
+        assert_eq!([100, 110, 50].map(|percent| total(&rates, percent, counts()).amount.0), [20, 21, 15]);
+    }
+
+    #[test]
     fn says_what_has_no_rate_but_not_what_was_not_used() {
-        let charge = total(&rates(&[(Dimension::Input, 1)]), [(Dimension::Output, 0), (Dimension::WebSearch, 2)].into_iter());
+        let charge = total(&rates(&[(Dimension::Input, 1)]), 100, [(Dimension::Output, 0), (Dimension::WebSearch, 2)].into_iter());
         assert_eq!(charge.unpriced, [Dimension::WebSearch]);
         assert!(!charge.is_priced());
     }
@@ -103,7 +118,7 @@ mod tests {
     #[test]
     fn marks_up_exactly() {
         // A third of a pico-dollar, twelve times, at 1.25: five; rounded first it would be none.
-        let charge = |rate: i128, count| total(&rates(&[(Dimension::Input, rate)]), [(Dimension::Input, count)].into_iter());
+        let charge = |rate: i128, count| total(&rates(&[(Dimension::Input, rate)]), 100, [(Dimension::Input, count)].into_iter());
         assert_eq!(charge(PER / 3, 12).times("1.25".parse().unwrap()).amount.0, 5);
         assert_eq!(charge(PER / 3, 1).times("1.5".parse().unwrap()).amount.0, 0);
         assert_eq!(charge(PER, 7).times("0".parse().unwrap()).amount.0, 0);
@@ -114,8 +129,8 @@ mod tests {
     fn rounds_once_and_notices_overflow() {
         // Two halves of a pico-dollar make one; alone each would round to none.
         let halves = rates(&[(Dimension::Input, PER / 2), (Dimension::Output, PER / 2)]);
-        assert_eq!(total(&halves, [(Dimension::Input, 1), (Dimension::Output, 1)].into_iter()).amount.0, 1);
+        assert_eq!(total(&halves, 100, [(Dimension::Input, 1), (Dimension::Output, 1)].into_iter()).amount.0, 1);
         let huge = rates(&[(Dimension::Input, i128::MAX / 2)]);
-        assert!(total(&huge, [(Dimension::Input, 3)].into_iter()).overflow);
+        assert!(total(&huge, 100, [(Dimension::Input, 3)].into_iter()).overflow);
     }
 }

@@ -1,6 +1,6 @@
 //! Reads price files: our own format, one file a provider, described in `conf/prices/README.md`.
 
-use super::catalog::{Catalog, Model, Moment, Price, RATE_PARTS, Rates, Tier};
+use super::catalog::{Catalog, Model, Moment, Price, RATE_PARTS, Rates, Region, Tier};
 use crate::usage::Dimension;
 use crate::yaml::{self, Map, Node, Problem, Problems};
 use rust_decimal::Decimal;
@@ -82,11 +82,12 @@ fn read(text: &str, catalog: &mut Catalog, problems: &mut Problems) {
         let names = map.take_list("match", problems).unwrap_or_else(|| vec![id]);
         let prices = map.take("prices").and_then(Node::items);
         let prices: Vec<Price> = prices.into_iter().flatten().map(|node| price(node, problems)).collect();
+        let regions = regions(map.take("regions"), problems);
         if prices.is_empty() {
             problems.add(map.line(), format!("model `{id}` has no `prices`"));
         }
         map.finish(problems);
-        catalog.add(provider, Model { id: id.to_owned(), prices }, &names);
+        catalog.add(provider, Model { id: id.to_owned(), prices, regions }, &names);
     }
 }
 
@@ -121,6 +122,20 @@ fn price(node: Node<'_>, problems: &mut Problems) -> Price {
     }
     map.finish(problems);
     price
+}
+
+/// What regions multiply: numbers with at most two decimals.
+fn regions(node: Option<Node<'_>>, problems: &mut Problems) -> Vec<Region> {
+    let mut found = vec![];
+    for (name, value) in node.and_then(Node::entries).into_iter().flatten() {
+        let factor = value.text().and_then(|text| text.parse::<Decimal>().ok()).filter(|factor| !factor.is_sign_negative());
+        let percent = factor.and_then(|factor| factor.checked_mul(Decimal::ONE_HUNDRED)).map(|percent| percent.normalize());
+        match percent.filter(|percent| percent.scale() == 0) {
+            Some(percent) => found.push(Region { name: name.to_owned(), percent: percent.mantissa() }),
+            None => problems.add(value.line(), format!("`{name}` in `regions` is not a factor with at most two decimals")),
+        }
+    }
+    found
 }
 
 fn tier(node: Node<'_>, problems: &mut Problems) -> Option<Tier> {
@@ -202,11 +217,27 @@ mod tests {
     }
 
     #[test]
+    fn regions_multiply_whatever_else_holds() {
+        let catalog = embedded().unwrap();
+        let at = Moment { unix_s: 1_795_564_800 };
+        let usage: Usage = [(Dimension::Input, 1_000), (Dimension::Output, 100), (Dimension::WebSearch, 1)].into_iter().collect();
+        let of = |model, tier, region| charge(&catalog, &Query { provider: "anthropic", model, tier, region, at }, &usage, 1);
+        let amount = |tier, region| of("claude-opus-4-8", tier, region).amount.to_string();
+        // $5 and $25 per million, doubled when fast, halved in batches, a tenth more in the US; a search is one cent:
+        // https://platform.claude.com/docs/en/about-claude/pricing
+        assert_eq!(["", "global", "us"].map(|region| amount("standard", region)), ["0.0175", "0.0175", "0.01825"]);
+        assert_eq!(["global", "US"].map(|region| amount("fast", region)), ["0.025", "0.0265"]);
+        assert_eq!(["global", "us"].map(|region| amount("batch", region)), ["0.01375", "0.014125"]);
+        assert!(!of("claude-opus-4-8", "", "us").unknown_region);
+        assert!(of("claude-opus-4-8", "", "eu").unknown_region && of("claude-sonnet-4-5", "", "us").unknown_region);
+    }
+
+    #[test]
     fn tells_every_mistake_of_a_file() {
-        let text = "provider: p\nversion: v\nmodels:\n  a: {prices: [{rates: {input: 1, inptu: 2, output: -1}}]}\n  b: {}\n  c: {prices: [{from: soon, tiers: [{over: 3}]}]}\n";
+        let text = "provider: p\nversion: v\nmodels:\n  a: {prices: [{rates: {input: 1, inptu: 2, output: -1}}]}\n  b: {}\n  c: {prices: [{from: soon, tiers: [{over: 3}]}]}\n  d: {regions: {us: 1.10, eu: 1.125}, prices: [{}]}\n";
         let mut problems = Problems::of("p.yaml");
         read(text, &mut Catalog::default(), &mut problems);
         let list: Vec<_> = problems.into_list().iter().map(|problem| problem.line).collect();
-        assert_eq!(list, [4, 4, 5, 6, 6]);
+        assert_eq!(list, [4, 4, 5, 6, 6, 7]);
     }
 }

@@ -38,6 +38,8 @@ pub struct Facts {
     /// The most tokens that an answer may have, and how many answers are wanted.
     pub output_max: Option<u64>,
     pub choices: Option<u64>,
+    /// The tier of service that is asked for, or the speed.
+    pub tier: Option<String>,
     /// The body is a form and no JSON: values stand there as they are.
     pub form: bool,
 }
@@ -59,6 +61,8 @@ enum Key {
     Background,
     OutputMax,
     Choices,
+    Tier,
+    Speed,
 }
 
 static ROOT: Want<Key> = Fields(&[
@@ -84,6 +88,9 @@ static ROOT: Want<Key> = Fields(&[
     ("inferenceConfig", Fields(&[("maxTokens", Take(Key::OutputMax))])),
     ("max_gen_len", Take(Key::OutputMax)),
     ("n", Take(Key::Choices)),
+    ("service_tier", Take(Key::Tier)),
+    // Anthropic's, besides the tier: the meter calls it a tier, too.
+    ("speed", Take(Key::Speed)),
     ("metadata", Fields(&[("user_id", Take(Key::User))])),
 ]);
 
@@ -201,6 +208,8 @@ struct Found {
     output_max: Option<u64>,
     number: Vec<u8>,
     choices: Option<Range<usize>>,
+    tier: Option<Range<usize>>,
+    speed: Option<Range<usize>>,
     duplicate: Option<&'static str>,
 }
 
@@ -226,6 +235,7 @@ impl Found {
         let raw = self.background.and_then(|span| body.get(span));
         facts.background = raw.is_some_and(|raw| raw != b"false" && raw != b"null");
         facts.previous = self.previous.and_then(text);
+        facts.tier = self.speed.and_then(text).filter(|speed| speed == "fast").or_else(|| self.tier.and_then(text));
         facts.conversation = self.conversation.and_then(|span| conversation(body.get(span)?));
         facts.user = self.safety_identifier.and_then(text).or_else(|| self.user.and_then(text));
         Ok(facts)
@@ -285,6 +295,8 @@ impl Visit<Key> for Found {
             // Who serves it may look at another one than its caller means.
             Key::OutputMax => self.output_max = self.output_max.max(whole(&self.number)),
             Key::Choices => self.choices = Some(span),
+            Key::Tier => self.tier = Some(span),
+            Key::Speed => self.speed = Some(span),
             Key::Background => {
                 self.once(self.background.is_some(), "background");
                 self.background = Some(span);
@@ -316,6 +328,18 @@ mod tests {
             (r#"{"stream_options":null,"stream_options":{}}"#, "stream_options"),
         ] {
             assert_eq!(Facts::read(body.as_bytes()), Err(Error::DuplicateField { name }), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_fast_speed_is_a_tier() {
+        for (body, tier) in [
+            (r#"{"service_tier":"flex"}"#, Some("flex")),
+            (r#"{"service_tier":"auto","speed":"fast"}"#, Some("fast")),
+            (r#"{"service_tier":"priority","speed":"standard"}"#, Some("priority")),
+            (r#"{"service_tier":null,"speed":1}"#, None),
+        ] {
+            assert_eq!(Facts::read(body.as_bytes()).unwrap().tier.as_deref(), tier, "{body}");
         }
     }
 

@@ -95,7 +95,7 @@ fn merged(known: &Model, new: Model) -> Model {
             lacking.into_iter().for_each(|rate| price.rates.set(*dimension, rate));
         }
     }
-    Model { id: new.id, prices }
+    Model { id: new.id, prices, regions: vec![] }
 }
 
 /// Most that a rate may change from one catalog to the next before someone should look at it, as a factor.
@@ -180,7 +180,7 @@ fn single(provider: &str, id: &str, price: Price) -> Option<Imported> {
     let priced = price.rates != Rates::default();
     priced.then(|| Imported {
         provider: provider.to_owned(),
-        model: Model { id: id.to_owned(), prices: vec![price] },
+        model: Model { id: id.to_owned(), prices: vec![price], regions: vec![] },
         names: vec![id.to_owned()],
     })
 }

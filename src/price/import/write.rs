@@ -1,7 +1,7 @@
 //! Writes models as a price file of our own, to be looked at, kept and laid over the catalog.
 
 use super::Imported;
-use crate::price::catalog::{Moment, Price, RATE_PARTS, Rates};
+use crate::price::catalog::{Model, Moment, Price, RATE_PARTS, Rates, Region};
 use crate::usage::Dimension;
 use rust_decimal::Decimal;
 use std::fmt::Write;
@@ -18,6 +18,16 @@ pub fn write(provider: &str, version: &str, models: &[&Imported]) -> String {
         }
     }
     out
+}
+
+/// What regions multiply.
+pub fn regions(model: &Model) -> Option<String> {
+    let factor = |region: &Region| {
+        let factor = Decimal::try_from_i128_with_scale(region.percent, 2).unwrap_or(Decimal::MAX).normalize();
+        format!("{}: {factor}", quoted(&region.name))
+    };
+    let listed: Vec<_> = model.regions.iter().map(factor).collect();
+    (!listed.is_empty()).then(|| format!("regions: {{{}}}", listed.join(", ")))
 }
 
 /// One price.
