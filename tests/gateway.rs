@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 use support::{Act, Client, Gateway, Upstream, until};
 use tollgate::ledger::{Outcome, Source};
@@ -618,20 +618,49 @@ fn a_dead_kept_alive_connection_is_replaced() {
     assert_eq!(entries[1].open.request_id, entries[2].open.request_id);
 }
 
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// An answer in a coding that nobody asked for.
+fn coded(coding: &str, kind: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    answer(&format!("Content-Type: {kind}\r\nContent-Encoding: {coding}\r\nETag: \"e\"\r\nContent-Length: {length}\r\n"), body)
+}
+
 #[test]
 fn compressed_answers_are_decoded_and_billed() {
-    use std::io::Write;
-    let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
-    encoder.write_all(WHOLE.as_bytes()).unwrap();
-    let gzip = encoder.finish().unwrap();
-    let upstream = Upstream::fixed(answer(
-        &format!("Content-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n", gzip.len()),
-        &gzip,
-    ));
+    for (coding, body) in [("gzip", gzip(WHOLE.as_bytes())), ("zstd", zstd::encode_all(WHOLE.as_bytes(), 3).unwrap())] {
+        let upstream = Upstream::fixed(coded(coding, "application/json", &body));
+        let gateway = Gateway::before(&upstream, "");
+        let response = gateway.connect().request(CHAT, &[("Accept-Encoding", "gzip")], ASK.as_bytes());
+        assert_eq!((response.text(), response.header("content-encoding")), (WHOLE, None));
+        assert_eq!(response.header("etag"), Some("W/\"e\""));
+        assert_eq!(gateway.closed_entries(1)[0].used.as_ref().unwrap().source, Source::Reported);
+    }
+}
+
+#[test]
+fn what_cannot_be_decoded_is_an_answer_that_broke() {
+    let bomb = gzip(&vec![b' '; 64 << 20]);
+    let cut = gzip(WHOLE.as_bytes());
+    for body in [&bomb[..], &cut[..cut.len() - 1], WHOLE.as_bytes()] {
+        let upstream = Upstream::fixed(coded("gzip", "application/json", body));
+        let gateway = Gateway::before(&upstream, "");
+        let response = gateway.post(CHAT, ASK);
+        assert_eq!((response.status, response.json()["error"]["code"].as_str()), (502, Some("upstream_broken")));
+        let entry = gateway.closed_entries(1).remove(0);
+        // Truncated, where something of it was decoded.
+        assert!(matches!(entry.outcome(), Outcome::UpstreamError | Outcome::Truncated), "{:?}", entry.used);
+    }
+    // A coding that nobody here knows: it passes, and its entry says that it could not be read.
+    let upstream = Upstream::fixed(coded("deflate", "application/json", b"\x78\x9c"));
     let gateway = Gateway::before(&upstream, "");
-    let response = gateway.connect().request(CHAT, &[("Accept-Encoding", "gzip")], ASK.as_bytes());
-    assert_eq!((response.text(), response.header("content-encoding")), (WHOLE, None));
-    assert_eq!(gateway.closed_entries(1)[0].used.as_ref().unwrap().source, Source::Reported);
+    let response = gateway.post(CHAT, ASK);
+    assert_eq!((&response.body[..], response.header("content-encoding")), (&b"\x78\x9c"[..], Some("deflate")));
+    assert!(gateway.closed_entries(1)[0].close.as_ref().unwrap().faults.contains(&"encoded".to_owned()));
 }
 
 #[test]

@@ -151,9 +151,9 @@ fn compressed_answers_pass_and_are_marked() {
     let mut exchange = exchange("/v1/chat/completions", r#"{"model":"mock-small"}"#);
     exchange.attempt(1);
     let mut headers = content_type("application/json");
-    headers.insert(header::CONTENT_ENCODING, "zstd".parse().unwrap());
+    headers.insert(header::CONTENT_ENCODING, "deflate".parse().unwrap());
     exchange.respond(200, &headers);
-    assert_eq!(&exchange.push(Bytes::from_static(b"\x28\xb5"), true, 2)[..], b"\x28\xb5");
+    assert_eq!(&exchange.push(Bytes::from_static(b"\x78\x9c"), true, 2)[..], b"\x78\x9c");
     let closed = exchange.close(&Ending::Complete, 3).unwrap();
     assert!(closed.entry.close.unwrap().faults.contains(&"encoded".to_owned()));
 }

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::exchange::turns::Turns;
 use crate::exchange::{Ending, Exchange};
 use crate::limit::Hold;
+use crate::stream::decode::Decoder;
 use crate::trace::Trace;
 use http::HeaderValue;
 use pingora_proxy::Session;
@@ -41,6 +42,8 @@ pub struct Ctx {
     pub(super) again: Option<Duration>,
     /// What a cloud handed out for the upstream.
     pub(super) held: Option<Arc<Held>>,
+    /// Takes off what the upstream compressed.
+    pub(super) decoder: Option<Box<Decoder>>,
     counted: bool,
     streams: bool,
     /// When its head was there.
@@ -91,6 +94,7 @@ impl Ctx {
             refused: None,
             again: None,
             held: None,
+            decoder: None,
             counted: false,
             streams: false,
             came: Instant::now(),

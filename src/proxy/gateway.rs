@@ -26,7 +26,6 @@ use bytes::Bytes;
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
-use pingora::protocols::http::compression::ResponseCompressionCtx;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
@@ -115,8 +114,7 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
         self.next_attempt(session, ctx).await?;
         let (state, ctx) = (&self.state, &mut **ctx);
-        // A new context on every attempt: a used one decodes nothing.
-        session.upstream_compression = ResponseCompressionCtx::new(0, true, false);
+        ctx.decoder = None;
         let (Some(exchange), Some(live)) = (&mut ctx.exchange, ctx.live.clone()) else {
             return Err(pingora::Error::new_in(ErrorType::InternalError));
         };
@@ -204,7 +202,19 @@ impl ProxyHttp for Gateway {
         if response.status.is_informational() {
             return Ok(());
         }
+        ctx.undo_coding(&session.req_header().method, response)?;
         ctx.judge(session, response)
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Box<Ctx>,
+    ) -> Result<Option<Duration>> {
+        ctx.decode(body, end)?;
+        Ok(None)
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {

@@ -6,6 +6,7 @@ mod background;
 mod bill;
 mod body;
 mod certificates;
+mod coding;
 mod commit;
 mod costs;
 mod crew;

@@ -2,6 +2,7 @@
 //! bounded number of bytes and copies none on the common path.
 
 pub mod array;
+pub mod decode;
 pub mod event_stream;
 pub mod sse;
 pub mod websocket;
