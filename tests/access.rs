@@ -166,3 +166,38 @@ fn what_cannot_be_read_leaves_everything_as_it_was() {
         assert!(rendered.contains(line), "{line}");
     }
 }
+
+#[test]
+fn pages_of_listed_sites_may_ask_and_read() {
+    let upstream = upstream();
+    let gateway = Gateway::before(&upstream, "keys: {}\norigins: [https://app.example]");
+    let key = format!("Bearer {}", gateway.add_key(|_| {}));
+    until_status(&gateway, &[("authorization", &key)], 200);
+    let preflight = |origin: &str| {
+        let mut client = gateway.connect();
+        let (host, asks) =
+            (gateway.address, "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization,content-type");
+        client.write(format!("OPTIONS {CHAT} HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n{asks}\r\n\r\n").as_bytes());
+        let answer = client.response();
+        // The connection serves on.
+        assert_eq!(client.request(CHAT, &[("authorization", &key)], ASK.as_bytes()).status, 200);
+        answer
+    };
+    let may = preflight("https://app.example");
+    let [origin, headers, methods] =
+        ["access-control-allow-origin", "access-control-allow-headers", "access-control-allow-methods"].map(|name| may.header(name));
+    assert_eq!((may.status, origin, headers), (204, Some("https://app.example"), Some("authorization,content-type")));
+    assert!(methods.unwrap().contains("POST"));
+    // Neither a site that is not listed nor one that asks for nothing.
+    let other = preflight("https://evil.example");
+    assert_eq!((other.status, other.header("access-control-allow-origin")), (401, None));
+    // Answers and errors may be read; the provider hears of no page.
+    for (key, status) in [(key.as_str(), 200), ("Bearer none", 401)] {
+        let answer = gateway.connect().request(CHAT, &[("authorization", key), ("origin", "https://app.example")], ASK.as_bytes());
+        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (status, Some("https://app.example")));
+        assert_eq!(answer.header("access-control-expose-headers"), Some("*"));
+    }
+    assert!(!upstream.last().headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("origin")));
+    let answer = gateway.connect().request(CHAT, &[("authorization", &key), ("origin", "https://evil.example")], ASK.as_bytes());
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, None));
+}

@@ -225,13 +225,15 @@ fn who_takes_longer_than_it_may_is_given_up() {
     // The same where it is said of one candidate of an alias, and of nobody else.
     let told = "{base_url: \"http://UP/v1\", prices: mock}";
     let told = |upstream: &Upstream| told.replace("UP", &upstream.address.to_string());
-    let hasty = Gateway::start(&format!(
-        "providers: {{a: {}, b: {}}}\naliases: {{best: [{{to: a/one, first_byte: 100ms}}, b/two]}}",
-        told(&silent),
-        told(&other)
-    ));
-    assert_eq!(hasty.post("/v1/chat/completions", r#"{"model":"best","messages":[]}"#).status, 200);
-    assert_eq!(hasty.closed_entries(2)[0].close.as_ref().unwrap().error.as_deref(), Some("upstream_timeout"));
+    for wait in ["first_byte", "upstream_read"] {
+        let hasty = Gateway::start(&format!(
+            "providers: {{a: {}, b: {}}}\naliases: {{best: [{{to: a/one, {wait}: 100ms}}, b/two]}}",
+            told(&silent),
+            told(&other)
+        ));
+        assert_eq!(hasty.post("/v1/chat/completions", r#"{"model":"best","messages":[]}"#).status, 200);
+        assert_eq!(hasty.closed_entries(2)[0].close.as_ref().unwrap().error.as_deref(), Some("upstream_timeout"), "{wait}");
+    }
     // Nobody else is there: the caller is told.
     let alone = Gateway::start(&format!("providers: {{a: {}}}", own(&silent, quick)));
     let answer = alone.post("/v1/chat/completions", r#"{"model":"one","messages":[]}"#);

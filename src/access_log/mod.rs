@@ -43,6 +43,8 @@ struct Out {
 struct To {
     to: Box<dyn Write + Send>,
     spare: Vec<u8>,
+    /// A line was taken in part.
+    torn: bool,
 }
 
 /// A request the gateway answered with an error of its own.
@@ -142,17 +144,23 @@ impl Log {
 
 impl Out {
     fn new(to: Box<dyn Write + Send>, metrics: Arc<Metrics>) -> Self {
-        Self { buffer: Mutex::default(), to: Mutex::new(To { to, spare: vec![] }), failing: AtomicBool::new(false), metrics }
+        Self { buffer: Mutex::default(), to: Mutex::new(To { to, spare: vec![], torn: false }), failing: AtomicBool::new(false), metrics }
     }
 
     fn write_out(&self) {
         let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
-        let To { to, spare } = &mut *to;
+        let To { to, spare, torn } = &mut *to;
         std::mem::swap(spare, &mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
         if spare.is_empty() {
             return;
         }
-        let (left, error) = write_all(to, spare);
+        let (left, error) = match write_all(to, if *torn { b"\n" } else { b"" }).1 {
+            Some(error) => (&spare[..], Some(error)),
+            None => write_all(to, spare),
+        };
+        if let Some(last) = spare.len().checked_sub(left.len() + 1).and_then(|last| spare.get(last)) {
+            *torn = *last != b'\n';
+        }
         let lines = left.iter().filter(|byte| **byte == b'\n').count();
         self.metrics.access_log_dropped.inc_by(lines as u64);
         // A reader that went away is no reason to stop serving, nor to say so with every line.
@@ -250,12 +258,22 @@ mod tests {
     }
 
     /// Takes so many bytes, then nothing.
-    struct Full(usize);
+    /// A disk with some room, and what is on it.
+    #[derive(Clone)]
+    struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
 
-    impl Write for Full {
+    impl Disk {
+        fn with(room: usize) -> Self {
+            Self(Arc::new(Mutex::new((room, vec![]))))
+        }
+    }
+
+    impl Write for Disk {
         fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-            let taken = data.len().min(self.0);
-            self.0 -= taken;
+            let (room, written) = &mut *self.0.lock().unwrap();
+            let taken = data.len().min(*room);
+            *room -= taken;
+            written.extend_from_slice(&data[..taken]);
             if taken == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(taken) }
         }
 
@@ -265,9 +283,26 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_was_torn_spoils_no_other() {
+        let disk = Disk::with(10);
+        let out = Out::new(Box::new(disk.clone()), Arc::new(Metrics::new().unwrap()));
+        let log = Log { out: Some(Arc::new(out)), text: None, sample: 1.0 };
+        for room in [0, 1, 1000] {
+            log.refusal(&REFUSAL);
+            log.write_out();
+            disk.0.lock().unwrap().0 += room;
+        }
+        log.refusal(&REFUSAL);
+        log.write_out();
+        let written = String::from_utf8(disk.0.lock().unwrap().1.clone()).unwrap();
+        let lines: Vec<_> = written.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()).collect();
+        assert_eq!((lines.last(), written.ends_with('\n')), (Some(&true), true), "{written}");
+    }
+
+    #[test]
     fn lines_that_cannot_be_written_are_counted() {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let out = Out::new(Box::new(Full(200)), metrics.clone());
+        let out = Out::new(Box::new(Disk::with(200)), metrics.clone());
         let log = Log { out: Some(Arc::new(out)), text: None, sample: 1.0 };
         (0..10).for_each(|_| log.refusal(&REFUSAL));
         let bytes = log.out.as_ref().unwrap().buffer.lock().unwrap().len();

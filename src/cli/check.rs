@@ -6,20 +6,20 @@ use tollgate::config::{Config, Credentials, Identity, LogTo, Target};
 pub fn print(config: &Config) {
     for listener in &config.listen {
         let kind = if listener.tls.is_some() { "TLS: HTTP/1.1 and HTTP/2" } else { "HTTP/1.1 and h2c" };
-        println!("listen      {} ({kind})", listener.address);
+        say!("listen      {} ({kind})", listener.address);
     }
     let or_off = |address: Option<std::net::SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
-    println!("admin       {}", or_off(config.admin));
-    println!("mock        {}", or_off(config.mock));
+    say!("admin       {}", or_off(config.admin));
+    say!("mock        {}", or_off(config.mock));
     let callers = match (&config.keys, config.anonymous) {
         (Some(keys), _) => format!("{} gateway keys{}", keys.len(), if keys.signing.is_some() { ", AWS signatures too" } else { "" }),
         (None, true) => "whoever comes".to_owned(),
         (None, false) => "this machine".to_owned(),
     };
-    println!("callers     {callers}");
-    println!("workers     {}", config.workers);
-    println!("data        {}", config.data.display());
-    println!("body        at most {} bytes, {} together", config.bounds.body_bytes_max, config.bounds.body_budget_bytes);
+    say!("callers     {callers}");
+    say!("workers     {}", config.workers);
+    say!("data        {}", config.data.display());
+    say!("body        at most {} bytes, {} together", config.bounds.body_bytes_max, config.bounds.body_budget_bytes);
     for upstream in &config.upstreams {
         let key = match (&upstream.key, upstream.credentials) {
             (_, Credentials::Caller) => "callers' keys",
@@ -29,7 +29,7 @@ pub fn print(config: &Config) {
         };
         let scheme = if upstream.tls { "https" } else { "http" };
         let rates = config.prices.models(&upstream.catalog).count();
-        println!(
+        say!(
             "provider    {} → {scheme}://{}{} ({key}, {rates} models priced as {})",
             upstream.name,
             upstream.authority(),
@@ -48,17 +48,17 @@ pub fn print(config: &Config) {
             [one] => shown(one),
             several => several.iter().map(|target| format!("{}×{}", target.weight, shown(target))).collect::<Vec<_>>().join(" + "),
         };
-        println!("alias       {name} → {}", alias.steps.iter().map(step).collect::<Vec<_>>().join(", then "));
+        say!("alias       {name} → {}", alias.steps.iter().map(step).collect::<Vec<_>>().join(", then "));
     }
     if let Some(fallback) = config.fallback.and_then(|at| config.upstreams.get(at)) {
-        println!("fallback    {}", fallback.name);
+        say!("fallback    {}", fallback.name);
     }
-    config.limits.iter().for_each(|rule| println!("limit       {rule}"));
-    println!("prices      {}", config.prices.version);
-    println!("sinks       {}", config.sinks.names().collect::<Vec<_>>().join(", "));
+    config.limits.iter().for_each(|rule| say!("limit       {rule}"));
+    say!("prices      {}", config.prices.version);
+    say!("sinks       {}", config.sinks.names().collect::<Vec<_>>().join(", "));
     match &config.access_log.to {
-        LogTo::Off => println!("access log  off"),
-        LogTo::Stdout => println!("access log  stdout"),
-        LogTo::File(path) => println!("access log  {}", path.display()),
+        LogTo::Off => say!("access log  off"),
+        LogTo::Stdout => say!("access log  stdout"),
+        LogTo::File(path) => say!("access log  {}", path.display()),
     }
 }

@@ -128,11 +128,11 @@ fn find<'a>(keys: &'a mut [Record], named: &str) -> Result<&'a mut Record, Strin
 
 /// The only moment at which the secret is anywhere.
 fn show(record: &Record, text: &str, config: &Config) {
-    println!("{text}");
+    say!("{text}");
     let signing: Option<&Secret> = config.keys.as_ref().and_then(|keys| keys.signing.as_ref());
     if let (Some(signing), Some(secret)) = (signing, record.secrets.last()) {
         let id = access_key_id(&record.id, secret.serial);
-        println!("AWS_ACCESS_KEY_ID={id}\nAWS_SECRET_ACCESS_KEY={}", secret_of(signing, &id));
+        say!("AWS_ACCESS_KEY_ID={id}\nAWS_SECRET_ACCESS_KEY={}", secret_of(signing, &id));
     }
     hint(&format!("key {} ({}); it is not shown again", record.id, record.name));
 }
@@ -145,10 +145,10 @@ fn list(path: &Path, json: bool, now: Timestamp) -> Result<(), String> {
     let keys = key_file::read(path)?;
     if json {
         let shown: Vec<_> = keys.iter().map(|key| serde_json::json!({"id": key.id, "name": key.name, "org": key.org, "project": key.project, "models": key.models, "providers": key.providers, "prompt_cache": key.prompt_cache, "created": key.created, "expires": key.expires, "revoked": key.revoked})).collect();
-        println!("{}", serde_json::Value::from(shown));
+        say!("{}", serde_json::Value::from(shown));
         return Ok(());
     }
-    println!("{:16}  {:9}  {:10}  {:20}  {:12}  may use", "id", "state", "created", "name", "org");
+    say!("{:16}  {:9}  {:10}  {:20}  {:12}  may use", "id", "state", "created", "name", "org");
     for key in &keys {
         let state = match (key.revoked, key.expires) {
             (Some(_), _) => "revoked",
@@ -156,7 +156,7 @@ fn list(path: &Path, json: bool, now: Timestamp) -> Result<(), String> {
             _ => "valid",
         };
         let any = |list: &[String]| if list.is_empty() { "all".to_owned() } else { list.join(", ") };
-        println!(
+        say!(
             "{:16}  {state:9}  {:10}  {:20}  {:12}  models: {}; providers: {}",
             key.id,
             key.created.strftime("%Y-%m-%d").to_string(),

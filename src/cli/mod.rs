@@ -1,5 +1,11 @@
 //! The command line.
 
+/// A line on standard output. What the standard library's own does where nobody reads on (`tollgate check | head`) is
+/// to panic.
+macro_rules! say {
+    ($($said:tt)*) => { $crate::cli::say(format_args!($($said)*)) };
+}
+
 mod check;
 mod keys;
 mod prices;
@@ -112,7 +118,9 @@ pub fn main() -> ExitCode {
         Some(Command::Prices(options)) => prices::run(&options),
         Some(Command::Usage(options)) => usage::run(&options).map_err(failed),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut std::io::stdout());
+            let mut out = vec![];
+            clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut out);
+            say!("{}", String::from_utf8_lossy(&out).trim_end());
             Ok(())
         }
         Some(Command::Man { into }) => manual(into.as_deref()).map_err(|error| failed(error.to_string())),
@@ -127,7 +135,18 @@ fn manual(into: Option<&Path>) -> std::io::Result<()> {
     }
     let mut out = vec![];
     clap_mangen::Man::new(Cli::command()).render(&mut out)?;
-    std::io::stdout().write_all(&out)
+    say!("{}", String::from_utf8_lossy(&out).trim_end());
+    Ok(())
+}
+
+fn say(line: std::fmt::Arguments<'_>) {
+    if let Err(error) = writeln!(std::io::stdout(), "{line}") {
+        let unread = error.kind() == std::io::ErrorKind::BrokenPipe;
+        if !unread {
+            eprintln!("error: standard output: {error}");
+        }
+        std::process::exit(i32::from(!unread));
+    }
 }
 
 fn failed(why: String) -> ExitCode {

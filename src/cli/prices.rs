@@ -101,9 +101,9 @@ fn show(catalog: &Catalog, name: &str, provider: Option<&str>) -> Result<(), Str
         return Err(format!("nothing called `{name}` has a price"));
     }
     for (provider, model) in found {
-        println!("{provider}/{}", model.id);
-        model.prices.iter().for_each(|price| println!("  {}", write::item(price)));
-        write::regions(model).iter().for_each(|regions| println!("  {regions}"));
+        say!("{provider}/{}", model.id);
+        model.prices.iter().for_each(|price| say!("  {}", write::item(price)));
+        write::regions(model).iter().for_each(|regions| say!("  {regions}"));
     }
     Ok(())
 }
@@ -116,13 +116,13 @@ fn diff(catalog: &Catalog, imported: &[Imported]) {
             same += 1;
             continue;
         }
-        println!("{}/{}{}", new.provider, new.model.id, if known.is_none() { " (new)" } else { "" });
-        known.iter().flat_map(|known| &known.prices).for_each(|price| println!("- {}", write::item(price)));
-        new.model.prices.iter().for_each(|price| println!("+ {}", write::item(price)));
+        say!("{}/{}{}", new.provider, new.model.id, if known.is_none() { " (new)" } else { "" });
+        known.iter().flat_map(|known| &known.prices).for_each(|price| say!("- {}", write::item(price)));
+        new.model.prices.iter().for_each(|price| say!("+ {}", write::item(price)));
     }
-    println!("{same} models of {} are priced the same", imported.len());
+    say!("{same} models of {} are priced the same", imported.len());
     if let Err(why) = check_change(catalog, imported) {
-        println!("suspicious: {why}");
+        say!("suspicious: {why}");
     }
 }
 
@@ -135,7 +135,7 @@ fn write_files(format: Format, imported: &[Imported], out: &std::path::Path) -> 
     for (provider, models) in providers {
         let path = out.join(format!("{provider}.yaml"));
         std::fs::write(&path, write::write(provider, &format!("{}-{today}", format.name()), &models)).map_err(told)?;
-        println!("{}: {} models", path.display(), models.len());
+        say!("{}: {} models", path.display(), models.len());
     }
     Ok(())
 }

@@ -74,29 +74,29 @@ pub fn run(options: &Options) -> Result<(), String> {
     let faults: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
     if options.json {
         let report = serde_json::json!({"dialect": dialect.name(), "provider": provider.id, "usage": used, "error": meter.found().error, "faults": faults});
-        println!("{report}");
+        say!("{report}");
         return Ok(());
     }
-    println!("dialect   {}", dialect.name());
-    println!("response  {}", if used.response_id.is_empty() { "-" } else { &used.response_id });
+    say!("dialect   {}", dialect.name());
+    say!("response  {}", if used.response_id.is_empty() { "-" } else { &used.response_id });
     for line in &used.lines {
-        println!("model     {} {} {}", line.model, line.service_tier, line.region);
+        say!("model     {} {} {}", line.model, line.service_tier, line.region);
         for (dimension, count) in line.usage.iter() {
-            println!("  {:<16} {count:>12}", dimension.name());
+            say!("  {:<16} {count:>12}", dimension.name());
         }
         let missing = if line.unpriced.is_empty() { String::new() } else { format!("  (no price: {})", line.unpriced.join(", ")) };
-        println!("  charge           ${}{missing}", line.charge);
+        say!("  charge           ${}{missing}", line.charge);
     }
-    println!("usage     {}", used.source.name());
-    println!("total     ${} by {}", used.total, used.catalog);
+    say!("usage     {}", used.source.name());
+    say!("total     ${} by {}", used.total, used.catalog);
     if let Some(cost) = &used.provider_cost {
-        println!("provider  ${cost} by its own account");
+        say!("provider  ${cost} by its own account");
     }
     if let Some(error) = &meter.found().error {
-        println!("error     {error}");
+        say!("error     {error}");
     }
     if !faults.is_empty() {
-        println!("faults    {}", faults.join(", "));
+        say!("faults    {}", faults.join(", "));
     }
     Ok(())
 }

@@ -59,9 +59,9 @@ pub fn run(options: &Options) -> Result<(), String> {
     })?;
     bar.finish_and_clear();
     if options.json {
-        println!("{}", report.to_json());
+        say!("{}", report.to_json());
     } else if options.csv {
-        print!("{}", report.to_csv());
+        say!("{}", report.to_csv().trim_end_matches('\n'));
     } else {
         print_table(&report);
     }
@@ -99,6 +99,6 @@ fn print_table(report: &Report) {
         let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| {
             if at < groups || at == columns - 1 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
         });
-        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+        say!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }
 }

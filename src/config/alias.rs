@@ -26,6 +26,10 @@ pub struct Target {
 /// How long one is waited for, where that is said of it alone; `None`: as long as its provider is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Patience {
+    /// For a connection, and for the next bytes once it stands, both ways.
+    pub connect: Option<Duration>,
+    pub upstream_read: Option<Duration>,
+    pub upstream_write: Option<Duration>,
     /// For the head of its answer, and for all of it.
     pub first_byte: Option<Duration>,
     pub total: Option<Duration>,
@@ -112,7 +116,13 @@ impl Reader<'_> {
                     text.parse().ok().filter(|weight| (1..=1000).contains(weight))
                 });
                 let mut wait = |key| map.take_as(key, &mut self.problems, DURATION, duration);
-                let patience = Patience { first_byte: wait("first_byte"), total: wait("total") };
+                let patience = Patience {
+                    connect: wait("connect"),
+                    upstream_read: wait("upstream_read"),
+                    upstream_write: wait("upstream_write"),
+                    first_byte: wait("first_byte"),
+                    total: wait("total"),
+                };
                 map.finish(&mut self.problems);
                 (text, weight, patience)
             }

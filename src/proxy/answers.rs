@@ -40,6 +40,8 @@ pub struct Answers {
     waiting: Mutex<HashMap<String, Kept>>,
     /// Who knows those of other gateways, and hears of ours.
     shared: Option<Arc<Shared>>,
+    /// Why some could not be read when that was last tried; told once, since it is tried every second.
+    unread: Mutex<Option<String>>,
 }
 
 impl Answers {
@@ -57,7 +59,7 @@ impl Answers {
             Ok(connection)
         };
         let connection = open().map_err(|error: rusqlite::Error| format!("{}: {error}", path.display()))?;
-        Ok(Self { connection: Mutex::new(connection), waiting: Mutex::default(), shared })
+        Ok(Self { connection: Mutex::new(connection), waiting: Mutex::default(), shared, unread: Mutex::default() })
     }
 
     /// Remembers answers: those that are to be billed before this returns, if the disk takes them.
@@ -101,13 +103,17 @@ impl Answers {
                 connection.prepare_cached("SELECT id, upstream, owner, pending FROM answers WHERE pending IS NOT NULL LIMIT 10000")?;
             Ok(statement.query_map([], read)?.collect())
         };
-        let readable = |row: rusqlite::Result<Kept>| row.map_err(|error| log::error!("the bill of an answer cannot be read: {error}")).ok();
-        let rows = read().unwrap_or_else(|error| {
-            log::error!("answers that are to be billed cannot be read: {error}");
-            vec![]
-        });
-        let mut found: Vec<Kept> = rows.into_iter().filter_map(readable).collect();
+        let (mut found, mut unread) = (vec![], None);
+        match read() {
+            Ok(rows) => rows.into_iter().for_each(|row| match row {
+                Ok(kept) => found.push(kept),
+                Err(error) => unread = Some(format!("the bill of an answer cannot be read: {error}")),
+            }),
+            Err(error) => unread = Some(format!("answers that are to be billed cannot be read: {error}")),
+        }
         drop(connection);
+        let before = std::mem::replace(&mut *self.unread.lock().unwrap_or_else(PoisonError::into_inner), unread.clone());
+        unread.filter(|why| before.as_ref() != Some(why)).iter().for_each(|why| log::error!("{why}"));
         found.extend(self.waiting().values().filter(|kept| kept.pending.is_some()).cloned());
         found
     }

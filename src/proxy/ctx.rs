@@ -5,6 +5,7 @@ use super::crew::Busy;
 use super::downstream::{self, Outlet};
 use super::identity::Held;
 use super::reload::Live;
+use super::respond::Asker;
 use super::state::{State, now_ms};
 use crate::dialect::Dialect;
 use crate::error::Error;
@@ -25,6 +26,8 @@ pub struct Ctx {
     _busy: Busy,
     pub(super) request_id: String,
     pub(super) caller_id: Option<HeaderValue>,
+    /// Of the page that asks, if that may.
+    pub(super) origin: Option<HeaderValue>,
     pub(super) dialect: Dialect,
     /// What holds for this request, whatever is reloaded meanwhile.
     pub(super) live: Option<Arc<Live>>,
@@ -83,6 +86,7 @@ impl Ctx {
             _busy: busy,
             request_id: String::new(),
             caller_id: None,
+            origin: None,
             dialect: Dialect::Chat,
             live: None,
             exchange: None,
@@ -132,6 +136,10 @@ impl Ctx {
     pub(super) fn count_stream(&mut self) {
         self.state.metrics.streams.inc();
         self.streams = true;
+    }
+
+    pub(super) fn asker(&self) -> Asker<'_> {
+        Asker { request_id: &self.request_id, origin: self.origin.as_ref() }
     }
 
     pub(super) fn unwrap_session(&mut self, session: &mut Session) {

@@ -1,5 +1,6 @@
 //! `impl ProxyHttp`: each hook does its part and calls the exchange for the rest.
 
+use super::cors;
 use super::costs::Telling;
 use super::crew::Load;
 use super::ctx::Ctx;
@@ -8,6 +9,7 @@ use super::drain::Terms;
 use super::failure::{client_left, failure};
 use super::head::{self, Outgoing};
 use super::limits;
+use super::peer::Peer;
 use super::plan::Planned;
 use super::respond;
 use super::retry::is_untouched;
@@ -49,7 +51,7 @@ impl Gateway {
     }
 
     async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, error: Error) {
-        respond::error(&mut session.downstream_session, &error, ctx.dialect, &ctx.request_id).await;
+        respond::error(&mut session.downstream_session, &error, ctx.dialect, ctx.asker()).await;
         ctx.refused = Some(error);
     }
 }
@@ -76,8 +78,10 @@ impl ProxyHttp for Gateway {
         ctx.request_id = uuid::Uuid::now_v7().to_string();
         ctx.trace = self.begin_trace(session.req_header());
         ctx.caller_id = head::caller_id(&session.req_header().headers).cloned();
-        let write_timeout = self.state.live.load().config.timeouts.downstream_write;
-        session.downstream_session.set_write_timeout(Some(write_timeout));
+        let live = self.state.live.load_full();
+        session.downstream_session.set_write_timeout(Some(live.config.timeouts.downstream_write));
+        ctx.origin = cors::origin(&session.req_header().headers, &live.config.origins).cloned();
+        ctx.live = Some(live);
         if socket::is_wanted(session.req_header()) {
             ctx.dialect = Dialect::Responses;
             return match self.plan_socket(session, ctx) {
@@ -101,7 +105,13 @@ impl ProxyHttp for Gateway {
                 Ok(false)
             }
             Ok(Planned::Answer(body)) => {
-                respond::write(&mut session.downstream_session, 200, &[], body, &ctx.request_id).await?;
+                respond::write(&mut session.downstream_session, 200, &[], body, ctx.asker()).await?;
+                Ok(true)
+            }
+            Ok(Planned::Preflight) => {
+                let head = cors::preflight(session.req_header())?;
+                respond::write_head(&mut session.downstream_session, head, ctx.asker()).await?;
+                session.downstream_session.write_response_body(Bytes::new(), true).await?;
                 Ok(true)
             }
             Err(error) => {
@@ -146,18 +156,16 @@ impl ProxyHttp for Gateway {
         }
         // Pingora upgrades HTTP/1.1 alone.
         let socket = ctx.turns.is_some() || exchange.is_unmetered();
-        let now = Instant::now();
+        let (patience, now) = (exchange.patience(), Instant::now());
         ctx.begins = Some(now);
         ctx.read.take().into_iter().for_each(|read| state.metrics.overhead.observe((now - read).as_secs_f64()));
         ctx.set_deadline(false);
         ctx.held = ctx.credential(&live, at).await?;
-        match live.peers.get(at) {
-            Some(peer) => {
-                let peer = if socket { peer.get_http1().await } else { peer.get().await };
-                peer.map_err(|_| ctx.judge_connect(pingora::Error::new_up(ErrorType::ConnectError)))
-            }
-            None => Err(pingora::Error::new_in(ErrorType::InternalError)),
-        }
+        let Some(peer) = live.peers.get(at) else { return Err(pingora::Error::new_in(ErrorType::InternalError)) };
+        let peer = if socket { peer.get_http1().await } else { peer.get().await };
+        let mut peer = peer.map_err(|_| ctx.judge_connect(pingora::Error::new_up(ErrorType::ConnectError)))?;
+        Peer::wait(&mut peer, &patience);
+        Ok(peer)
     }
 
     async fn upstream_request_filter(&self, _session: &mut Session, request: &mut RequestHeader, ctx: &mut Box<Ctx>) -> Result<()> {
@@ -246,7 +254,8 @@ impl ProxyHttp for Gateway {
             limits::tell(&hold.standing, response)?;
         }
         ctx.tell_debug(session, response)?;
-        head::downstream_response(response, &ctx.request_id, ctx.caller_id.clone(), exchange.config())
+        head::downstream_response(response, &ctx.request_id, ctx.caller_id.clone(), exchange.config())?;
+        ctx.origin.as_ref().map_or(Ok(()), |origin| cors::allow(origin, response))
     }
 
     fn response_body_filter(
@@ -336,7 +345,7 @@ impl ProxyHttp for Gateway {
         let left = client_left(error);
         if is_untouched(session) && !left {
             session.downstream_session.set_keepalive(None);
-            respond::error(&mut session.downstream_session, &failure, ctx.dialect, &ctx.request_id).await;
+            respond::error(&mut session.downstream_session, &failure, ctx.dialect, ctx.asker()).await;
         }
         let error_code = if left { 0 } else { failure.status() };
         FailToProxy { error_code, can_reuse_downstream: false }

@@ -1,6 +1,7 @@
 //! Header hygiene: what a request carries upstream and an answer carries down.
 
 use super::access::host;
+use super::cors;
 use super::identity::Proof;
 use crate::config::{Config, Credentials, Upstream};
 use crate::dialect::Dialect;
@@ -39,6 +40,8 @@ fn never_goes_up(name: &str) -> bool {
         // Part of an answer, or none since it is known, is no answer to meter.
         "range" | "if-range" | "if-none-match" | "if-modified-since" | "accept-encoding" => true,
         "te" | "trailer" | "expect" | "sec-websocket-extensions" | "transfer-encoding" => true,
+        // Which pages may ask is settled here; providers refuse browsers.
+        "origin" => true,
         _ => name.starts_with(GATEWAY_PREFIX),
     }
 }
@@ -67,8 +70,7 @@ pub fn check_origin(header: &RequestHeader, config: &Config, origins: &[String])
 /// [`Error::CrossSite`].
 pub fn check_site(header: &RequestHeader, config: &Config, origins: &[String]) -> Result<(), Error> {
     let headers = &header.headers;
-    let listed = |origin: &HeaderValue| origins.iter().any(|own| origin.as_bytes().eq_ignore_ascii_case(own.as_bytes()));
-    if headers.get(header::ORIGIN).is_some_and(listed) {
+    if cors::origin(headers, origins).is_some() {
         return Ok(());
     }
     let foreign_site = headers.get("sec-fetch-site").is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));

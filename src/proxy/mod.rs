@@ -8,6 +8,7 @@ mod body;
 mod certificates;
 mod coding;
 mod commit;
+mod cors;
 mod costs;
 mod crew;
 mod ctx;

@@ -1,7 +1,7 @@
 //! Peers: upstreams as connectable addresses. Names are looked up ahead of time and again as they age, never once a
 //! request.
 
-use crate::config::{Timeouts, Upstream, certificates};
+use crate::config::{Patience, Timeouts, Upstream, certificates};
 use arc_swap::ArcSwapOption;
 use pingora::protocols::ALPN;
 use pingora::protocols::tls::CaType;
@@ -87,6 +87,15 @@ impl Peer {
         let mut peer = Box::new(self.options.clone());
         peer._address = pingora::protocols::l4::socket::SocketAddr::Inet(address);
         Ok(peer)
+    }
+
+    /// What a target says of waiting for it holds in place of what its upstream says.
+    pub fn wait(peer: &mut HttpPeer, patience: &Patience) {
+        let options = &mut peer.options;
+        options.connection_timeout = patience.connect.or(options.connection_timeout);
+        options.total_connection_timeout = patience.connect.or(options.total_connection_timeout);
+        options.read_timeout = patience.upstream_read.or(options.read_timeout);
+        options.write_timeout = patience.upstream_write.or(options.write_timeout);
     }
 
     /// Where to connect now, for what HTTP/2 cannot carry.

@@ -3,6 +3,7 @@
 use super::access;
 use super::bill;
 use super::body::{self, Limits};
+use super::cors;
 use super::ctx::Ctx;
 use super::gateway::{Gateway, request_head};
 use super::head;
@@ -19,16 +20,20 @@ use tokio::time::Instant;
 pub(super) enum Planned {
     Forward(Box<Exchange>),
     Answer(Bytes),
+    /// A page may ask.
+    Preflight,
 }
 
 impl Gateway {
     /// Reads and plans a request; what goes wrong is the caller's to hear.
     pub(super) async fn plan(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Planned, Error> {
         let state = &self.state;
-        let live = state.live.load_full();
+        let live = ctx.live.as_ref().ok_or(Error::Internal)?;
         let (config, health) = (live.config.clone(), live.health.clone());
-        ctx.live = Some(live);
         let request = session.req_header();
+        if ctx.origin.is_some() && cors::is_preflight(request) {
+            return Ok(Planned::Preflight);
+        }
         ctx.dialect = route::caller_dialect(request.uri.path(), &request.headers);
         let caller = self.admit(request, &config)?;
         let head = request_head(request);

@@ -1,6 +1,7 @@
 //! Answers of the gateway's own: errors in the caller's dialect, and the list of models.
 
 use super::body;
+use super::cors;
 use super::head::{CALLER_REQUEST_ID, REQUEST_ID, caller_id};
 use super::limits::tell_exceeded;
 use crate::config::{Config, Target};
@@ -8,20 +9,28 @@ use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::keys::Key;
 use bytes::Bytes;
-use http::header;
+use http::{HeaderValue, header};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
+/// Who is answered.
+#[derive(Clone, Copy)]
+pub struct Asker<'a> {
+    pub request_id: &'a str,
+    /// The page it is, if that may read the answer.
+    pub origin: Option<&'a HeaderValue>,
+}
+
 /// Tells the caller why there is no answer. What it still sends is read away within bounds, so that it sees this and
 /// the connection stays usable where possible.
-pub async fn error(session: &mut ServerSession, error: &Error, dialect: Dialect, request_id: &str) {
+pub async fn error(session: &mut ServerSession, error: &Error, dialect: Dialect, asker: Asker<'_>) {
     let reading = !session.is_body_done();
     // After broken framing nobody knows where the next request starts.
     if reading || *error == Error::BodyBroken {
         session.set_keepalive(None);
     }
-    let text = error.body(dialect, request_id);
+    let text = error.body(dialect, asker.request_id);
     let mut headers = vec![];
     if let Some(seconds) = error.retry_after_s() {
         headers.push(("retry-after", seconds.to_string()));
@@ -38,7 +47,7 @@ pub async fn error(session: &mut ServerSession, error: &Error, dialect: Dialect,
     if let Some(id) = caller_id(&session.req_header().headers).and_then(|id| id.to_str().ok()) {
         headers.push((CALLER_REQUEST_ID, id.to_owned()));
     }
-    if write(session, error.status(), &headers, text.into(), request_id).await.is_ok() && reading {
+    if write(session, error.status(), &headers, text.into(), asker).await.is_ok() && reading {
         body::discard(session).await;
     }
 }
@@ -49,18 +58,26 @@ pub async fn write(
     status: u16,
     headers: &[(&'static str, String)],
     body: Bytes,
-    request_id: &str,
+    asker: Asker<'_>,
 ) -> Result<()> {
     let mut head = ResponseHeader::build(status, Some(4 + headers.len()))?;
     head.insert_header(header::CONTENT_TYPE, "application/json")?;
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
-    head.insert_header(REQUEST_ID, request_id)?;
     for (name, value) in headers {
         head.insert_header(*name, value.as_str())?;
     }
     let body = if session.req_header().method == http::Method::HEAD { Bytes::new() } else { body };
-    session.write_response_header(Box::new(head)).await?;
+    write_head(session, head, asker).await?;
     session.write_response_body(body, true).await
+}
+
+/// Writes the head of an answer.
+pub async fn write_head(session: &mut ServerSession, mut head: ResponseHeader, asker: Asker<'_>) -> Result<()> {
+    head.insert_header(REQUEST_ID, asker.request_id)?;
+    if let Some(origin) = asker.origin {
+        cors::allow(origin, &mut head)?;
+    }
+    session.write_response_header(Box::new(head)).await
 }
 
 /// `GET /v1/models`: what is configured and the caller's key may use, in a shape that clients of OpenAI and of Anthropic both read.

@@ -205,6 +205,8 @@ impl ShutdownSignalWatch for Signals {
         let [Ok(mut terminate), Ok(mut interrupt), Ok(mut quit), Ok(mut replace), Ok(mut hangup)] = kinds.map(signal) else {
             return ShutdownSignal::FastShutdown;
         };
+        // Once there is a handler, a limit on the size of files (`ulimit -f`) is a write that fails, and no end.
+        let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
         loop {
             let started = tokio::select! {
                 _ = terminate.recv() => {

@@ -29,9 +29,7 @@ pub fn is_wanted(request: &RequestHeader) -> bool {
 impl Gateway {
     /// Plans a connection. Pages of other sites are refused whoever may come: a browser would lend them its address.
     pub(super) fn plan_socket(&self, session: &mut Session, ctx: &mut Ctx) -> Result<(), Error> {
-        let live = self.state.live.load_full();
-        let config = live.config.clone();
-        ctx.live = Some(live);
+        let config = ctx.live.as_ref().ok_or(Error::Internal)?.config.clone();
         let request = session.req_header();
         let caller = self.admit(request, &config)?;
         head::check_site(request, &config, &config.origins)?;

@@ -85,6 +85,21 @@ def code(answer):
     return answer.json()["error"]["code"]
 
 
+def test_a_budget_is_exceeded_by_what_nobody_could_know_and_no_more(tmp_path, redis):
+    # Three thousand tokens of an answer without a bound, for which a thousand are reserved: of $0.016 at least $0.006.
+    ask = {key: value for key, value in ASK.items() if key != "max_tokens"} | {"model": "mock-small?input=1000&cached=0&output=3000&reasoning=0"}
+    budget, actual, reserved, callers = Decimal("0.2"), Decimal("0.016"), Decimal("0.006"), 8
+    limits = [{"per": "all", "usd_per_day": float(budget)}]
+    with Gateway(tmp_path / "one", redis, limits) as one, Gateway(tmp_path / "two", redis, limits) as two, ThreadPoolExecutor(callers) as pool:
+        spend = lambda gateway: gateway.http.post("/v1/chat/completions", json=ask).status_code
+        while 429 not in list(pool.map(spend, [one, two] * (callers // 2))):
+            # No more are under way than asked together: who has its answer may still be on the way to its bill.
+            until(lambda: not [key for key in redis.ask("KEYS", "*") if ":holds" in key], one.said)
+        spent = one.spent() + two.spent()
+        assert budget - actual < spent <= budget + callers * (actual - reserved), spent
+        assert spent > budget, "nothing was exceeded"
+
+
 def test_two_gateways_spend_one_budget_and_no_more(tmp_path, redis):
     limits = [{"per": "all", "usd_per_day": 0.15}]
     with Gateway(tmp_path / "one", redis, limits) as one, Gateway(tmp_path / "two", redis, limits) as two:
