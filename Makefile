@@ -23,6 +23,7 @@ soak: build
 	python3 tests/crash.py target/release/tollgate 300
 	$(SDK) tests/upgrade.py target/release/tollgate 10 500 $$(command -v oha)
 	python3 tests/chaos.py target/release/tollgate 600
+	TOLLGATE_SOAK=1 TOLLGATE_BINARY=target/release/tollgate $(SDK) -m pytest -q -p no:cacheprovider --rootdir tests/sdk --noconftest tests/sdk/test_shutdown.py
 	TOLLGATE_FUZZ_CASES=1000000 $(CARGO) test --locked --test properties
 	TOLLGATE_FUZZ_CASES=1000000 $(CARGO) test --locked --lib simulation
 

@@ -4,12 +4,13 @@ Its providers reset, stall, half-close, trickle and speak garbage; its callers l
 garbage, too; its sink and its Redis are killed and come back; where mounts may be made, its disk is full for a while.
 
 What must hold: it never panics nor grows, no descriptor leaks, every caller that stays has a whole answer, an error it can read
-or a visible cut before its deadline, and whatever a provider saw has its entry, closed.
+or a visible cut before its deadline, whatever a provider saw has its entry, closed, and the sink has each of them with the same charge.
 """
 
 import asyncio
 import collections
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 binary, seconds = sys.argv[1], int(sys.argv[2])
@@ -229,17 +231,51 @@ def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-async def take(reader, writer):
-    """The sink's server."""
-    try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        await reader.readexactly(int(head.split("content-length: ")[1].split("\r\n")[0]))
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-        await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
+class Receiver(BaseHTTPRequestHandler):
+    """Writes down the id and the charge of every entry before it says that it has them."""
+
+    def log_message(self, *_):
         pass
-    finally:
-        writer.close()
+
+    def do_POST(self):
+        entries = json.loads(self.rfile.read(int(self.headers["content-length"])))["entries"]
+        with open(self.server.path, "a") as file:
+            # In one write, for it may be killed at any time.
+            file.write("".join(f"\n{entry['id']} {entry.get('total')}\n" for entry in entries))
+        self.send_response(204)
+        self.end_headers()
+
+
+def receive(port, path):
+    server = ThreadingHTTPServer(("127.0.0.1", port), Receiver)
+    server.path = path
+    server.serve_forever()
+
+
+class Sink:
+    """The server of the sink, a process of its own."""
+
+    def __init__(self, folder):
+        self.port, self.path = free_port(), folder / "received"
+        self.path.touch()
+        self.start()
+
+    def start(self):
+        self.process = multiprocessing.get_context("spawn").Process(target=receive, args=(self.port, self.path), daemon=True)
+        self.process.start()
+
+    def kill(self):
+        self.process.kill()
+        self.process.join()
+
+    def received(self):
+        """Charges by entry; one that came twice is the same twice."""
+        charges = {}
+        for line in self.path.read_text().splitlines():
+            match line.split(" "):
+                case [id, charge] if len(id) == 36:
+                    assert charges.setdefault(id, charge) == charge, f"{id} is {charges[id]} and {charge}"
+        return charges
 
 
 class Redis:
@@ -260,12 +296,11 @@ class Redis:
             self.process.wait()
 
 
-async def disturb(pid, redis, hook, data, mounted, until):
+async def disturb(pid, redis, sink, data, mounted, until):
     """Takes away what the gateway leans on, one after the other, and gives it back."""
-    server = await asyncio.start_server(take, "127.0.0.1", hook)
     while time.monotonic() < until:
         await asyncio.sleep(1.5)
-        server.close()
+        sink.kill()
         redis.kill()
         await asyncio.sleep(1)
         filler = Path(f"/proc/{pid}/root{data}/filler")
@@ -279,14 +314,13 @@ async def disturb(pid, redis, hook, data, mounted, until):
             await asyncio.sleep(1)
             filler.unlink()
         redis.start()
-        server = await asyncio.start_server(take, "127.0.0.1", hook)
-    server.close()
+        sink.start()
 
 
 async def main():
     folder = Path(tempfile.mkdtemp(prefix="tollgate-chaos-"))
-    port, hook, provider = free_port(), free_port(), await asyncio.start_server(provide, "127.0.0.1", 0)
-    at, redis = provider.sockets[0].getsockname()[1], Redis(folder)
+    port, provider = free_port(), await asyncio.start_server(provide, "127.0.0.1", 0)
+    at, redis, sink = provider.sockets[0].getsockname()[1], Redis(folder), Sink(folder)
     data, log = folder / "data", open(folder / "log", "w")
     data.mkdir()
     upstream = {"base_url": f"http://127.0.0.1:{at}/v1", "prices": "mock"}
@@ -295,7 +329,7 @@ async def main():
         "hosts": ["chaos.test"], "environment_providers": False, "providers": {"a": upstream, "b": upstream}, "aliases": {"best": ["a/mock-small", "b/mock-small"]},
         "retry": {"again": 1, "delay": "10ms", "eject_after": 1000, "budget": "100%"},
         "timeouts": {"body": "1s", "connect": "1s", "upstream_read": "2s", "downstream_write": "2s"},
-        "sinks": {"webhook": {"url": f"http://127.0.0.1:{hook}/"}}, "ledger": {"segment_bytes": "256KiB", "sync": "200ms"},
+        "sinks": {"webhook": {"url": f"http://127.0.0.1:{sink.port}/"}}, "ledger": {"segment_bytes": "256KiB", "sync": "200ms"},
     }
     if redis.process:
         settings |= {"redis": {"url": f"redis://127.0.0.1:{redis.port}", "on_failure": "open", "timeout": "100ms"},
@@ -316,7 +350,7 @@ async def main():
     until = time.monotonic() + seconds
     idle = descriptors(gateway.pid)
     callers = [asyncio.create_task(call(port, until)) for _ in range(CALLERS)]
-    disturbing = asyncio.create_task(disturb(gateway.pid, redis, hook, data, mounted, until - 2))
+    disturbing = asyncio.create_task(disturb(gateway.pid, redis, sink, data, mounted, until - 2))
     await asyncio.sleep(seconds / 3)
     early = rss_kib(gateway.pid)
     await asyncio.gather(*callers)
@@ -337,21 +371,31 @@ async def main():
             except ValueError:
                 # A line that a full disk tore; it stands there whole after it.
                 continue
-            entries.setdefault(record["id"], {})[record["record"]] = record
+            known = entries.setdefault(record["id"], {})
+            if record.get("reading", 0) >= known.get(record["record"], {}).get("reading", 0):
+                known[record["record"]] = record
+    closed = {id: entry.get("usage", {}).get("total") for id, entry in entries.items() if "close" in entry}
+    limit = time.monotonic() + 60
+    while len(received := sink.received()) < len(closed) and time.monotonic() < limit:
+        await asyncio.sleep(0.2)
     gateway.terminate()
     assert await asyncio.to_thread(gateway.wait, 30) == 0, "the gateway did not leave well"
     redis.kill()
+    sink.kill()
     print(f"{sum(told.values())} answers: {dict(told.most_common())}; {len(seen)} requests reached a provider; disk filled: {mounted}, "
-          f"Redis: {bool(redis.command)}; resident {early} → {late} KiB; descriptors {idle} → {left}")
+          f"Redis: {bool(redis.command)}; {len(received)} entries at the sink; resident {early} → {late} KiB; descriptors {idle} → {left}")
     assert "panicked" not in (folder / "log").read_text(), (folder / "log").read_text()[-2000:]
     asked = {entry["open"]["request_id"] for entry in entries.values() if "open" in entry}
     assert seen <= asked, f"{len(seen - asked)} requests reached a provider and have no entry, such as {list(seen - asked)[:3]}"
     unclosed = [entry for entry in entries.values() if "close" not in entry]
     assert not unclosed, f"{len(unclosed)} entries are not closed, such as {unclosed[0]}"
+    differing = {id for id in closed.keys() | received.keys() if str(closed.get(id, "?")) != received.get(id)}
+    assert not differing, f"{len(differing)} of {len(closed)} entries came otherwise to the sink, such as {[(id, closed.get(id), received.get(id)) for id in differing][:3]}"
     assert told[200] > 20 * seconds / 3 and told["cut"] and len(told) > 3, told
     assert late <= early * GROWTH_MAX, f"resident memory grew from {early} to {late} KiB"
     assert left <= idle + DESCRIPTORS_MAX, f"{left} descriptors, {idle} when idle"
     shutil.rmtree(folder)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,6 +1,7 @@
 """How a gateway leaves: when all has ended, at once, or when its time is over; and that it stays if nobody takes over."""
 
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -104,4 +105,17 @@ def test_a_successor_that_dies_while_it_waits_changes_nothing(tmp_path, how):
         assert "Serving on" in gateway.said()
         thread.join()
         assert gateway.told[0].endswith(b"data: [DONE]\n\n")
+        assert gateway.http.post("/v1/chat/completions", json=STREAM | {"stream": False}).status_code == 200
+
+
+@pytest.mark.skipif("TOLLGATE_SOAK" not in os.environ, reason="it waits for half a minute: TOLLGATE_SOAK is not set")
+def test_a_successor_that_was_stopped_for_too_long_does_not_serve_beside_the_old_one(tmp_path):
+    with Gateway(tmp_path) as gateway:
+        successor = subprocess.Popen([gateway.binary, "-c", gateway.config, "--upgrade"], stderr=subprocess.DEVNULL)
+        until(lambda: (tmp_path / "run/upgrade.sock").exists())
+        successor.send_signal(signal.SIGSTOP)
+        gateway.process.send_signal(signal.SIGQUIT)
+        until(lambda: "Serving on" in gateway.said(), gateway.said, 60)
+        successor.send_signal(signal.SIGCONT)
+        assert successor.wait(10) != 0
         assert gateway.http.post("/v1/chat/completions", json=STREAM | {"stream": False}).status_code == 200
