@@ -3,8 +3,9 @@
 use super::batch::Items;
 use super::conceal::Conceal;
 use super::{Ending, Exchange, UnixMs};
+use crate::dialect::Grammar;
 use crate::ledger::{Close, Open, Outcome, Rendered, Used};
-use crate::meter::{Fault, Meter};
+use crate::meter::{Fault, Framing, Meter};
 use crate::route::Target;
 use bytes::Bytes;
 
@@ -29,6 +30,8 @@ pub(super) struct Attempt {
     pub(super) estimates: u32,
     /// The upstream said that its body ends.
     pub(super) body_ended: bool,
+    /// The request is on its way.
+    sent: bool,
 }
 
 impl Exchange {
@@ -78,9 +81,15 @@ impl Exchange {
             settled: 0,
             estimates: 0,
             body_ended: false,
+            sent: false,
         });
         let attempt = self.attempt.insert(attempt);
         (&attempt.id, &attempt.open.1)
+    }
+
+    /// There is a connection, and the request goes up.
+    pub fn sent(&mut self) {
+        self.attempt.iter_mut().for_each(|attempt| attempt.sent = true);
     }
 
     /// The attempt was not begun after all.
@@ -95,6 +104,13 @@ impl Exchange {
 }
 
 impl Attempt {
+    /// Somebody asked and went away before there was an answer: nothing of it was read, which is what a meter says then.
+    pub(super) fn leave(&mut self, grammar: &'static Grammar) {
+        if self.sent && self.meter.is_none() && self.items.is_none() {
+            self.meter = Some(Box::new(Meter::new(grammar, Framing::Whole)));
+        }
+    }
+
     pub(super) fn forward(&mut self, chunk: Bytes, end: bool) -> Bytes {
         if let Some(items) = &mut self.items {
             items.push(&chunk);

@@ -78,6 +78,32 @@ fn a_caller_that_leaves_gets_an_entry_with_what_was_known() {
 }
 
 #[test]
+fn the_prompt_of_who_leaves_before_the_answer_is_owed_once_it_went_up() {
+    let body = r#"{"model":"mock-small","messages":[{"role":"user","content":"Say something."}]}"#;
+    for (sent, ending, source) in [
+        (true, Ending::ClientClosed, Some(ledger::Source::Estimated)),
+        (false, Ending::ClientClosed, None),
+        (true, Ending::Failed(Error::UpstreamBroken { provider: "p".to_owned() }), None),
+    ] {
+        let mut exchange = exchange("/v1/chat/completions", body);
+        exchange.attempt(1);
+        if sent {
+            exchange.sent();
+        }
+        let closed = exchange.close(&ending, 2).unwrap();
+        let used = closed.entry.used.as_ref();
+        assert_eq!(used.map(|used| used.source), source, "{ending:?}");
+        assert_eq!(closed.entry.close.as_ref().unwrap().metered, source.is_some());
+        if let Some(used) = used {
+            let usage = &used.lines[0].usage;
+            let prompt = crate::meter::prompt_tokens(body.as_bytes());
+            assert_eq!((usage.of(Dimension::Input), usage.of(Dimension::Output)), (Some(prompt), Some(0)));
+            assert!(used.total.0 > 0 && closed.usage_news().is_some());
+        }
+    }
+}
+
+#[test]
 fn outcomes_tell_how_it_ended() {
     let ok = r#"{"id":"c","model":"mock-small","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#;
     let rows: &[(u16, &str, Ending, Outcome, ledger::Source)] = &[

@@ -320,6 +320,9 @@ impl Exchange {
         let whole = matches!(ending, Ending::Complete | Ending::Drained);
         let attempt = self.attempt.as_mut()?;
         let settled = attempt.settled;
+        if *ending == Ending::ClientClosed {
+            attempt.leave(self.route.dialect.grammar());
+        }
         if let Some(meter) = &mut attempt.meter {
             meter.finish(whole);
         }

@@ -183,6 +183,7 @@ impl ProxyHttp for Gateway {
             config: exchange.config(),
         };
         head::upstream_request(request, outgoing)?;
+        ctx.exchange.iter_mut().for_each(|exchange| exchange.sent());
         match &ctx.trace {
             Some(trace) if ctx.turns.is_some() => request.insert_header(TRACEPARENT, trace.connection()),
             Some(trace) => request.insert_header(TRACEPARENT, trace.header()),
