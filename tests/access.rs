@@ -169,7 +169,10 @@ fn what_cannot_be_read_leaves_everything_as_it_was() {
 
 #[test]
 fn pages_of_listed_sites_may_ask_and_read() {
-    let upstream = upstream();
+    // It would let everybody read.
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nAccess-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\n";
+    let upstream = Upstream::fixed(format!("{head}Content-Length: {}\r\n\r\n{WHOLE}", WHOLE.len()));
     let gateway = Gateway::before(&upstream, "keys: {}\norigins: [https://app.example]");
     let key = format!("Bearer {}", gateway.add_key(|_| {}));
     until_status(&gateway, &[("authorization", &key)], 200);
@@ -195,9 +198,11 @@ fn pages_of_listed_sites_may_ask_and_read() {
     for (key, status) in [(key.as_str(), 200), ("Bearer none", 401)] {
         let answer = gateway.connect().request(CHAT, &[("authorization", key), ("origin", "https://app.example")], ASK.as_bytes());
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (status, Some("https://app.example")));
-        assert_eq!(answer.header("access-control-expose-headers"), Some("*"));
+        assert_eq!((answer.header("access-control-expose-headers"), answer.header("vary")), (Some("*"), Some("Origin")));
+        assert_eq!(answer.header("access-control-allow-credentials"), None);
     }
     assert!(!upstream.last().headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("origin")));
     let answer = gateway.connect().request(CHAT, &[("authorization", &key), ("origin", "https://evil.example")], ASK.as_bytes());
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, None));
+    assert_eq!(answer.header("vary"), Some("Origin"), "whoever keeps it knows that others may get another");
 }

@@ -263,6 +263,9 @@ class Sink:
     def start(self):
         self.process = multiprocessing.get_context("spawn").Process(target=receive, args=(self.port, self.path), daemon=True)
         self.process.start()
+        while socket.socket().connect_ex(("127.0.0.1", self.port)):
+            assert self.process.is_alive(), "the sink's server could not take its port again"
+            time.sleep(0.05)
 
     def kill(self):
         self.process.kill()

@@ -408,3 +408,13 @@ fn silent_streams_are_kept_alive_between_events() {
     assert_eq!(body.replace(": keep-alive\n\n", ""), format!("{FIRST}{FIRST}"));
     assert!(!body.contains("\"id\": keep") && body.matches(": keep-alive").count() < 40);
 }
+
+#[test]
+fn a_stream_that_cannot_be_decoded_from_its_beginning_is_asked_of_somebody_else() {
+    let garbage = answer("200 OK", "Content-Type: text/event-stream\r\nContent-Encoding: gzip\r\n", "data: {}\n\n");
+    let (a, b) = (Upstream::fixed(garbage), good());
+    let gateway = gateway(a.address, b.address, "");
+    assert_eq!(gateway.post("/v1/chat/completions", STREAM).text(), WHOLE);
+    let told: Vec<_> = gateway.closed_entries(2).iter().map(|entry| (entry.open.upstream.clone(), entry.outcome())).collect();
+    assert_eq!(told, [("a".to_owned(), Outcome::UpstreamError), ("b".to_owned(), Outcome::Ok)]);
+}

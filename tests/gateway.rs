@@ -643,6 +643,31 @@ fn compressed_answers_are_decoded_and_billed() {
 }
 
 #[test]
+fn compressed_streams_are_decoded_however_they_are_cut() {
+    let events = "data: {\"id\":\"c\",\"model\":\"mock-x\",\"choices\":[{\"delta\":{\"content\":\"é\"}}]}\n\n".repeat(300);
+    let last = r#"{"id":"c","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":4,"total_tokens":14}}"#;
+    let stream = format!("{events}data: {last}\n\ndata: [DONE]\n\n");
+    let mut brotli = vec![];
+    brotli::CompressorWriter::new(&mut brotli, 4096, 5, 22).write_all(stream.as_bytes()).unwrap();
+    for (coding, body) in [("gzip", gzip(stream.as_bytes())), ("br", brotli), ("zstd", zstd::encode_all(stream.as_bytes(), 3).unwrap())] {
+        for size in [7, 1000] {
+            let chunks = body.chunks(size).map(|piece| [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: {coding}\r\nTransfer-Encoding: chunked\r\n\r\n"
+            );
+            let written: Vec<Vec<u8>> = [head.into_bytes()].into_iter().chain(chunks).chain([b"0\r\n\r\n".to_vec()]).collect();
+            let upstream = Upstream::start(move |_| written.iter().cloned().map(Act::Write).collect());
+            let gateway = Gateway::before(&upstream, "");
+            let ask = ASK.replace("{\"model\"", "{\"stream\":true,\"stream_options\":{\"include_usage\":true},\"model\"");
+            let response = gateway.post(CHAT, &ask);
+            assert_eq!((response.text() == stream, response.whole), (true, true), "{coding} by {size}");
+            let used = gateway.closed_entries(1).remove(0).used.unwrap();
+            assert_eq!((used.source, used.lines[0].usage.of(Dimension::Output)), (Source::Reported, Some(4)));
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_decoded_is_an_answer_that_broke() {
     let bomb = gzip(&vec![b' '; 64 << 20]);
     let cut = gzip(WHOLE.as_bytes());

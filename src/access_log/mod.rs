@@ -9,6 +9,8 @@ use crate::ledger::{Entry, Outcome};
 use crate::metrics::Metrics;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
@@ -74,12 +76,16 @@ impl Log {
         };
         // <https://no-color.org>
         let colored = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let mut torn = false;
         let out: Option<Box<dyn Write + Send>> = match &rules.to {
             LogTo::Off => None,
             LogTo::Stdout => Some(Box::new(io::stdout())),
-            LogTo::File(path) => Some(Box::new(std::fs::OpenOptions::new().create(true).append(true).open(path)?)),
+            LogTo::File(path) => {
+                torn = ends_torn(path);
+                Some(Box::new(std::fs::OpenOptions::new().create(true).append(true).open(path)?))
+            }
         };
-        let out = out.map(|to| Arc::new(Out::new(to, metrics)));
+        let out = out.map(|to| Arc::new(Out::new(to, torn, metrics)));
         Ok(Self { out, text: for_people.then_some(Text { colored }), sample: rules.sample })
     }
 
@@ -143,8 +149,8 @@ impl Log {
 }
 
 impl Out {
-    fn new(to: Box<dyn Write + Send>, metrics: Arc<Metrics>) -> Self {
-        Self { buffer: Mutex::default(), to: Mutex::new(To { to, spare: vec![], torn: false }), failing: AtomicBool::new(false), metrics }
+    fn new(to: Box<dyn Write + Send>, torn: bool, metrics: Arc<Metrics>) -> Self {
+        Self { buffer: Mutex::default(), to: Mutex::new(To { to, spare: vec![], torn }), failing: AtomicBool::new(false), metrics }
     }
 
     fn write_out(&self) {
@@ -156,7 +162,10 @@ impl Out {
         }
         let (left, error) = match write_all(to, if *torn { b"\n" } else { b"" }).1 {
             Some(error) => (&spare[..], Some(error)),
-            None => write_all(to, spare),
+            None => {
+                *torn = false;
+                write_all(to, spare)
+            }
         };
         if let Some(last) = spare.len().checked_sub(left.len() + 1).and_then(|last| spare.get(last)) {
             *torn = *last != b'\n';
@@ -174,6 +183,14 @@ impl Out {
         // What a rush took is given back.
         spare.shrink_to(SPARE_BYTES_MAX);
     }
+}
+
+/// True if the last line of a file was taken in part, by a disk that filled up. What cannot be read back is not looked at.
+fn ends_torn(path: &Path) -> bool {
+    let Some(end) = std::fs::metadata(path).ok().filter(|about| about.is_file()).map(|about| about.len()) else { return false };
+    let mut last = [b'\n'];
+    let read = std::fs::File::open(path).and_then(|file| file.read_exact_at(&mut last, end.saturating_sub(1)));
+    read.is_ok() && last != *b"\n"
 }
 
 /// What could not be written, and why.
@@ -248,7 +265,7 @@ mod tests {
     #[test]
     fn a_full_buffer_drops_and_counts() {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let out = Out::new(Box::new(io::sink()), metrics.clone());
+        let out = Out::new(Box::new(io::sink()), false, metrics.clone());
         *out.buffer.lock().unwrap() = vec![b'\n'; BUFFER_BYTES_MAX - 1];
         let log = Log { out: Some(Arc::new(out)), text: None, sample: 1.0 };
         log.refusal(&REFUSAL);
@@ -285,7 +302,7 @@ mod tests {
     #[test]
     fn a_line_that_was_torn_spoils_no_other() {
         let disk = Disk::with(10);
-        let out = Out::new(Box::new(disk.clone()), Arc::new(Metrics::new().unwrap()));
+        let out = Out::new(Box::new(disk.clone()), false, Arc::new(Metrics::new().unwrap()));
         let log = Log { out: Some(Arc::new(out)), text: None, sample: 1.0 };
         for room in [0, 1, 1000] {
             log.refusal(&REFUSAL);
@@ -296,13 +313,30 @@ mod tests {
         log.write_out();
         let written = String::from_utf8(disk.0.lock().unwrap().1.clone()).unwrap();
         let lines: Vec<_> = written.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()).collect();
-        assert_eq!((lines.last(), written.ends_with('\n')), (Some(&true), true), "{written}");
+        assert_eq!((&lines[..], written.ends_with('\n')), (&[false, true][..], true), "{written}");
+    }
+
+    #[test]
+    fn a_line_that_an_earlier_process_tore_spoils_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.jsonl");
+        for (before, want) in [("{\"a\":1}\n{\"b", 3), ("{\"a\":1}\n", 2), ("", 1)] {
+            std::fs::write(&path, before).unwrap();
+            let rules = AccessLog { to: LogTo::File(path.clone()), format: LogFormat::Json, sample: 1.0 };
+            let log = Log::open(&rules, Arc::new(Metrics::new().unwrap())).unwrap();
+            log.refusal(&REFUSAL);
+            log.write_out();
+            let written = std::fs::read_to_string(&path).unwrap();
+            let last = written.lines().next_back().unwrap();
+            assert!(serde_json::from_str::<serde_json::Value>(last).is_ok(), "{written}");
+            assert_eq!(written.lines().count(), want);
+        }
     }
 
     #[test]
     fn lines_that_cannot_be_written_are_counted() {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let out = Out::new(Box::new(Disk::with(200)), metrics.clone());
+        let out = Out::new(Box::new(Disk::with(200)), false, metrics.clone());
         let log = Log { out: Some(Arc::new(out)), text: None, sample: 1.0 };
         (0..10).for_each(|_| log.refusal(&REFUSAL));
         let bytes = log.out.as_ref().unwrap().buffer.lock().unwrap().len();

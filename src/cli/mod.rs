@@ -141,11 +141,12 @@ fn manual(into: Option<&Path>) -> std::io::Result<()> {
 
 fn say(line: std::fmt::Arguments<'_>) {
     if let Err(error) = writeln!(std::io::stdout(), "{line}") {
-        let unread = error.kind() == std::io::ErrorKind::BrokenPipe;
-        if !unread {
-            eprintln!("error: standard output: {error}");
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            // As shells count those whom the signal ends.
+            std::process::exit(128 + rustix::process::Signal::PIPE.as_raw());
         }
-        std::process::exit(i32::from(!unread));
+        eprintln!("error: standard output: {error}");
+        std::process::exit(1);
     }
 }
 

@@ -131,11 +131,14 @@ fn write_files(format: Format, imported: &[Imported], out: &std::path::Path) -> 
     std::fs::create_dir_all(out).map_err(told)?;
     let mut providers: BTreeMap<&str, Vec<&Imported>> = BTreeMap::new();
     imported.iter().for_each(|model| providers.entry(&model.provider).or_default().push(model));
+    let mut written = vec![];
     let today = jiff::Timestamp::now().strftime("%Y-%m-%d");
     for (provider, models) in providers {
         let path = out.join(format!("{provider}.yaml"));
         std::fs::write(&path, write::write(provider, &format!("{}-{today}", format.name()), &models)).map_err(told)?;
-        say!("{}: {} models", path.display(), models.len());
+        written.push(format!("{}: {} models", path.display(), models.len()));
     }
+    // Nobody who stops reading stops the writing.
+    written.iter().for_each(|line| say!("{line}"));
     Ok(())
 }

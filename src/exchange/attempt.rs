@@ -5,8 +5,9 @@ use super::conceal::Conceal;
 use super::{Ending, Exchange, UnixMs};
 use crate::dialect::Grammar;
 use crate::ledger::{Close, Open, Outcome, Rendered, Used};
-use crate::meter::{Fault, Framing, Meter};
+use crate::meter::{Fault, Meter};
 use crate::route::Target;
+use crate::usage::Reported;
 use bytes::Bytes;
 
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub(super) struct Attempt {
     pub(super) estimates: u32,
     /// The upstream said that its body ends.
     pub(super) body_ended: bool,
-    /// The request is on its way.
+    /// The request went up.
     sent: bool,
 }
 
@@ -87,7 +88,7 @@ impl Exchange {
         (&attempt.id, &attempt.open.1)
     }
 
-    /// There is a connection, and the request goes up.
+    /// The request went up, to its end.
     pub fn sent(&mut self) {
         self.attempt.iter_mut().for_each(|attempt| attempt.sent = true);
     }
@@ -104,10 +105,11 @@ impl Exchange {
 }
 
 impl Attempt {
-    /// Somebody asked and went away before there was an answer: nothing of it was read, which is what a meter says then.
-    pub(super) fn leave(&mut self, grammar: &'static Grammar) {
+    /// Somebody asked and went away before there was an answer: nothing of it was read, which is what a meter says then, but
+    /// for what the request itself says will be used.
+    pub(super) fn leave(&mut self, grammar: &'static Grammar, implied: &Reported) {
         if self.sent && self.meter.is_none() && self.items.is_none() {
-            self.meter = Some(Box::new(Meter::new(grammar, Framing::Whole)));
+            self.meter = Some(Box::new(Meter::unread(grammar, implied)));
         }
     }
 

@@ -104,6 +104,22 @@ fn the_prompt_of_who_leaves_before_the_answer_is_owed_once_it_went_up() {
 }
 
 #[test]
+fn who_leaves_before_the_answer_owes_what_the_request_says_or_nothing_is_known() {
+    let row = |path: &str, body: &str| {
+        let mut exchange = exchange(path, body);
+        exchange.attempt(1);
+        exchange.sent();
+        let closed = exchange.close(&Ending::ClientClosed, 2).unwrap();
+        let characters = closed.entry.used.as_ref().and_then(|used| used.lines.first()?.usage.of(Dimension::Characters));
+        let close = closed.entry.close.unwrap();
+        (characters, close.metered, close.faults)
+    };
+    let speech = row("/v1/audio/speech", r#"{"model":"mock-tts","voice":"a","input":"seven c"}"#);
+    assert_eq!(speech, (Some(7), true, vec![]));
+    assert_eq!(row("/v1/embeddings", r#"{"model":"mock-small","input":"a"}"#), (None, false, vec![]));
+}
+
+#[test]
 fn outcomes_tell_how_it_ended() {
     let ok = r#"{"id":"c","model":"mock-small","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#;
     let rows: &[(u16, &str, Ending, Outcome, ledger::Source)] = &[

@@ -79,22 +79,25 @@ impl Exchange {
             return Amount { tokens, ..Amount::default() };
         };
         let model = upstream.priced_as(model);
-        let region = self.config.prices.model(&upstream.catalog, model).map_or("", |model| model.dearest_region());
-        let query = Query { provider: &upstream.catalog, model, tier: "", region, at: Moment::of_ms(now) };
-        let charged = |input: Dimension, tier: &str| {
+        let query = Query { provider: &upstream.catalog, model, tier: "", region: "", at: Moment::of_ms(now) };
+        let charged = |input: Dimension, tier: &str, region: &str| {
             let usage: Usage = [(input, bounds.input), (Dimension::Output, output)].into_iter().collect();
-            charge(&self.config.prices, &Query { tier, ..query }, &usage, 1)
+            charge(&self.config.prices, &Query { tier, region, ..query }, &usage, 1)
         };
-        // Whether the prompt is written to a cache (some do so unasked) and in which tier it is served is the provider's to say.
+        // Whether the prompt is written to a cache (some do so unasked), in which tier it is served and where is the
+        // provider's to say.
         let written = if bounds.hour { Dimension::CacheWrite1h } else { Dimension::CacheWrite5m };
-        let tiers = [Some(""), Some(bounds.tier.as_str()).filter(|tier| !tier.is_empty())];
-        let charges = tiers.into_iter().flatten().flat_map(|tier| [Dimension::Input, written].map(|input| charged(input, tier)));
-        let charge = charges.max_by_key(|charge| charge.amount).unwrap_or_default();
+        let mut dearest = charged(Dimension::Input, "", "");
+        for region in self.config.prices.model(&upstream.catalog, model).into_iter().flat_map(|model| model.regions()) {
+            for (tier, input) in [("", Dimension::Input), ("", written), (&bounds.tier, Dimension::Input), (&bounds.tier, written)] {
+                dearest = std::cmp::max_by_key(dearest, charged(input, tier, region), |charge| charge.amount);
+            }
+        }
         let who = self.who();
         let sold = Sold { provider: &upstream.name, model, key: who.key, org: who.org };
         let spend = match factor(&self.config.markups, &sold) {
-            Some(factor) => charge.times(factor).amount,
-            None => charge.amount,
+            Some(factor) => dearest.times(factor).amount,
+            None => dearest.amount,
         };
         Amount { tokens, spend }
     }

@@ -320,12 +320,15 @@ impl Exchange {
         let whole = matches!(ending, Ending::Complete | Ending::Drained);
         let attempt = self.attempt.as_mut()?;
         let settled = attempt.settled;
-        if *ending == Ending::ClientClosed {
-            attempt.leave(self.route.dialect.grammar());
-        }
         if let Some(meter) = &mut attempt.meter {
             meter.finish(whole);
         }
+        let grammar = self.route.dialect.grammar();
+        let owes = !grammar.text.is_empty() || !self.implied.is_empty();
+        if *ending == Ending::ClientClosed && owes && self.billed && !self.unmetered && self.may_estimate() {
+            self.attempt.as_mut()?.leave(grammar, &self.implied);
+        }
+        let attempt = self.attempt.as_mut()?;
         let stale = attempt.meter.as_ref().is_some_and(|meter| meter.found().usages != settled);
         let unsettled = stale || attempt.used.is_none();
         let estimate = if attempt.estimates == 0 { self.estimate(ending) } else { None };

@@ -137,7 +137,7 @@ impl Exchange {
     }
 
     /// What is made in the background is billed when it is fetched.
-    fn may_estimate(&self) -> bool {
+    pub(super) fn may_estimate(&self) -> bool {
         matches!(self.route.target, Target::Endpoint(_)) && !self.keeping.background
     }
 

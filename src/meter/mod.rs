@@ -70,6 +70,14 @@ impl Meter {
         Self { grammar, framing, scanner, event, found, unwrap: None, identified: false, text, had_event: false }
     }
 
+    /// Of an answer of which nothing was read and nothing will be: what the request says counts.
+    pub fn unread(grammar: &'static Grammar, implied: &Reported) -> Self {
+        let mut meter = Self::new(grammar, Framing::Opaque);
+        meter.stated(implied);
+        meter.found.fall_back();
+        meter
+    }
+
     /// What is known so far.
     pub fn found(&self) -> &Found {
         &self.found

@@ -172,10 +172,10 @@ impl Model {
         self.regions.iter().find(|known| known.name.eq_ignore_ascii_case(region)).map(|known| known.percent)
     }
 
-    /// The region that multiplies most; none if none makes it dearer.
-    pub fn dearest_region(&self) -> &str {
-        let dearer = self.regions.iter().filter(|region| region.percent > 100);
-        dearer.max_by_key(|region| region.percent).map_or("", |region| &region.name)
+    /// Regions that have a price of their own, by name; what holds everywhere first, without one.
+    pub fn regions(&self) -> impl Iterator<Item = &str> {
+        let named = self.prices.iter().filter_map(|price| price.region.as_deref());
+        std::iter::once("").chain(self.regions.iter().map(|region| region.name.as_str())).chain(named)
     }
 }
 
@@ -319,7 +319,7 @@ mod tests {
         catalog.add("p", Model { regions: vec![region("eu", 105)], ..model("a", 3) }, &["a"]);
         let found = catalog.model("p", "a").unwrap();
         assert_eq!(["us", "EU", "jp"].map(|region| found.percent(region)), [Some(110), Some(105), None]);
-        assert_eq!((found.dearest_region(), rate(&catalog, "a")), ("us", Some(3)));
+        assert_eq!((found.regions().collect::<Vec<_>>(), rate(&catalog, "a")), (vec!["", "eu", "us"], Some(3)));
     }
 
     #[test]

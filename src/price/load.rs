@@ -126,8 +126,11 @@ fn price(node: Node<'_>, problems: &mut Problems) -> Price {
 
 /// What regions multiply: numbers with at most two decimals.
 fn regions(node: Option<Node<'_>>, problems: &mut Problems) -> Vec<Region> {
-    let mut found = vec![];
-    for (name, value) in node.and_then(Node::entries).into_iter().flatten() {
+    let (Some(node), mut found) = (node, vec![]) else { return vec![] };
+    if node.entries().is_none() {
+        problems.add(node.line(), "`regions` must say factors by name: {us: 1.1}");
+    }
+    for (name, value) in node.entries().into_iter().flatten() {
         let factor = value.text().and_then(|text| text.parse::<Decimal>().ok()).filter(|factor| !factor.is_sign_negative());
         let percent = factor.and_then(|factor| factor.checked_mul(Decimal::ONE_HUNDRED)).map(|percent| percent.normalize());
         match percent.filter(|percent| percent.scale() == 0) {
@@ -234,10 +237,10 @@ mod tests {
 
     #[test]
     fn tells_every_mistake_of_a_file() {
-        let text = "provider: p\nversion: v\nmodels:\n  a: {prices: [{rates: {input: 1, inptu: 2, output: -1}}]}\n  b: {}\n  c: {prices: [{from: soon, tiers: [{over: 3}]}]}\n  d: {regions: {us: 1.10, eu: 1.125}, prices: [{}]}\n";
+        let text = "provider: p\nversion: v\nmodels:\n  a: {prices: [{rates: {input: 1, inptu: 2, output: -1}}]}\n  b: {}\n  c: {prices: [{from: soon, tiers: [{over: 3}]}]}\n  d: {regions: {us: 1.10, eu: 1.125}, prices: [{}]}\n  e: {regions: [us], prices: [{}]}\n";
         let mut problems = Problems::of("p.yaml");
         read(text, &mut Catalog::default(), &mut problems);
         let list: Vec<_> = problems.into_list().iter().map(|problem| problem.line).collect();
-        assert_eq!(list, [4, 4, 5, 6, 6, 7]);
+        assert_eq!(list, [4, 4, 5, 6, 6, 7, 8]);
     }
 }

@@ -41,7 +41,7 @@ pub struct Answers {
     /// Who knows those of other gateways, and hears of ours.
     shared: Option<Arc<Shared>>,
     /// Why some could not be read when that was last tried; told once, since it is tried every second.
-    unread: Mutex<Option<String>>,
+    unread: Mutex<Vec<String>>,
 }
 
 impl Answers {
@@ -103,17 +103,17 @@ impl Answers {
                 connection.prepare_cached("SELECT id, upstream, owner, pending FROM answers WHERE pending IS NOT NULL LIMIT 10000")?;
             Ok(statement.query_map([], read)?.collect())
         };
-        let (mut found, mut unread) = (vec![], None);
+        let (mut found, mut unread) = (vec![], vec![]);
         match read() {
             Ok(rows) => rows.into_iter().for_each(|row| match row {
                 Ok(kept) => found.push(kept),
-                Err(error) => unread = Some(format!("the bill of an answer cannot be read: {error}")),
+                Err(error) => unread.push(format!("the bill of an answer cannot be read: {error}")),
             }),
-            Err(error) => unread = Some(format!("answers that are to be billed cannot be read: {error}")),
+            Err(error) => unread.push(format!("answers that are to be billed cannot be read: {error}")),
         }
         drop(connection);
         let before = std::mem::replace(&mut *self.unread.lock().unwrap_or_else(PoisonError::into_inner), unread.clone());
-        unread.filter(|why| before.as_ref() != Some(why)).iter().for_each(|why| log::error!("{why}"));
+        unread.iter().filter(|why| !before.contains(why)).for_each(|why| log::error!("{why}"));
         found.extend(self.waiting().values().filter(|kept| kept.pending.is_some()).cloned());
         found
     }
@@ -194,10 +194,11 @@ fn write(connection: &mut Connection, kept: &HashMap<String, Kept>, now_s: i64) 
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Kept> {
-    let pending: Option<String> = row.get(3)?;
+    let (id, pending): (String, Option<String>) = (row.get(0)?, row.get(3)?);
     let pending = pending.map(|open| serde_json::from_str(&open)).transpose();
-    let pending = pending.map_err(|error| rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::new(error)))?;
-    Ok(Kept { id: row.get(0)?, upstream: row.get(1)?, owner: row.get(2)?, pending })
+    let named = |error| Box::from(format!("{id}: {error}"));
+    let pending = pending.map_err(|error| rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, named(error)))?;
+    Ok(Kept { id, upstream: row.get(1)?, owner: row.get(2)?, pending })
 }
 
 impl Keeper for Answers {

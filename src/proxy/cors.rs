@@ -37,12 +37,35 @@ pub fn preflight(request: &RequestHeader) -> Result<ResponseHeader> {
     Ok(head)
 }
 
-/// Lets the page read an answer.
-///
-/// # Errors
-/// If Pingora takes no more fields.
-pub fn allow(origin: &HeaderValue, response: &mut ResponseHeader) -> Result<()> {
-    response.insert_header(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone())?;
-    response.insert_header(ACCESS_CONTROL_EXPOSE_HEADERS, "*")?;
-    response.append_header(VARY, "Origin").map(|_| ())
+/// Who may read an answer: the page that asked, if that is listed.
+#[derive(Clone, Debug, Default)]
+pub struct Readers {
+    page: Option<HeaderValue>,
+    /// Some pages are listed, so that an answer is not the same for all.
+    varies: bool,
+}
+
+impl Readers {
+    /// Of the answer to a request with this head.
+    pub fn of(headers: &HeaderMap, listed: &[String]) -> Self {
+        Self { page: origin(headers, listed).cloned(), varies: !listed.is_empty() }
+    }
+
+    /// True for a listed page.
+    pub fn are_pages(&self) -> bool {
+        self.page.is_some()
+    }
+
+    /// Says so in the head of an answer.
+    ///
+    /// # Errors
+    /// If Pingora takes no more fields.
+    pub fn tell(&self, response: &mut ResponseHeader) -> Result<()> {
+        if self.varies {
+            response.append_header(VARY, "Origin")?;
+        }
+        let Some(page) = &self.page else { return Ok(()) };
+        response.insert_header(ACCESS_CONTROL_ALLOW_ORIGIN, page.clone())?;
+        response.insert_header(ACCESS_CONTROL_EXPOSE_HEADERS, "*")
+    }
 }

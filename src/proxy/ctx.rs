@@ -1,6 +1,7 @@
 //! What a request carries through Pingora's hooks.
 
 use super::body::Permit;
+use super::cors::Readers;
 use super::crew::Busy;
 use super::downstream::{self, Outlet};
 use super::identity::Held;
@@ -26,8 +27,7 @@ pub struct Ctx {
     _busy: Busy,
     pub(super) request_id: String,
     pub(super) caller_id: Option<HeaderValue>,
-    /// Of the page that asks, if that may.
-    pub(super) origin: Option<HeaderValue>,
+    pub(super) readers: Readers,
     pub(super) dialect: Dialect,
     /// What holds for this request, whatever is reloaded meanwhile.
     pub(super) live: Option<Arc<Live>>,
@@ -86,7 +86,7 @@ impl Ctx {
             _busy: busy,
             request_id: String::new(),
             caller_id: None,
-            origin: None,
+            readers: Readers::default(),
             dialect: Dialect::Chat,
             live: None,
             exchange: None,
@@ -139,7 +139,7 @@ impl Ctx {
     }
 
     pub(super) fn asker(&self) -> Asker<'_> {
-        Asker { request_id: &self.request_id, origin: self.origin.as_ref() }
+        Asker { request_id: &self.request_id, readers: &self.readers }
     }
 
     pub(super) fn unwrap_session(&mut self, session: &mut Session) {

@@ -1,6 +1,6 @@
 //! `impl ProxyHttp`: each hook does its part and calls the exchange for the rest.
 
-use super::cors;
+use super::cors::{self, Readers};
 use super::costs::Telling;
 use super::crew::Load;
 use super::ctx::Ctx;
@@ -80,7 +80,7 @@ impl ProxyHttp for Gateway {
         ctx.caller_id = head::caller_id(&session.req_header().headers).cloned();
         let live = self.state.live.load_full();
         session.downstream_session.set_write_timeout(Some(live.config.timeouts.downstream_write));
-        ctx.origin = cors::origin(&session.req_header().headers, &live.config.origins).cloned();
+        ctx.readers = Readers::of(&session.req_header().headers, &live.config.origins);
         ctx.live = Some(live);
         if socket::is_wanted(session.req_header()) {
             ctx.dialect = Dialect::Responses;
@@ -183,7 +183,6 @@ impl ProxyHttp for Gateway {
             config: exchange.config(),
         };
         head::upstream_request(request, outgoing)?;
-        ctx.exchange.iter_mut().for_each(|exchange| exchange.sent());
         match &ctx.trace {
             Some(trace) if ctx.turns.is_some() => request.insert_header(TRACEPARENT, trace.connection()),
             Some(trace) => request.insert_header(TRACEPARENT, trace.header()),
@@ -191,7 +190,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, _end: bool, ctx: &mut Box<Ctx>) -> Result<()> {
+    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Ctx>) -> Result<()> {
         if socket::is_open(session, ctx) {
             return self.up(session, ctx, body).await;
         }
@@ -200,6 +199,7 @@ impl ProxyHttp for Gateway {
         if let (Some(body), Some(exchange)) = (body, again) {
             *body = exchange.body().clone();
         }
+        ctx.exchange.iter_mut().filter(|_| end).for_each(|exchange| exchange.sent());
         Ok(())
     }
 
@@ -256,7 +256,7 @@ impl ProxyHttp for Gateway {
         }
         ctx.tell_debug(session, response)?;
         head::downstream_response(response, &ctx.request_id, ctx.caller_id.clone(), exchange.config())?;
-        ctx.origin.as_ref().map_or(Ok(()), |origin| cors::allow(origin, response))
+        ctx.readers.tell(response)
     }
 
     fn response_body_filter(

@@ -195,7 +195,9 @@ pub fn downstream_response(response: &mut ResponseHeader, request_id: &str, call
     let nominated: String =
         response.headers.get(header::CONNECTION).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
     let named = |name: &str| nominated.split(',').any(|other| other.trim() == name) && !FRAMING.contains(&name);
-    let denied = |name: &str| HOP_BY_HOP.contains(&name) || config.headers.response_deny.iter().any(|deny| deny == name) || named(name);
+    // Which pages may read it is settled here.
+    let own = |name: &str| HOP_BY_HOP.contains(&name) || name.starts_with("access-control-");
+    let denied = |name: &str| own(name) || config.headers.response_deny.iter().any(|deny| deny == name) || named(name);
     let gone: Vec<HeaderName> = response.headers.keys().filter(|name| denied(name.as_str())).cloned().collect();
     gone.iter().for_each(|name| drop(response.remove_header(name)));
     response.insert_header(REQUEST_ID, request_id)?;

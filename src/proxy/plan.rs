@@ -31,7 +31,7 @@ impl Gateway {
         let live = ctx.live.as_ref().ok_or(Error::Internal)?;
         let (config, health) = (live.config.clone(), live.health.clone());
         let request = session.req_header();
-        if ctx.origin.is_some() && cors::is_preflight(request) {
+        if ctx.readers.are_pages() && cors::is_preflight(request) {
             return Ok(Planned::Preflight);
         }
         ctx.dialect = route::caller_dialect(request.uri.path(), &request.headers);

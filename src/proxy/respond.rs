@@ -1,7 +1,7 @@
 //! Answers of the gateway's own: errors in the caller's dialect, and the list of models.
 
 use super::body;
-use super::cors;
+use super::cors::Readers;
 use super::head::{CALLER_REQUEST_ID, REQUEST_ID, caller_id};
 use super::limits::tell_exceeded;
 use crate::config::{Config, Target};
@@ -9,7 +9,7 @@ use crate::dialect::Dialect;
 use crate::error::Error;
 use crate::keys::Key;
 use bytes::Bytes;
-use http::{HeaderValue, header};
+use http::header;
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -18,8 +18,7 @@ use pingora::protocols::http::ServerSession;
 #[derive(Clone, Copy)]
 pub struct Asker<'a> {
     pub request_id: &'a str,
-    /// The page it is, if that may read the answer.
-    pub origin: Option<&'a HeaderValue>,
+    pub readers: &'a Readers,
 }
 
 /// Tells the caller why there is no answer. What it still sends is read away within bounds, so that it sees this and
@@ -74,9 +73,7 @@ pub async fn write(
 /// Writes the head of an answer.
 pub async fn write_head(session: &mut ServerSession, mut head: ResponseHeader, asker: Asker<'_>) -> Result<()> {
     head.insert_header(REQUEST_ID, asker.request_id)?;
-    if let Some(origin) = asker.origin {
-        cors::allow(origin, &mut head)?;
-    }
+    asker.readers.tell(&mut head)?;
     session.write_response_header(Box::new(head)).await
 }
 

@@ -55,6 +55,7 @@ pub struct Start {
 pub fn build(config: Config, start: Start) -> io::Result<Daemon> {
     // Libraries that fetch credentials ask the process for its cryptography. Installed already: as good.
     drop(rustls::crypto::ring::default_provider().install_default());
+    outlive_file_limits()?;
     let launch = Launch::of_this_process(&config.source, start.daemon);
     let config = Arc::new(config);
     let listen = config.listen.iter().map(|listener| listener.address);
@@ -186,6 +187,13 @@ fn acceptor(tls: &Tls, certificates: Option<Arc<Slot>>) -> io::Result<Arc<Accept
     Ok(Arc::new(settings.build()))
 }
 
+/// A limit on the size of files (`ulimit -f`) is a write that fails, and no end: once there is a handler it stays.
+fn outlive_file_limits() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let _context = runtime.enter();
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
+}
+
 /// SIGTERM leaves when the last request has ended, SIGINT at once, SIGQUIT hands over to a successor that waits, SIGUSR2
 /// to one that it starts, SIGHUP reloads.
 struct Signals {
@@ -205,8 +213,6 @@ impl ShutdownSignalWatch for Signals {
         let [Ok(mut terminate), Ok(mut interrupt), Ok(mut quit), Ok(mut replace), Ok(mut hangup)] = kinds.map(signal) else {
             return ShutdownSignal::FastShutdown;
         };
-        // Once there is a handler, a limit on the size of files (`ulimit -f`) is a write that fails, and no end.
-        let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
         loop {
             let started = tokio::select! {
                 _ = terminate.recv() => {

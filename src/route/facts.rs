@@ -91,6 +91,7 @@ static ROOT: Want<Key> = Fields(&[
     ("service_tier", Take(Key::Tier)),
     // Anthropic's, besides the tier: the meter calls it a tier, too.
     ("speed", Take(Key::Speed)),
+    ("serviceTier", Fields(&[("type", Take(Key::Tier))])),
     ("metadata", Fields(&[("user_id", Take(Key::User))])),
 ]);
 
@@ -295,7 +296,10 @@ impl Visit<Key> for Found {
             // Who serves it may look at another one than its caller means.
             Key::OutputMax => self.output_max = self.output_max.max(whole(&self.number)),
             Key::Choices => self.choices = Some(span),
-            Key::Tier => self.tier = Some(span),
+            Key::Tier => {
+                self.once(self.tier.is_some(), "service_tier");
+                self.tier = Some(span);
+            }
             Key::Speed => self.speed = Some(span),
             Key::Background => {
                 self.once(self.background.is_some(), "background");
@@ -338,6 +342,7 @@ mod tests {
             (r#"{"service_tier":"auto","speed":"fast"}"#, Some("fast")),
             (r#"{"service_tier":"priority","speed":"standard"}"#, Some("priority")),
             (r#"{"service_tier":null,"speed":1}"#, None),
+            (r#"{"serviceTier":{"type":"priority"}}"#, Some("priority")),
         ] {
             assert_eq!(Facts::read(body.as_bytes()).unwrap().tier.as_deref(), tier, "{body}");
         }

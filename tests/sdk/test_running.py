@@ -174,9 +174,12 @@ def test_a_service_manager_hears_of_it(tmp_path):
 def test_output_that_nobody_reads_on(tmp_path):
     binary = os.environ["TOLLGATE_BINARY"]
     for words in (["check"], ["prices", "show", "claude"], ["completions", "bash"]):
-        process = subprocess.Popen([binary, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        process.stdout.close()
-        assert (process.wait(20), process.stderr.read()) == (0, b""), words
+        read, write = os.pipe()
+        os.close(read)
+        process = subprocess.Popen([binary, *words], stdout=write, stderr=subprocess.PIPE)
+        os.close(write)
+        # What a shell says of who wrote to a closed pipe.
+        assert (process.wait(20), process.stderr.read()) == (128 + signal.SIGPIPE, b""), words
     with open("/dev/full", "w") as full:
         done = subprocess.run([binary, "check"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and "standard output" in done.stderr

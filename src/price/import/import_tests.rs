@@ -178,6 +178,18 @@ fn batches_tiers_and_fees_outlive_an_import_that_agrees() {
 }
 
 #[test]
+fn what_regions_multiply_holds_for_imported_names() {
+    for name in ["claude-opus-4-8", "claude-opus-4-8-20990101"] {
+        let mut catalog = embedded().unwrap();
+        let text = format!(r#"{{"anthropic": {{"models": {{"{name}": {{"cost": {{"input": 7, "output": 10}}}}}}}}}}"#);
+        lay_over(&mut catalog, import(Format::ModelsDev, &text).unwrap());
+        let query = Query { provider: "anthropic", model: name, tier: "", region: "us", at: Moment { unix_s: 1_795_564_800 } };
+        let charge = charge(&catalog, &query, &[(Dimension::Input, 1_000_000)].into_iter().collect(), 1);
+        assert_eq!((charge.amount.to_string().as_str(), charge.unknown_region), ("7.70", false), "{name}");
+    }
+}
+
+#[test]
 fn newer_ways_to_say_tiers_are_read() {
     let text = r#"{"openai": {"models": {"m": {"cost": {"input": 2.5, "output": 15, "context_over_200k": {"input": 5},
         "tiers": [{"tier": {"type": "context", "size": 272000}, "input": 5, "output": 22.5}]}}}}}"#;

@@ -68,7 +68,8 @@ pub fn lay_over(catalog: &mut Catalog, imported: Vec<Imported>) {
         let known = catalog.models(&provider).find(|known| known.id == model.id);
         let model = match known {
             Some(known) => merged(known, model),
-            None => model,
+            // What is known of a region holds for a dated name, too.
+            None => Model { regions: catalog.model(&provider, &model.id).map(|known| known.regions.clone()).unwrap_or_default(), ..model },
         };
         catalog.add(&provider, model, &names);
     }
