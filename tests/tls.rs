@@ -148,8 +148,8 @@ async fn tls_client(address: SocketAddr, identity: &Identity) -> SendRequest<Byt
     client
 }
 
-/// The status, headers (trailers among them) and body, or the error that ended the body.
-type Answer = (StatusCode, http::HeaderMap, Result<Vec<u8>, h2::Error>);
+/// The status, headers (trailers among them) and body, or what came of it and the error that ended it.
+type Answer = (StatusCode, http::HeaderMap, Result<Vec<u8>, (Vec<u8>, h2::Error)>);
 
 async fn post(client: &SendRequest<Bytes>, address: SocketAddr, body: Bytes, announce: bool) -> Answer {
     let mut request = Request::builder().method(Method::POST).uri(format!("http://{address}/v1/chat/completions"));
@@ -180,7 +180,7 @@ async fn post(client: &SendRequest<Bytes>, address: SocketAddr, body: Bytes, ann
                 stream.flow_control().release_capacity(data.len()).unwrap();
                 out.extend_from_slice(&data);
             }
-            Some(Err(error)) => break Err(error),
+            Some(Err(error)) => break Err((out, error)),
             None => break Ok(out),
         }
     };
@@ -398,5 +398,23 @@ fn an_upstream_with_a_certificate_nobody_trusts_gets_nothing() {
         let client = h2c_client(gateway.address).await;
         let (status, _, _) = post(&client, gateway.address, Bytes::from_static(b"{\"model\":\"m\"}"), true).await;
         assert_eq!(status, StatusCode::BAD_GATEWAY);
+    });
+}
+
+/// What came in one read with the break would be lost with the stream that it resets.
+#[test]
+fn what_came_with_a_break_reaches_a_caller_over_http2() {
+    runtime().block_on(async {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let start = format!("{head}{:x}\r\n{EVENT}\r\n", EVENT.len());
+        let upstream = support::Upstream::start(move |_| vec![support::Act::Write(start.clone().into()), support::Act::Close]);
+        let gateway = Gateway::before(&upstream, "");
+        let client = h2c_client(gateway.address).await;
+        for count in 1..=20 {
+            let (status, _, answer) = post(&client, gateway.address, Bytes::from_static(b"{\"model\":\"m\",\"stream\":true}"), true).await;
+            let (came, _) = answer.unwrap_err();
+            assert_eq!((status, came == EVENT.as_bytes()), (StatusCode::OK, true), "{count}");
+        }
+        assert!(gateway.closed_entries(20).iter().all(|entry| entry.outcome() == Outcome::Truncated));
     });
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tollgate::sink::report::{By, Question, Report, Sum, moment};
+use tollgate::sink::report::{By, Question, Report, Sum, bill, moment, request};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -24,6 +24,12 @@ pub struct Options {
     /// Only what started before then
     #[arg(long, value_parser = at)]
     until: Option<u64>,
+    /// Only so many groups, those that cost most; the total is of all
+    #[arg(long)]
+    limit: Option<usize>,
+    /// The attempts of one request instead, by the id that its answer names (x-gateway-request-id)
+    #[arg(long, value_name = "ID", conflicts_with_all = ["by", "only", "since", "until", "limit", "csv"])]
+    request: Option<String>,
     /// Print JSON
     #[arg(long, conflicts_with = "csv")]
     json: bool,
@@ -47,7 +53,11 @@ fn at(text: &str) -> Result<u64, String> {
 }
 
 pub fn run(options: &Options) -> Result<(), String> {
-    let question = Question { by: options.by.clone(), since: options.since, until: options.until, only: options.only.clone(), limit: None };
+    if let Some(id) = &options.request {
+        return one(options, id);
+    }
+    let (by, only, limit) = (options.by.clone(), options.only.clone(), options.limit);
+    let question = Question { by, since: options.since, until: options.until, only, limit };
     // Draws only on a terminal.
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}") {
@@ -67,6 +77,35 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     if report.damaged > 0 {
         eprintln!("note: {} damaged lines were passed over", report.damaged);
+    }
+    Ok(())
+}
+
+/// The attempts of one request.
+fn one(options: &Options, id: &str) -> Result<(), String> {
+    let entries = request(&options.data, id)?;
+    if entries.is_empty() {
+        return Err(format!("no request `{id}` is known"));
+    }
+    if options.json {
+        say!("{}", bill(id, &entries));
+        return Ok(());
+    }
+    for entry in &entries {
+        let (open, close) = (&entry.open, entry.close.as_ref());
+        say!("attempt   {} at {} ({})", open.attempt, open.upstream, entry.outcome().name());
+        say!("model     {} as {}", open.model_requested, open.model);
+        let took = close.map(|close| format!("{} ms, status {}", close.end_ms.saturating_sub(open.start_ms), close.status));
+        say!("took      {}", took.as_deref().unwrap_or("not over"));
+        let Some(used) = &entry.used else {
+            say!("usage     none");
+            continue;
+        };
+        for (dimension, count) in used.lines.iter().flat_map(|line| line.usage.iter()) {
+            say!("  {:<16} {count:>12}", dimension.name());
+        }
+        say!("usage     {}", used.source.name());
+        say!("total     ${} by {}", used.total, used.catalog);
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::commit::Commits;
 use super::costs::{self, Costs, Unsent};
 use super::drain::{Drain, Left};
 use super::failure::{LATE, is_gone};
+use super::last_words;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
@@ -280,7 +281,7 @@ impl CustomSession for Wrapper {
             return Ok(false);
         }
         let (ended, failed) = (tasks.iter().any(HttpTask::is_end), tasks.iter().any(|task| matches!(task, HttpTask::Failed(_))));
-        match self.inner_mut().response_duplex_vec(tasks).await {
+        match last_words::write(self.inner_mut(), tasks).await {
             Err(error) if !failed && self.leaves(&error) => Ok(ended),
             sent => sent,
         }

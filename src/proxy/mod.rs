@@ -19,6 +19,7 @@ mod gateway;
 mod head;
 mod housekeeping;
 mod identity;
+mod last_words;
 mod limits;
 pub mod mock_app;
 mod peer;

@@ -171,6 +171,23 @@ def test_a_service_manager_hears_of_it(tmp_path):
     assert listener.recv(1000).decode().split() == ["STOPPING=1"]
 
 
+def test_usage_of_one_request_and_of_the_dearest_groups(tmp_path):
+    with Gateway(tmp_path) as gateway:
+        ids = []
+        for count in (10, 1000, 100):
+            ask, headers = ASK | {"model": f"mock-small?output={count}"}, {"x-gateway-tags": f"of-{count}"}
+            ids.append(gateway.http.post("/v1/chat/completions", json=ask, headers=headers).headers["x-gateway-request-id"])
+        usage = lambda *words, code=0: gateway.tollgate("usage", "--data", tmp_path, *words, code=code)
+        until(lambda: len(json.loads(usage("--by", "tag", "--json").stdout)) == 3)
+        [entry] = json.loads(usage("--request", ids[1], "--json").stdout)["entries"]
+        assert entry["request_id"] == ids[1] and entry["outcome"] == "ok"
+        told = usage("--request", ids[1]).stdout
+        assert "attempt   1 at mock (ok)" in told and "output" in told and "reported" in told
+        assert "is known" in usage("--request", "none", code=1).stderr
+        table = usage("--by", "tag", "--limit", "1").stdout.splitlines()
+        assert len(table) == 3 and table[1].startswith("of-1000") and table[2].split()[:2] == ["total", "3"]
+
+
 def test_output_that_nobody_reads_on(tmp_path):
     binary = os.environ["TOLLGATE_BINARY"]
     for words in (["check"], ["prices", "show", "claude"], ["completions", "bash"]):
