@@ -1,7 +1,7 @@
 //! Runs the sinks, each on a thread of its own.
 
 use super::state::State;
-use crate::config::{Config, Sinks};
+use crate::config::Config;
 use crate::sink::clickhouse::ClickHouse;
 use crate::sink::sqlite::Sqlite;
 use crate::sink::webhook::Webhook;
@@ -52,16 +52,15 @@ impl BackgroundService for Feeding {
 }
 
 fn open(name: &str, config: &Config, run: &Run) -> Result<Box<dyn Sink>, String> {
-    let Sinks { sqlite, webhook, postgres, clickhouse, kafka } = &config.sinks;
-    let folder = &run.folder;
+    let (sinks, folder) = (&config.sinks, &run.folder);
     let sink: Box<dyn Sink> = match name {
-        "sqlite" => Box::new(Sqlite::open(told(sqlite)?)?),
-        "webhook" => Box::new(Webhook::open(told(webhook)?, folder)?),
-        "clickhouse" => Box::new(ClickHouse::open(told(clickhouse)?, folder)?),
+        "sqlite" => Box::new(Sqlite::open(told(&sinks.sqlite)?)?),
+        "webhook" => Box::new(Webhook::open(told(&sinks.webhook)?, folder)?),
+        "clickhouse" => Box::new(ClickHouse::open(told(&sinks.clickhouse)?, folder)?),
         #[cfg(feature = "postgres")]
-        "postgres" => Box::new(crate::sink::postgres::Postgres::open(told(postgres)?, folder)?),
+        "postgres" => Box::new(crate::sink::postgres::Postgres::open(told(&sinks.postgres)?, folder)?),
         #[cfg(feature = "kafka")]
-        "kafka" => Box::new(crate::sink::kafka::Kafka::open(told(kafka)?, folder)?),
+        "kafka" => Box::new(crate::sink::kafka::Kafka::open(told(&sinks.kafka)?, folder)?),
         _ => return Err("not built in".to_owned()),
     };
     Ok(sink)
