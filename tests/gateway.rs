@@ -802,3 +802,27 @@ fn a_caller_that_brings_no_key_is_not_lent_the_gateways() {
     gateway.connect().request(CHAT, &[("Authorization", "Bearer mine")], ASK.as_bytes());
     assert_eq!(upstream.last().header("authorization"), Some("Bearer mine"));
 }
+
+#[test]
+fn the_prompt_of_who_leaves_early_is_owed_if_it_went_up() {
+    // One that reads nothing, and one that has read all and thinks.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let thinking = Upstream::start(|_| vec![Act::Wait]);
+    let large = format!("{{\"model\":\"mock-x\",\"messages\":[\"{}\"]}}", "a word ".repeat(2 << 20));
+    for (address, body, owed) in [(deaf.local_addr().unwrap(), large.as_str(), false), (thinking.address, ASK, true)] {
+        let gateway = Gateway::start(&format!(
+            "providers: {{up: {{base_url: \"http://{address}/v1\", prices: mock, models: [\"*\"], on_disconnect: cancel}}}}"
+        ));
+        let mut client = gateway.connect();
+        client.head(CHAT, &[], Some(body.len()));
+        client.write(body.as_bytes());
+        until("the attempt", || (gateway.entries().len() == 1).then_some(()));
+        if owed {
+            until("the request", || (thinking.requests.lock().unwrap().len() == 1).then_some(()));
+        }
+        drop(client);
+        let entry = gateway.closed_entries(1).remove(0);
+        let source = entry.used.as_ref().map(|used| used.source);
+        assert_eq!((entry.outcome(), source), (Outcome::ClientClosed, owed.then_some(Source::Estimated)));
+    }
+}

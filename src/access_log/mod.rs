@@ -79,7 +79,11 @@ impl Log {
         let mut torn = false;
         let out: Option<Box<dyn Write + Send>> = match &rules.to {
             LogTo::Off => None,
-            LogTo::Stdout => Some(Box::new(io::stdout())),
+            LogTo::Stdout => {
+                // It may be a file.
+                torn = ends_torn(Path::new("/dev/stdout"));
+                Some(Box::new(io::stdout()))
+            }
             LogTo::File(path) => {
                 torn = ends_torn(path);
                 Some(Box::new(std::fs::OpenOptions::new().create(true).append(true).open(path)?))
@@ -274,7 +278,6 @@ mod tests {
         assert_eq!(metrics.access_log_dropped.get(), 1);
     }
 
-    /// Takes so many bytes, then nothing.
     /// A disk with some room, and what is on it.
     #[derive(Clone)]
     struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);

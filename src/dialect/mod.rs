@@ -143,6 +143,12 @@ impl Endpoint {
         matches!(self, Self::ImageEdits | Self::ImageVariations | Self::Transcriptions | Self::Translations)
     }
 
+    /// True if what it generates is text for certain: not vectors, pictures or sound, nor what only a model's name tells.
+    pub fn writes(self) -> bool {
+        let other = matches!(self, Self::EmbedContent | Self::BatchEmbedContents | Self::Predict | Self::InvokeModel);
+        !other && !self.dialect().grammar().text.is_empty()
+    }
+
     /// True if the answer streams whatever the body says.
     pub fn streams(self) -> bool {
         matches!(self, Self::StreamGenerateContent | Self::ConverseStream | Self::InvokeModelStream)

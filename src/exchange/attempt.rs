@@ -88,9 +88,9 @@ impl Exchange {
         (&attempt.id, &attempt.open.1)
     }
 
-    /// The request went up, to its end.
-    pub fn sent(&mut self) {
-        self.attempt.iter_mut().for_each(|attempt| attempt.sent = true);
+    /// Whether the request went up, to its end.
+    pub fn sent(&mut self, whole: bool) {
+        self.attempt.iter_mut().for_each(|attempt| attempt.sent = whole);
     }
 
     /// The attempt was not begun after all.

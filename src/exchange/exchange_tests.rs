@@ -87,9 +87,7 @@ fn the_prompt_of_who_leaves_before_the_answer_is_owed_once_it_went_up() {
     ] {
         let mut exchange = exchange("/v1/chat/completions", body);
         exchange.attempt(1);
-        if sent {
-            exchange.sent();
-        }
+        exchange.sent(sent);
         let closed = exchange.close(&ending, 2).unwrap();
         let used = closed.entry.used.as_ref();
         assert_eq!(used.map(|used| used.source), source, "{ending:?}");
@@ -108,7 +106,7 @@ fn who_leaves_before_the_answer_owes_what_the_request_says_or_nothing_is_known()
     let row = |path: &str, body: &str| {
         let mut exchange = exchange(path, body);
         exchange.attempt(1);
-        exchange.sent();
+        exchange.sent(true);
         let closed = exchange.close(&Ending::ClientClosed, 2).unwrap();
         let characters = closed.entry.used.as_ref().and_then(|used| used.lines.first()?.usage.of(Dimension::Characters));
         let close = closed.entry.close.unwrap();
@@ -117,6 +115,8 @@ fn who_leaves_before_the_answer_owes_what_the_request_says_or_nothing_is_known()
     let speech = row("/v1/audio/speech", r#"{"model":"mock-tts","voice":"a","input":"seven c"}"#);
     assert_eq!(speech, (Some(7), true, vec![]));
     assert_eq!(row("/v1/embeddings", r#"{"model":"mock-small","input":"a"}"#), (None, false, vec![]));
+    let google = row("/v1beta/models/mock-small:embedContent", r#"{"content":{"parts":[{"text":"a"}]}}"#);
+    assert_eq!(google, (None, false, vec![]));
 }
 
 #[test]

@@ -323,10 +323,9 @@ impl Exchange {
         if let Some(meter) = &mut attempt.meter {
             meter.finish(whole);
         }
-        let grammar = self.route.dialect.grammar();
-        let owes = !grammar.text.is_empty() || !self.implied.is_empty();
+        let owes = matches!(self.route.target, Target::Endpoint(endpoint) if endpoint.writes()) || !self.implied.is_empty();
         if *ending == Ending::ClientClosed && owes && self.billed && !self.unmetered && self.may_estimate() {
-            self.attempt.as_mut()?.leave(grammar, &self.implied);
+            self.attempt.as_mut()?.leave(self.route.dialect.grammar(), &self.implied);
         }
         let attempt = self.attempt.as_mut()?;
         let stale = attempt.meter.as_ref().is_some_and(|meter| meter.found().usages != settled);

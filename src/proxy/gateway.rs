@@ -199,7 +199,7 @@ impl ProxyHttp for Gateway {
         if let (Some(body), Some(exchange)) = (body, again) {
             *body = exchange.body().clone();
         }
-        ctx.exchange.iter_mut().filter(|_| end).for_each(|exchange| exchange.sent());
+        ctx.exchange.iter_mut().filter(|_| end).for_each(|exchange| exchange.sent(true));
         Ok(())
     }
 
@@ -364,6 +364,10 @@ impl ProxyHttp for Gateway {
                 Some(error) => Ending::Failed(ctx.refused.take().unwrap_or_else(|| failure(error, ctx.provider()))),
             };
             if let Some(exchange) = &mut ctx.exchange {
+                // Handed over is not written: HTTP/1.1 says how far that came.
+                if session.upstream_body_bytes_sent().is_some_and(|sent| sent < exchange.body().len()) {
+                    exchange.sent(false);
+                }
                 self.state.close(exchange, &ending, ctx.trace.as_deref());
             }
         }
