@@ -15,6 +15,7 @@ import os
 import random
 import shutil
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from pathlib import Path
 binary, seconds = sys.argv[1], int(sys.argv[2])
 DEADLINE_S = 20
 CALLERS = 24
-# Of resident memory, from a third of the run to its end; a short run is mostly warming up.
+# Of resident memory, from the second third of the run to its last; a short run is mostly warming up.
 GROWTH_MAX = 1.05 if seconds >= 300 else 1.30
 DESCRIPTORS_MAX = 64
 # The disk: all that the gateway writes in the time has room, until it is filled.
@@ -354,11 +355,14 @@ async def main():
     idle = descriptors(gateway.pid)
     callers = [asyncio.create_task(call(port, until)) for _ in range(CALLERS)]
     disturbing = asyncio.create_task(disturb(gateway.pid, redis, sink, data, mounted, until - 2))
-    await asyncio.sleep(seconds / 3)
-    early = rss_kib(gateway.pid)
+    # The middle of many: at a moment some large prompts may be held.
+    sizes = []
+    while time.monotonic() < until:
+        await asyncio.sleep(0.25)
+        sizes.append(rss_kib(gateway.pid))
     await asyncio.gather(*callers)
     await disturbing
-    late = rss_kib(gateway.pid)
+    early, late = (int(statistics.median(third)) for third in (sizes[len(sizes) // 3 : -len(sizes) // 3], sizes[-len(sizes) // 3 :]))
     # Pooled connections to the provider, and those of callers that are yet to be noticed.
     provider.close()
     limit = time.monotonic() + 15

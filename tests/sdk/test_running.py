@@ -179,7 +179,10 @@ def test_usage_of_one_request_and_of_the_dearest_groups(tmp_path):
             ids.append(gateway.http.post("/v1/chat/completions", json=ask, headers=headers).headers["x-gateway-request-id"])
         usage = lambda *words, code=0: gateway.tollgate("usage", "--data", tmp_path, *words, code=code)
         until(lambda: len(json.loads(usage("--by", "tag", "--json").stdout)) == 3)
-        [entry] = json.loads(usage("--request", ids[1], "--json").stdout)["entries"]
+        attempts = lambda: json.loads(usage("--request", ids[1], "--json").stdout)["entries"]
+        # That it is over is the last that the ledger hears.
+        until(lambda: "outcome" in attempts()[0])
+        [entry] = attempts()
         assert entry["request_id"] == ids[1] and entry["outcome"] == "ok"
         told = usage("--request", ids[1]).stdout
         assert "attempt   1 at mock (ok)" in told and "output" in told and "reported" in told
