@@ -45,8 +45,7 @@ FEES = [("web_search", "web_searches_kcount", "web_searches"), ("tool_call", "st
 # What the package wants to be told is none, for it does not conclude so from the whole.
 NONE = {"audio_in": {"cache_audio_read_tokens": 0}, "image_in": {"cache_image_read_tokens": 0}}
 # Conditions of the package as this catalog knows them: the tier that served, or the region.
-TIERS = {"service_tier": lambda tier: tier, "processing": lambda kind: kind, "speed": lambda speed: speed}
-REGIONS = {"route": lambda route: route}
+TIERS, REGIONS = {"service_tier", "processing", "speed"}, {"route"}
 
 
 def parts(prices, kinds, whole, ours, theirs):
@@ -83,10 +82,11 @@ def contexts(model):
     """Ways to be served that have a price of their own: tier and region here, and the package's condition."""
     yield "", "", None
     for when in {tuple(sorted(variant.when.items())): variant.when for variant in model.price_variants or []}.values():
-        if all(key in TIERS or key in REGIONS for key in when) and len(when) == 1:
-            tier = next((TIERS[key](value) for key, value in when.items() if key in TIERS), "")
-            region = next((REGIONS[key](value) for key, value in when.items() if key in REGIONS), "")
-            yield tier, region, when
+        match list(when.items()):
+            case [(key, value)] if key in TIERS:
+                yield value, "", when
+            case [(key, value)] if key in REGIONS:
+                yield "", value, when
 
 
 def name_of(provider, model):

@@ -18,9 +18,14 @@ ASK = {"model": "mock-small", "messages": [{"role": "user", "content": "Hello"}]
 
 
 class Gateway(OwnGateway):
-    def __init__(self, folder, environment=None, **settings):
-        [self.admin, mock], self.served = free_ports(2), 0
+    def __init__(self, folder, environment=None, tls=None, **settings):
+        [self.admin, mock], self.served, self.tls = free_ports(2), 0, tls
         super().__init__(folder, {"admin": f"127.0.0.1:{self.admin}"} | settings, mock=mock, environment=environment)
+
+    def prepare(self):
+        if self.tls:
+            settings = json.loads(self.config.read_text())
+            self.config.write_text(json.dumps(settings | {"listen": [*settings["listen"], self.tls]}))
 
     def tollgate(self, *words, code=0):
         done = subprocess.run([self.binary, *words], capture_output=True, text=True)
@@ -111,19 +116,7 @@ def test_a_certificate_that_does_not_hold_is_not_taken(tmp_path):
         return ssl.PEM_cert_to_DER_cert(shown)
 
     issue()
-    [plain] = free_ports(1)
-    listen = [f"127.0.0.1:{plain}", {"address": f"127.0.0.1:{port}", "tls": {"cert": str(cert), "key": str(key)}}]
-    gateway = Gateway(tmp_path)
-    settings = json.loads(gateway.config.read_text())
-    gateway.http.close()
-    gateway.process.terminate()
-    assert gateway.process.wait(10) == 0
-    settings["listen"] = [settings["listen"][0], listen[1]]
-    gateway.config.write_text(json.dumps(settings))
-    with gateway.stderr.open("a") as stderr:
-        gateway.process = subprocess.Popen([gateway.binary, "-c", gateway.config], stderr=stderr)
-    gateway.http = httpx2.Client(base_url=gateway.url, trust_env=False, timeout=30)
-    with gateway:
+    with Gateway(tmp_path, tls={"address": f"127.0.0.1:{port}", "tls": {"cert": str(cert), "key": str(key)}}) as gateway:
         until(lambda: shows(serial), gateway.said)
         first = serial()
         cert.write_text("-----BEGIN CERTIFICATE-----\nbm9uZQ==\n-----END CERTIFICATE-----\n")
