@@ -5,7 +5,7 @@ use super::{Exchange, UnixMs};
 use crate::ledger::{Entry, Open};
 use crate::limit::{Amount, Who};
 use crate::meter::prompt_tokens;
-use crate::price::{Moment, Query, Sold, charge, factor};
+use crate::price::{Charge, Moment, Query, Sold, charge, factor};
 use crate::route::{Facts, Route, Target};
 use crate::usage::{Dimension, Usage};
 use memchr::memmem;
@@ -87,10 +87,13 @@ impl Exchange {
         // Whether the prompt is written to a cache (some do so unasked), in which tier it is served and where is the
         // provider's to say.
         let written = if bounds.hour { Dimension::CacheWrite1h } else { Dimension::CacheWrite5m };
-        let mut dearest = charged(Dimension::Input, "", "");
+        let asked = (!bounds.tier.is_empty()).then_some(bounds.tier.as_str());
+        let mut dearest = Charge::default();
         for region in self.config.prices.model(&upstream.catalog, model).into_iter().flat_map(|model| model.regions()) {
-            for (tier, input) in [("", Dimension::Input), ("", written), (&bounds.tier, Dimension::Input), (&bounds.tier, written)] {
-                dearest = std::cmp::max_by_key(dearest, charged(input, tier, region), |charge| charge.amount);
+            for tier in std::iter::once("").chain(asked) {
+                for input in [Dimension::Input, written] {
+                    dearest = std::cmp::max_by_key(dearest, charged(input, tier, region), |charge| charge.amount);
+                }
             }
         }
         let who = self.who();
