@@ -61,8 +61,8 @@ fn records() -> Option<Vec<Record>> {
         };
         let provider: &Provider = provider::find(provider).unwrap_or(&CHAT_COMPATIBLE);
         let mut stated = Reported::default();
-        for (name, field) in INVOKE_HEADERS {
-            if let Some(count) = record["response"]["headers"][*name].as_str().filter(|_| dialect == Dialect::Invoke) {
+        for (name, field) in &INVOKE_HEADERS {
+            if let Some(count) = record["response"]["headers"][name.as_str()].as_str().filter(|_| dialect == Dialect::Invoke) {
                 stated.set(*field, count.parse().unwrap());
             }
         }

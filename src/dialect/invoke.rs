@@ -4,6 +4,7 @@
 use super::{Grammar, PARTIAL_JSON, Slot, TEXT, THINKING, UsagePath, messages};
 use crate::json::Want::{self, Fields, Items, Take};
 use crate::usage::{Cache, Field, Reasoning};
+use http::HeaderName;
 
 /// Where the native body has no usage, `amazon-bedrock-invocationMetrics` of the last chunk or the headers do.
 pub static GRAMMAR: Grammar = Grammar {
@@ -60,11 +61,11 @@ const METRICS: &[UsagePath] = &[
 
 /// The same numbers in headers, where the body has none: input is what no cache touched.
 /// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html>
-pub const HEADERS: &[(&str, Field)] = &[
-    ("x-amzn-bedrock-input-token-count", Field::Input),
-    ("x-amzn-bedrock-output-token-count", Field::Output),
-    ("x-amzn-bedrock-cache-read-input-token-count", Field::CacheRead),
-    ("x-amzn-bedrock-cache-write-input-token-count", Field::CacheWrite),
+pub static HEADERS: [(HeaderName, Field); 4] = [
+    (HeaderName::from_static("x-amzn-bedrock-input-token-count"), Field::Input),
+    (HeaderName::from_static("x-amzn-bedrock-output-token-count"), Field::Output),
+    (HeaderName::from_static("x-amzn-bedrock-cache-read-input-token-count"), Field::CacheRead),
+    (HeaderName::from_static("x-amzn-bedrock-cache-write-input-token-count"), Field::CacheWrite),
 ];
 
 /// What a chunk of a stream wraps.

@@ -85,11 +85,16 @@ impl Endpoint {
         // Most differ in their last letter.
         static BY_LAST: Lazy<[Vec<Endpoint>; 256]> = Lazy::new(|| {
             let ends_in = |last: usize| move |endpoint: &&Endpoint| endpoint.name().bytes().last().map(usize::from) == Some(last);
-            std::array::from_fn(|last| Endpoint::ALL.iter().filter(ends_in(last)).copied().collect())
+            let longest_first = |last| {
+                let mut endpoints: Vec<Endpoint> = Endpoint::ALL.iter().filter(ends_in(last)).copied().collect();
+                endpoints.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.name().len()));
+                endpoints
+            };
+            std::array::from_fn(longest_first)
         });
         let path = path.strip_suffix('/').unwrap_or(path);
         let candidates = BY_LAST.get(usize::from(*path.as_bytes().last()?))?;
-        candidates.iter().filter(|endpoint| path.ends_with(endpoint.name())).max_by_key(|endpoint| endpoint.name().len()).copied()
+        candidates.iter().find(|endpoint| path.ends_with(endpoint.name())).copied()
     }
 
     pub fn dialect(self) -> Dialect {
@@ -116,7 +121,9 @@ impl Endpoint {
 
     /// The model (or deployment) that a path names, percent-encoded as it stands there.
     pub fn model_in(self, path: &str) -> Option<&str> {
-        let before = path.strip_suffix('/').unwrap_or(path).strip_suffix(self.name())?;
+        // What is shorter has no room for one.
+        const SHORTEST: usize = "/model/m".len();
+        let before = path.strip_suffix('/').unwrap_or(path).strip_suffix(self.name()).filter(|before| before.len() >= SHORTEST)?;
         let model = match self.dialect() {
             Dialect::Generate => {
                 let (collection, model) = before.rsplit_once("/models/")?;

@@ -2,7 +2,7 @@
 
 use super::batch::Items;
 use super::conceal::Conceal;
-use super::{Ending, Exchange, UnixMs};
+use super::{Ending, Exchange, UnixMs, fresh_id};
 use crate::dialect::Grammar;
 use crate::ledger::{Close, Open, Outcome, Rendered, Used};
 use crate::meter::{Fault, Meter};
@@ -39,7 +39,7 @@ impl Exchange {
     /// Starts the next attempt: its id and its record, which must be appended before the upstream sees anything.
     pub fn attempt(&mut self, now: UnixMs) -> (&str, &Rendered) {
         self.attempts += 1;
-        let id = uuid::Uuid::now_v7().to_string();
+        let id = fresh_id();
         let upstream = self.upstream();
         let (provider, name) = (upstream.map_or("", |upstream| upstream.provider.id), upstream.map_or("", |upstream| &upstream.name));
         let open = Open {

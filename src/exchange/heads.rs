@@ -8,7 +8,7 @@ use crate::route::Target;
 use crate::stream::event_stream::EventStream;
 use crate::stream::sse::Sniffer;
 use crate::usage::{Field, Reported};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 
 /// What the upstream's query says: the caller's, and what the route demands.
 pub(super) fn query(dialect: Dialect, callers: Option<&str>, demanded: Option<&(&'static str, String)>) -> Option<String> {
@@ -33,9 +33,19 @@ pub(super) fn without_keys(dialect: Dialect, query: &str) -> String {
     query.split('&').filter(stays).collect::<Vec<_>>().join("&")
 }
 
+/// How most documents are announced.
+const DOCUMENT: &str = "application/json";
+
+fn kind(headers: &HeaderMap) -> &str {
+    headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default()
+}
+
 /// What the headers announce. The first byte decides all the same: labels are sometimes wrong.
 pub(super) fn framing(dialect: Dialect, headers: &HeaderMap) -> Framing {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind(headers);
+    if kind == DOCUMENT {
+        return Framing::Undecided(Sniffer::announced(false));
+    }
     if kind.contains("amazon.eventstream") {
         Framing::EventStream(EventStream::default())
     } else {
@@ -50,22 +60,23 @@ pub(super) fn framing(dialect: Dialect, headers: &HeaderMap) -> Framing {
 
 /// True if the headers announce one JSON document.
 pub(super) fn is_document(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let essence = kind.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json") || essence.ends_with("+json")
+    let kind = kind(headers);
+    let essence = || kind.split(';').next().unwrap_or_default().trim();
+    kind == DOCUMENT || essence().eq_ignore_ascii_case(DOCUMENT) || essence().ends_with("+json")
 }
 
 /// Usage in the headers of an answer.
 pub(super) fn stated(dialect: Dialect, headers: &HeaderMap) -> Reported {
-    let mut stated = Reported::default();
-    let names = match dialect {
-        Dialect::Invoke => INVOKE_HEADERS,
-        // <https://docs.fireworks.ai/guides/prompt-caching>
-        Dialect::Chat | Dialect::Completions | Dialect::Responses => &[("fireworks-cached-prompt-tokens", Field::CacheRead)],
-        _ => &[],
+    // <https://docs.fireworks.ai/guides/prompt-caching>
+    static CACHED: [(HeaderName, Field); 1] = [(HeaderName::from_static("fireworks-cached-prompt-tokens"), Field::CacheRead)];
+    let names: &[_] = match dialect {
+        Dialect::Invoke => &INVOKE_HEADERS,
+        Dialect::Chat | Dialect::Completions | Dialect::Responses => &CACHED,
+        _ => return Reported::default(),
     };
+    let mut stated = Reported::default();
     for (name, field) in names {
-        if let Some(count) = headers.get(*name).and_then(|count| count.to_str().ok()?.parse().ok()) {
+        if let Some(count) = headers.get(name).and_then(|count| count.to_str().ok()?.parse().ok()) {
             stated.set(*field, count);
         }
     }
@@ -106,7 +117,8 @@ fn characters(mut raw: &[u8]) -> u64 {
 /// The kind of error in the headers of an answer; AWS appends where it is described.
 pub(super) fn stated_error(headers: &HeaderMap) -> Option<&str> {
     const KIND_BYTES_MAX: usize = 128;
-    let kind = headers.get("x-amzn-errortype")?.to_str().ok()?.split([':', ',']).next()?;
+    static KIND: HeaderName = HeaderName::from_static("x-amzn-errortype");
+    let kind = headers.get(&KIND)?.to_str().ok()?.split([':', ',']).next()?;
     Some(kind).filter(|kind| !kind.is_empty() && kind.len() <= KIND_BYTES_MAX)
 }
 

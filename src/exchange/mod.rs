@@ -357,6 +357,11 @@ impl Exchange {
     }
 }
 
+/// A new id of a request or an entry: a UUIDv7 in its text form, so that ids sort by when they were given.
+pub fn fresh_id() -> String {
+    uuid::Uuid::now_v7().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).to_owned()
+}
+
 /// A short hash by which a caller's own credential can be told from another's.
 fn credential_hash(upstream: &Upstream, dialect: Dialect, headers: &HeaderMap) -> Option<String> {
     let (_, value) = upstream.callers_credential(dialect, headers)?;

@@ -2,12 +2,12 @@
 
 use crate::error::Error;
 use crate::route::{Facts, Head};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 /// Names the end user, in place of what the body says.
-pub const USER: &str = "x-gateway-user";
+pub const USER: HeaderName = HeaderName::from_static("x-gateway-user");
 /// Tags, separated by commas.
-pub const TAGS: &str = "x-gateway-tags";
+pub const TAGS: HeaderName = HeaderName::from_static("x-gateway-tags");
 /// More tags are refused, and longer ones.
 pub const TAGS_MAX: usize = 10;
 pub const TAG_BYTES_MAX: usize = 64;
@@ -24,7 +24,7 @@ impl Who {
     /// # Errors
     /// [`Error::BadTags`].
     pub(super) fn read(head: &Head<'_>, facts: &Facts) -> Result<Self, Error> {
-        let named = head.headers.get(USER).and_then(|user| user.to_str().ok()).map(|user| user.trim().to_owned());
+        let named = head.headers.get(&USER).and_then(|user| user.to_str().ok()).map(|user| user.trim().to_owned());
         let user = named.or_else(|| facts.user.clone()).filter(|user| !user.is_empty() && user.len() <= USER_BYTES_MAX);
         Ok(Self { user, tags: tags(head.headers)? })
     }
@@ -33,7 +33,7 @@ impl Who {
 /// The tags in their order, each once.
 fn tags(headers: &HeaderMap) -> Result<Vec<String>, Error> {
     let mut tags: Vec<String> = vec![];
-    for value in headers.get_all(TAGS) {
+    for value in headers.get_all(&TAGS) {
         let value = value.to_str().map_err(|_| Error::BadTags)?;
         for tag in value.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
             if tag.len() > TAG_BYTES_MAX {

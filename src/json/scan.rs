@@ -4,11 +4,10 @@
 //! Containers that lead to something wanted are read strictly; everything else is only skipped, with its brackets
 //! matched, because whether it is valid is the provider's to say.
 
+use super::brackets::Brackets;
 use super::text::{StringEnd, find_string_end};
 use super::want::{Malformed, Visit, Want};
 
-/// Containers open at once; one more is [`Malformed::TooDeep`]. serde_json refuses at the same depth.
-pub const DEPTH_MAX: u32 = 128;
 /// A longer key cannot be one that is wanted.
 pub const KEY_BYTES_MAX: usize = 64;
 /// Containers on the way to a wanted value.
@@ -47,9 +46,7 @@ enum State {
 pub struct Scanner<S: 'static> {
     root: &'static Want<S>,
     state: State,
-    /// Bit n is set when the container at depth n is an object.
-    objects: u128,
-    depth: u32,
+    brackets: Brackets,
     /// The first `tracked` containers are on the way to something wanted.
     path: [&'static Want<S>; PATH_MAX],
     tracked: u32,
@@ -70,8 +67,7 @@ impl<S: Copy + 'static> Scanner<S> {
         Self {
             root,
             state: State::Value,
-            objects: 0,
-            depth: 0,
+            brackets: Brackets::default(),
             path: [Self::SKIP; PATH_MAX],
             tracked: 0,
             next: root,
@@ -86,7 +82,7 @@ impl<S: Copy + 'static> Scanner<S> {
     /// Back to the start of a new document.
     pub fn reset(&mut self) {
         self.state = State::Value;
-        self.depth = 0;
+        self.brackets = Brackets::default();
         self.tracked = 0;
         self.next = self.root;
         self.capture = None;
@@ -95,7 +91,7 @@ impl<S: Copy + 'static> Scanner<S> {
 
     /// True once the top-level value has ended, whatever follows it. A bare top-level number ends only with the input.
     pub fn is_done(&self) -> bool {
-        matches!(self.state, State::Done | State::PastEnd) || (matches!(self.state, State::InScalar) && self.depth == 0)
+        matches!(self.state, State::Done | State::PastEnd) || (matches!(self.state, State::InScalar) && self.brackets.depth() == 0)
     }
 
     /// Scans the next bytes of the document, however it is cut.
@@ -140,13 +136,14 @@ impl<S: Copy + 'static> Scanner<S> {
                 // A scalar starts and may end with this same byte.
                 return if self.state == State::InScalar { at } else { at + 1 };
             }
-            (State::FirstKey | State::Key, b'"') => {
-                self.state = State::InKey;
-                self.key_len = 0;
-                self.key_escaped = false;
-            }
+            (State::FirstKey | State::Key, b'"') => self.begin_key(),
             (State::Colon, b':') => self.state = State::Value,
-            (State::After, b',') if self.in_object() => self.state = State::Key,
+            // The next key mostly follows at once.
+            (State::After, b',') if self.brackets.is_object() && bytes.get(at + 1) == Some(&b'"') => {
+                self.begin_key();
+                return at + 2;
+            }
+            (State::After, b',') if self.brackets.is_object() => self.state = State::Key,
             (State::After, b',') => {
                 self.next = self.item();
                 self.state = State::Value;
@@ -156,6 +153,12 @@ impl<S: Copy + 'static> Scanner<S> {
             _ => self.state = State::Broken(Malformed::Syntax),
         }
         at + 1
+    }
+
+    fn begin_key(&mut self) {
+        self.state = State::InKey;
+        self.key_len = 0;
+        self.key_escaped = false;
     }
 
     /// The first byte of a value.
@@ -168,7 +171,7 @@ impl<S: Copy + 'static> Scanner<S> {
         match want {
             Want::Take(slot) => {
                 visit.begin(*slot, offset, byte);
-                self.capture = Some((*slot, self.depth));
+                self.capture = Some((*slot, self.brackets.depth()));
             }
             Want::Items(slot, _) if byte == b'[' => visit.begin(*slot, offset, byte),
             _ => {}
@@ -182,11 +185,11 @@ impl<S: Copy + 'static> Scanner<S> {
     }
 
     fn open(&mut self, byte: u8, want: &'static Want<S>) {
-        if self.depth == DEPTH_MAX {
+        if self.brackets.are_full() {
             self.state = State::Broken(Malformed::TooDeep);
             return;
         }
-        self.mark(byte);
+        self.brackets.open(byte);
         let tracked = match (want, byte) {
             (Want::Fields(_), b'{') => Some(State::FirstKey),
             (Want::Items(..), b'[') => Some(State::FirstItem),
@@ -201,35 +204,14 @@ impl<S: Copy + 'static> Scanner<S> {
         } else {
             self.state = State::Skipping;
         }
-        self.depth += 1;
-    }
-
-    /// Remembers which bracket must close the container that opens at the present depth.
-    fn mark(&mut self, byte: u8) {
-        let bit = 1u128 << self.depth;
-        if byte == b'{' {
-            self.objects |= bit;
-        } else {
-            self.objects &= !bit;
-        }
-    }
-
-    fn in_object(&self) -> bool {
-        self.depth > 0 && self.objects & (1u128 << (self.depth - 1)) != 0
-    }
-
-    /// True if `byte` is the bracket that ends the innermost container.
-    fn closes(&self, byte: u8) -> bool {
-        self.depth > 0 && (byte == b'}') == self.in_object()
     }
 
     fn close(&mut self, byte: u8, at: usize, from: usize, bytes: &[u8], visit: &mut impl Visit<S>) {
-        if !self.closes(byte) {
+        if !self.brackets.close(byte) {
             self.state = State::Broken(Malformed::Syntax);
             return;
         }
-        self.depth -= 1;
-        self.tracked = self.tracked.min(self.depth);
+        self.tracked = self.tracked.min(self.brackets.depth());
         self.ended(at + 1, from, bytes, visit);
     }
 
@@ -237,7 +219,7 @@ impl<S: Copy + 'static> Scanner<S> {
     fn ended(&mut self, end: usize, from: usize, bytes: &[u8], visit: &mut impl Visit<S>) {
         let offset = self.offset + end as u64;
         if let Some((slot, depth)) = self.capture
-            && depth == self.depth
+            && depth == self.brackets.depth()
         {
             visit.bytes(slot, bytes.get(from..end).unwrap_or_default());
             visit.end(slot, offset);
@@ -246,7 +228,7 @@ impl<S: Copy + 'static> Scanner<S> {
         if let Some(slot) = self.item_slot() {
             visit.end(slot, offset);
         }
-        self.state = if self.depth == 0 { State::Done } else { State::After };
+        self.state = if self.brackets.depth() == 0 { State::Done } else { State::After };
     }
 
     /// What the innermost tracked container is wanted as.
@@ -265,7 +247,7 @@ impl<S: Copy + 'static> Scanner<S> {
     /// The name under which elements of the innermost array are announced.
     fn item_slot(&self) -> Option<S> {
         match self.innermost() {
-            Want::Items(slot, _) if self.tracked == self.depth => Some(*slot),
+            Want::Items(slot, _) if self.tracked == self.brackets.depth() => Some(*slot),
             _ => None,
         }
     }
@@ -278,8 +260,10 @@ impl<S: Copy + 'static> Scanner<S> {
             && let Some(raw) = bytes.get(at..end - 1).filter(|raw| raw.len() > KEY_BYTES_MAX || memchr::memchr(b'\\', raw).is_none())
         {
             self.next = self.field_named(raw);
-            self.state = State::Colon;
-            return end;
+            // Its colon mostly follows at once.
+            let colon = bytes.get(end) == Some(&b':');
+            self.state = if colon { State::Value } else { State::Colon };
+            return end + usize::from(colon);
         }
         while let Some(&byte) = bytes.get(at) {
             at += 1;
@@ -367,24 +351,18 @@ impl<S: Copy + 'static> Scanner<S> {
                     StringEnd::Closed(end) => at = end,
                     StringEnd::Open { escape } => return self.left_in_string(escape, bytes),
                 },
-                b'{' | b'[' if self.depth == DEPTH_MAX => {
+                b'{' | b'[' if self.brackets.are_full() => {
                     self.state = State::Broken(Malformed::TooDeep);
                     return at;
                 }
-                b'{' | b'[' => {
-                    self.mark(byte);
-                    self.depth += 1;
-                }
-                b'}' | b']' if !self.closes(byte) => {
+                b'{' | b'[' => self.brackets.open(byte),
+                b'}' | b']' if !self.brackets.close(byte) => {
                     self.state = State::Broken(Malformed::Syntax);
                     return at;
                 }
-                b'}' | b']' => {
-                    self.depth -= 1;
-                    if self.depth == self.tracked {
-                        self.ended(at, from, bytes, visit);
-                        return at;
-                    }
+                b'}' | b']' if self.brackets.depth() == self.tracked => {
+                    self.ended(at, from, bytes, visit);
+                    return at;
                 }
                 _ => {}
             }
@@ -401,6 +379,7 @@ impl<S: Copy + 'static> Scanner<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::brackets::DEPTH_MAX;
 
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Slot {

@@ -28,6 +28,6 @@ pub trait Visit<S> {
 pub enum Malformed {
     /// The bytes are not JSON.
     Syntax,
-    /// More than [`DEPTH_MAX`] containers.
+    /// More than [`super::DEPTH_MAX`] containers.
     TooDeep,
 }

@@ -5,11 +5,28 @@ use super::fault::{Fault, Faults};
 use crate::dialect::{Grammar, UsagePath};
 use crate::json::text;
 use crate::usage::{Field, Reported};
+use memchr::memmem::Finder;
+use once_cell::sync::Lazy;
 use simd_json::prelude::*;
+use simd_json::tape::Value;
 
 thread_local! {
     /// The parser's own memory, used again.
     static BUFFERS: std::cell::RefCell<simd_json::Buffers> = std::cell::RefCell::new(simd_json::Buffers::new(1024));
+}
+
+/// The members of an object, side by side: many are looked for, and on the tape each search begins anew.
+struct Members<'t, 'i>(Vec<(&'i str, Value<'t, 'i>)>);
+
+impl<'t, 'i> Members<'t, 'i> {
+    /// None if it is no object.
+    fn of(value: Value<'t, 'i>) -> Self {
+        Self(value.as_object().map(|object| object.iter().collect()).unwrap_or_default())
+    }
+
+    fn get(&self, name: &str) -> Option<Value<'t, 'i>> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
 }
 
 /// Tokens that another model used within the response.
@@ -93,7 +110,7 @@ impl Found {
             match simd_json::to_tape(&mut raw) {
                 Ok(tape) => {
                     let mut fallback = Reported::default();
-                    self.read_fields(tape.as_value(), &[grammar.metrics], &mut fallback);
+                    self.read_fields(&Members::of(tape.as_value()), &[grammar.metrics], &mut fallback);
                     self.fallback.merge(&fallback);
                     (self.finished, self.ended) = (true, true);
                 }
@@ -122,7 +139,7 @@ impl Found {
             self.faults.add(Fault::Malformed);
             return;
         };
-        let usage = tape.as_value();
+        let usage = &Members::of(tape.as_value());
         let mut reported = Reported::default();
         self.read_fields(usage, grammar.usage, &mut reported);
         read_details(usage, grammar, &mut reported);
@@ -159,9 +176,9 @@ impl Found {
         self.cost = stated_cost(object).or(self.cost.take());
     }
 
-    fn read_fields(&mut self, usage: simd_json::tape::Value<'_, '_>, paths: &[&[UsagePath]], reported: &mut Reported) {
+    fn read_fields(&mut self, usage: &Members<'_, '_>, paths: &[&[UsagePath]], reported: &mut Reported) {
         // Paths below one member stand together, and it is looked for once.
-        let mut above: Option<(&str, Option<simd_json::tape::Value<'_, '_>>)> = None;
+        let mut above: Option<(&str, Option<Value<'_, '_>>)> = None;
         for (path, field) in paths.iter().copied().flatten() {
             if reported.of(*field).is_some() {
                 continue;
@@ -169,7 +186,7 @@ impl Found {
             let Some((first, rest)) = path.split_first() else { continue };
             let found = match above {
                 Some((name, found)) if name == *first => found,
-                _ => usage.get(*first),
+                _ => usage.get(first),
             };
             above = Some((first, found));
             let value = rest.iter().fold(found, |value, key| value?.get(*key));
@@ -186,13 +203,14 @@ impl Found {
 
     /// Anthropic's `iterations`: rounds of the message itself are in the top-level numbers, the others are not.
     /// <https://docs.anthropic.com/en/api/messages> (`usage.iterations`), and recorded traffic.
-    fn read_rounds(&mut self, usage: simd_json::tape::Value<'_, '_>, grammar: &Grammar) {
+    fn read_rounds(&mut self, usage: &Members<'_, '_>, grammar: &Grammar) {
         let Some(rounds) = usage.get("iterations").and_then(|rounds| rounds.as_array()) else {
             return;
         };
         self.compaction = Reported::default();
         self.rounds.clear();
         for round in &rounds {
+            let round = &Members::of(round);
             let kind = round.get("type").and_then(|kind| kind.into_string());
             let model = round.get("model").and_then(|model| model.into_string());
             let mut reported = Reported::default();
@@ -226,7 +244,7 @@ impl Found {
 }
 
 /// Lists of objects, one a modality or lifetime. A field is set if any of its objects is there.
-fn read_details(usage: simd_json::tape::Value<'_, '_>, grammar: &Grammar, reported: &mut Reported) {
+fn read_details(usage: &Members<'_, '_>, grammar: &Grammar, reported: &mut Reported) {
     if grammar.details.is_empty() {
         return;
     }
@@ -283,7 +301,8 @@ fn stated_cost(usage: &[u8]) -> Option<String> {
         cost: Option<serde_json::Value>,
         cost_in_usd_ticks: Option<i128>,
     }
-    memchr::memmem::find(usage, b"\"cost")?;
+    static COST: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"cost"));
+    COST.find(usage)?;
     let stated: Stated = serde_json::from_slice(usage).ok()?;
     let cost = stated.cost.as_ref().and_then(|cost| cost.get("total_cost").or(Some(cost))).filter(|cost| cost.is_number());
     let ticks = || stated.cost_in_usd_ticks.map(|ticks| rust_decimal::Decimal::from_i128_with_scale(ticks, 10).normalize().to_string());

@@ -5,8 +5,8 @@ use super::requests::status_class;
 use crate::config::Config;
 use crate::ledger::{Entry, Outcome, Source};
 use crate::usage::Dimension;
+use ahash::HashMap;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// Series that every request adds to, looked up once by the names they bear.

@@ -2,8 +2,8 @@
 
 use crate::provider::fits;
 use crate::usage::{Dimension, Usage};
+use ahash::HashMap;
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 /// What a rate of one means: this fraction of an atto-dollar (10^-18) per million units. Some published rates are thirds
 /// that someone wrote down with seventeen decimals; some are by the hour of what is counted in seconds.

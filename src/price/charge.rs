@@ -57,20 +57,23 @@ pub fn charge(catalog: &Catalog, query: &Query<'_>, usage: &Usage, requests: u64
     let fee = rates.of(Dimension::Request).map(|_| (Dimension::Request, requests));
     let at_least = |dimension: Dimension| price.minimum.iter().find(|(of, _)| *of == dimension).map_or(0, |(_, count)| *count);
     let billed = usage.iter().map(|(dimension, count)| (dimension, if count > 0 { count.max(at_least(dimension)) } else { 0 }));
-    let mut charge = total(&rates, percent.unwrap_or(100), billed.chain(fee));
+    let mut charge = total(&rates, percent, billed.chain(fee));
     charge.unknown_tier = !tier_known;
     charge.unknown_region = !query.is_anywhere() && price.region.is_none() && percent.is_none();
     charge
 }
 
-/// `percent` is what every rate but fees is multiplied by, in hundredths.
-fn total(rates: &Rates, percent: i128, counts: impl Iterator<Item = (Dimension, u64)>) -> Charge {
+/// `percent` is what every rate but fees is multiplied by, in hundredths; none is 100.
+fn total(rates: &Rates, percent: Option<i128>, counts: impl Iterator<Item = (Dimension, u64)>) -> Charge {
     let (mut charge, mut sum) = (Charge::default(), Some(0i128));
     for (dimension, count) in counts.filter(|(_, count)| *count > 0) {
         match rates.resolve(dimension) {
             Some(rate) => {
                 // Exact: rates are multiples of [`RATE_PARTS`].
-                let rate = if dimension.is_fee() { Some(rate) } else { rate.checked_mul(percent).map(|rate| rate / 100) };
+                let rate = match percent.filter(|_| !dimension.is_fee()) {
+                    Some(percent) => rate.checked_mul(percent).map(|rate| rate / 100),
+                    None => Some(rate),
+                };
                 sum = sum.zip(rate).and_then(|(sum, rate)| sum.checked_add(rate.checked_mul(i128::from(count))?));
             }
             None => charge.unpriced.push(dimension),
@@ -97,7 +100,7 @@ mod tests {
         // $0.0375 and $10 per million tokens.
         let rates =
             rates(&[(Dimension::Input, RATE_PARTS * 37_500_000_000_000_000), (Dimension::Output, RATE_PARTS * 10_000_000_000_000_000_000)]);
-        let charge = total(&rates, 100, [(Dimension::Input, 3), (Dimension::CacheRead, 1), (Dimension::Reasoning, 2)].into_iter());
+        let charge = total(&rates, None, [(Dimension::Input, 3), (Dimension::CacheRead, 1), (Dimension::Reasoning, 2)].into_iter());
         assert_eq!((charge.amount.0, charge.is_priced()), (4 * 37_500 + 2 * 10_000_000, true));
     }
 
@@ -105,12 +108,12 @@ mod tests {
     fn a_region_multiplies_rates_but_no_fees() {
         let rates = rates(&[(Dimension::Input, PER), (Dimension::WebSearch, PER)]);
         let counts = || [(Dimension::Input, 10), (Dimension::WebSearch, 10)].into_iter();
-        assert_eq!([100, 110, 50].map(|percent| total(&rates, percent, counts()).amount.0), [20, 21, 15]);
+        assert_eq!([None, Some(110), Some(50)].map(|percent| total(&rates, percent, counts()).amount.0), [20, 21, 15]);
     }
 
     #[test]
     fn says_what_has_no_rate_but_not_what_was_not_used() {
-        let charge = total(&rates(&[(Dimension::Input, 1)]), 100, [(Dimension::Output, 0), (Dimension::WebSearch, 2)].into_iter());
+        let charge = total(&rates(&[(Dimension::Input, 1)]), None, [(Dimension::Output, 0), (Dimension::WebSearch, 2)].into_iter());
         assert_eq!(charge.unpriced, [Dimension::WebSearch]);
         assert!(!charge.is_priced());
     }
@@ -118,7 +121,7 @@ mod tests {
     #[test]
     fn marks_up_exactly() {
         // A third of a pico-dollar, twelve times, at 1.25: five; rounded first it would be none.
-        let charge = |rate: i128, count| total(&rates(&[(Dimension::Input, rate)]), 100, [(Dimension::Input, count)].into_iter());
+        let charge = |rate: i128, count| total(&rates(&[(Dimension::Input, rate)]), None, [(Dimension::Input, count)].into_iter());
         assert_eq!(charge(PER / 3, 12).times("1.25".parse().unwrap()).amount.0, 5);
         assert_eq!(charge(PER / 3, 1).times("1.5".parse().unwrap()).amount.0, 0);
         assert_eq!(charge(PER, 7).times("0".parse().unwrap()).amount.0, 0);
@@ -129,8 +132,8 @@ mod tests {
     fn rounds_once_and_notices_overflow() {
         // Two halves of a pico-dollar make one; alone each would round to none.
         let halves = rates(&[(Dimension::Input, PER / 2), (Dimension::Output, PER / 2)]);
-        assert_eq!(total(&halves, 100, [(Dimension::Input, 1), (Dimension::Output, 1)].into_iter()).amount.0, 1);
+        assert_eq!(total(&halves, None, [(Dimension::Input, 1), (Dimension::Output, 1)].into_iter()).amount.0, 1);
         let huge = rates(&[(Dimension::Input, i128::MAX / 2)]);
-        assert!(total(&huge, 100, [(Dimension::Input, 3)].into_iter()).overflow);
+        assert!(total(&huge, None, [(Dimension::Input, 3)].into_iter()).overflow);
     }
 }

@@ -10,7 +10,8 @@ use std::iter::Sum;
 pub struct PicoUsd(pub i128);
 
 /// Pico-dollars in a dollar.
-pub const PICO: i128 = 1_000_000_000_000;
+pub const PICO: i128 = PICO_U64 as i128;
+const PICO_U64: u64 = 1_000_000_000_000;
 
 impl PicoUsd {
     /// Sum, `None` on overflow.
@@ -33,8 +34,7 @@ impl PicoUsd {
 /// In dollars, all decimals that are not zero and at least two.
 impl fmt::Display for PicoUsd {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, part) = (self.0.unsigned_abs() / PICO.unsigned_abs(), self.0.unsigned_abs() % PICO.unsigned_abs());
-        let mut part = u64::try_from(part).unwrap_or_default();
+        let (whole, mut part) = dollars_and_parts(self.0.unsigned_abs());
         let mut decimals = *b"000000000000";
         for place in decimals.iter_mut().rev() {
             *place += u8::try_from(part % 10).unwrap_or_default();
@@ -42,11 +42,27 @@ impl fmt::Display for PicoUsd {
         }
         let decimals = str::from_utf8(&decimals).unwrap_or_default();
         let kept = decimals.trim_end_matches('0').len().max(2);
+        let decimals = decimals.get(..kept).unwrap_or_default();
+        if self.0 >= 0 && whole == 0 {
+            // So are most. Written at once, since each piece may grow what it is written to.
+            let mut text = *b"0.000000000000";
+            text.iter_mut().skip(2).zip(decimals.bytes()).for_each(|(place, digit)| *place = digit);
+            return to.write_str(text.get(..2 + kept).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default());
+        }
         to.write_str(if self.0 < 0 { "-" } else { "" })?;
         to.write_str(itoa::Buffer::new().format(whole))?;
         to.write_str(".")?;
-        to.write_str(decimals.get(..kept).unwrap_or_default())
+        to.write_str(decimals)
     }
+}
+
+/// Whole dollars, and pico-dollars beyond them.
+fn dollars_and_parts(amount: u128) -> (u128, u64) {
+    // Division of 128 bits takes a while.
+    if let Ok(amount) = u64::try_from(amount) {
+        return (u128::from(amount / PICO_U64), amount % PICO_U64);
+    }
+    (amount / PICO.unsigned_abs(), u64::try_from(amount % PICO.unsigned_abs()).unwrap_or_default())
 }
 
 impl Serialize for PicoUsd {

@@ -20,7 +20,7 @@ use super::timed;
 use crate::config::Sync;
 use crate::dialect::Dialect;
 use crate::error::Error;
-use crate::exchange::Ending;
+use crate::exchange::{Ending, fresh_id};
 use crate::route::Head;
 use crate::trace::TRACEPARENT;
 use async_trait::async_trait;
@@ -75,7 +75,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
         ctx.count(true);
         timed::serves(true);
-        ctx.request_id = uuid::Uuid::now_v7().to_string();
+        ctx.request_id = fresh_id();
         ctx.trace = self.begin_trace(session.req_header());
         ctx.caller_id = head::caller_id(&session.req_header().headers).cloned();
         let live = self.state.live.load_full();

@@ -22,6 +22,9 @@ pub const CALLER_REQUEST_ID: &str = "x-request-id";
 const CALLER_REQUEST_ID_NAME: HeaderName = HeaderName::from_static(CALLER_REQUEST_ID);
 /// Asks for the cost as a comment at the end of a stream (`true`), or for none (`false`).
 pub const COST_EVENT: HeaderName = HeaderName::from_static("x-gateway-cost-event");
+/// Where a browser says that the page is of.
+/// <https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header>
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// A longer `x-request-id` is replaced.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
@@ -73,7 +76,7 @@ pub fn check_site(header: &RequestHeader, config: &Config, origins: &[String]) -
     if cors::origin(headers, origins).is_some() {
         return Ok(());
     }
-    let foreign_site = headers.get("sec-fetch-site").is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
+    let foreign_site = headers.get(&FETCH_SITE).is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
     let own = |origin: &HeaderValue| {
         origin.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, name)| config.answers_for(name)))
     };

@@ -20,7 +20,7 @@ pub(super) fn choose<'a>(
     requested: &'a str,
     config: &'a Config,
 ) -> Result<Choice<'a>, Error> {
-    let named = head.headers.get(PROVIDER_HEADER).map(|value| value.to_str().unwrap_or_default().trim());
+    let named = head.headers.get(&PROVIDER_HEADER).map(|value| value.to_str().unwrap_or_default().trim());
     let fixed = match named {
         Some(name) => Some(configured(&name.to_ascii_lowercase(), config)?),
         None => mount,

@@ -59,7 +59,7 @@ fn is_id(id: &str) -> bool {
 
 /// The way there: to who knows the answer, else to who is named, else to the first that keeps any.
 pub(super) fn route(head: &Head<'_>, at: Option<usize>, below: &str, config: &Config) -> Result<Route, Error> {
-    let named = head.headers.get(PROVIDER_HEADER).map(|value| value.to_str().unwrap_or_default().trim().to_ascii_lowercase());
+    let named = head.headers.get(&PROVIDER_HEADER).map(|value| value.to_str().unwrap_or_default().trim().to_ascii_lowercase());
     let named = named.map(|name| configured(&name, config)).transpose()?;
     let keeps = |upstream: &Upstream| upstream.endpoints.contains(&Endpoint::Responses);
     let fallback = config.fallback.filter(|at| config.upstreams.get(*at).is_some_and(keeps));

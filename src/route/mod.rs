@@ -23,10 +23,10 @@ use crate::error::Error;
 use crate::provider;
 use choose::{Choice, choose, configured, without_own_prefix};
 use format::{guess, native, without_model};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 /// Chooses the provider by name.
-pub const PROVIDER_HEADER: &str = "x-provider";
+pub const PROVIDER_HEADER: HeaderName = HeaderName::from_static("x-provider");
 
 /// The part of a request that routing looks at.
 #[derive(Clone, Copy, Debug)]
@@ -316,7 +316,7 @@ pub fn socket(head: &Head<'_>, config: &Config) -> Result<Route, Error> {
     if Endpoint::from_path(rest) != Some(Endpoint::Responses) {
         return passed_socket(head, config, mount, rest);
     }
-    let named = head.headers.get(PROVIDER_HEADER).map(|value| value.to_str().unwrap_or_default().trim().to_ascii_lowercase());
+    let named = head.headers.get(&PROVIDER_HEADER).map(|value| value.to_str().unwrap_or_default().trim().to_ascii_lowercase());
     let fixed = named.map(|name| configured(&name, config)).transpose()?.or(mount);
     let takes = |at: &usize| config.upstreams.get(*at).is_some_and(|upstream| upstream.socket);
     let first = || config.upstreams.iter().position(|upstream| upstream.socket);

@@ -13,7 +13,7 @@ pub const PATH_BYTES_MAX: usize = 4096;
 pub fn check(path: &str) -> Result<(), Error> {
     // Nothing is encoded, and no segment begins with a point: nothing leaves its place.
     let plain = |byte: u8| byte != b'%' && byte != b'\\' && !byte.is_ascii_control();
-    let is_plain = path.bytes().fold(true, |all, byte| all & plain(byte)) && !path.contains("/.");
+    let is_plain = path.bytes().fold(true, |all, byte| all & plain(byte)) && !path.as_bytes().windows(2).any(|pair| pair == b"/.");
     if is_plain && path.len() <= PATH_BYTES_MAX && path.starts_with('/') {
         return Ok(());
     }
