@@ -4,11 +4,12 @@
 //! Pingora forwards a body that a filter has read only out of a 64 KiB retry buffer; larger ones hang. A `Custom`
 //! session may give its own. The trait is public but hidden, hence the exact version of Pingora.
 
-use super::commit::Commits;
 use super::costs::{self, Costs, Unsent};
 use super::drain::{Drain, Left};
+use super::dues::Dues;
 use super::failure::{LATE, is_gone};
 use super::last_words;
+use super::state::State;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
@@ -21,7 +22,7 @@ use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{ErrorType, Result};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -44,9 +45,7 @@ struct Shared {
     drain: Drain,
     /// By when something must have come.
     deadline: Mutex<Option<Instant>>,
-    /// What is sent next waits for the disk.
-    held: AtomicBool,
-    commits: OnceLock<Arc<Commits>>,
+    dues: Dues,
     /// The attempt whose answer is held until its first event is known; 0: none is; [`FORGOTTEN`].
     begins: AtomicU32,
     /// What was sent ends between two events.
@@ -54,12 +53,6 @@ struct Shared {
 }
 
 impl Outlet {
-    /// Holds what is sent next until what was appended to the ledger is on the disk itself.
-    pub fn hold(&self, commits: &Arc<Commits>) {
-        self.0.commits.get_or_init(|| commits.clone());
-        self.0.held.store(true, Ordering::Release);
-    }
-
     /// Holds the answer of an attempt until [`Outlet::begin`]: its caller sees nothing of one that begins with an error.
     pub fn await_beginning(&self, attempt: u32) {
         self.0.begins.store(attempt, Ordering::Release);
@@ -94,13 +87,9 @@ impl Outlet {
         *self.0.deadline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn held(&self) {
-        if self.0.held.load(Ordering::Relaxed)
-            && self.0.held.swap(false, Ordering::Acquire)
-            && let Some(commits) = self.0.commits.get()
-        {
-            commits.wait().await;
-        }
+    /// What is sent next waits for.
+    pub fn dues(&self) -> &Dues {
+        &self.0.dues
     }
 
     pub fn costs(&self) -> &Costs {
@@ -114,10 +103,9 @@ impl Outlet {
 
 /// Replaces `session` by a wrapper that replays `body`, and sends a comment between events that nothing followed for
 /// `keep_alive`.
-pub fn install(session: &mut Box<ServerSession>, body: Bytes, outlet: &Outlet, keep_alive: Option<Duration>) {
-    let inner = std::mem::replace(session, placeholder());
-    let wrapper =
-        Wrapper { inner: Some(inner), outlet: outlet.clone(), body, keep_alive, unsent: Unsent::default(), early: (0, vec![]), left: None };
+pub fn install(session: &mut Box<ServerSession>, body: Bytes, outlet: &Outlet, keep_alive: Option<Duration>, state: &Arc<State>) {
+    let (inner, outlet, state) = (Some(std::mem::replace(session, placeholder())), outlet.clone(), state.clone());
+    let wrapper = Wrapper { inner, outlet, state, body, keep_alive, unsent: Unsent::default(), early: (0, vec![]), left: None };
     **session = ServerSession::Custom(Box::new(wrapper));
 }
 
@@ -140,6 +128,7 @@ struct Wrapper {
     /// Taken only when dropped.
     inner: Option<Box<ServerSession>>,
     outlet: Outlet,
+    state: Arc<State>,
     body: Bytes,
     unsent: Unsent,
     keep_alive: Option<Duration>,
@@ -267,7 +256,7 @@ impl CustomSession for Wrapper {
         self.inner_mut().write_response_trailers(trailers).await
     }
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        self.outlet.held().await;
+        self.outlet.dues().settle(&self.state).await;
         if let Some(left) = &mut self.left {
             return left.swallow(tasks);
         }

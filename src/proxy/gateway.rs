@@ -97,7 +97,7 @@ impl ProxyHttp for Gateway {
         match self.plan(session, ctx).await {
             Ok(Planned::Forward(exchange)) => {
                 let keep_alive = exchange.config().timeouts.keep_alive;
-                downstream::install(&mut session.downstream_session, exchange.body().clone(), &ctx.outlet, keep_alive);
+                downstream::install(&mut session.downstream_session, exchange.body().clone(), &ctx.outlet, keep_alive, &self.state);
                 if exchange.is_stream() {
                     ctx.count_stream();
                 }
@@ -136,7 +136,7 @@ impl ProxyHttp for Gateway {
         if ctx.turns.is_none() {
             ctx.trace.iter_mut().for_each(|trace| trace.attempt());
             let (id, open) = exchange.attempt(now_ms());
-            if !state.begin(id, open, &live.config) {
+            if !state.begin_together(id, open, &live.config).await {
                 exchange.abandon();
                 ctx.refused = Some(Error::Unbillable);
                 return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
@@ -281,9 +281,9 @@ impl ProxyHttp for Gateway {
         let Some(exchange) = &mut ctx.exchange else { return Ok(None) };
         let always = exchange.config().ledger.sync == Sync::Always;
         if let Some((id, used)) = exchange.news(now) {
-            self.state.append(id, used);
+            ctx.outlet.dues().written(self.state.ledger.take_used(id, used));
             if always {
-                ctx.outlet.hold(&self.state.commits);
+                ctx.outlet.dues().synced();
             }
         }
         // Before the caller knows of it.
@@ -291,7 +291,7 @@ impl ProxyHttp for Gateway {
         for item in exchange.items(now) {
             self.state.item(&item, None, exchange.config());
             if always {
-                ctx.outlet.hold(&self.state.commits);
+                ctx.outlet.dues().synced();
             }
         }
         let mut out = out;
@@ -300,7 +300,7 @@ impl ProxyHttp for Gateway {
                 self.state.item(&bill, Some(&id), exchange.config());
                 self.state.answers.billed(&id);
                 if always {
-                    ctx.outlet.hold(&self.state.commits);
+                    ctx.outlet.dues().synced();
                 }
             }
             let cost = exchange.cost();
@@ -355,6 +355,8 @@ impl ProxyHttp for Gateway {
     async fn logging(&self, session: &mut Session, error: Option<&pingora::Error>, ctx: &mut Box<Ctx>) {
         ctx.unwrap_session(session);
         timed::serves(false);
+        // Of what was never sent.
+        ctx.outlet.dues().settle(&self.state).await;
         let failed = error.filter(|error| !client_left(error)).map(|error| failure(error, ctx.provider()));
         if ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_open()) {
             let ending = match error {

@@ -14,6 +14,7 @@ mod crew;
 mod ctx;
 mod downstream;
 mod drain;
+mod dues;
 mod failure;
 mod gateway;
 mod head;

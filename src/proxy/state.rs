@@ -5,6 +5,7 @@ use super::body::Budget;
 use super::certificates::Certificates;
 use super::commit::Commits;
 use super::crew::Load;
+use super::dues::turn;
 use super::recent::Recent;
 use super::reload::Live;
 use super::shared::Shared;
@@ -14,7 +15,7 @@ use crate::access_log::Log;
 use crate::config::Config;
 use crate::exchange::answer::Memory;
 use crate::exchange::{Closed, Ending, Exchange, Records, amount_of, who_of};
-use crate::ledger::{Entry, Ledger, Rendered};
+use crate::ledger::{Due, Entry, Ledger, Rendered};
 use crate::limit::{Amount, Hold, Limits};
 use crate::metrics::{Metrics, follow};
 use crate::sink::{Progress, Tail};
@@ -173,8 +174,26 @@ impl State {
             self.append(id, record);
             return true;
         }
+        let due = self.ledger.take_open(id, record);
+        self.begun(due, id, record)
+    }
+
+    /// The same together with what others of this thread append in this turn.
+    pub(super) async fn begin_together(&self, id: &str, record: &Rendered, config: &Config) -> bool {
+        if config.ledger.serve_unwritten {
+            let due = self.ledger.take_used(id, record);
+            turn().await;
+            self.written(due);
+            return true;
+        }
+        let due = self.ledger.take_open(id, record);
+        turn().await;
+        self.begun(due, id, record)
+    }
+
+    fn begun(&self, due: Due, id: &str, record: &Rendered) -> bool {
         let known = self.ledger.is_failing();
-        let written = self.ledger.append(id, record);
+        let written = self.ledger.opened(due, id, record);
         if let (Err(error), false) = (&written, known) {
             // Once is enough: callers, metrics and the access log hear of each.
             log::error!("attempts are refused, since the ledger cannot be written: {error}");
@@ -184,8 +203,13 @@ impl State {
 
     /// Writes what an attempt used; kept if the disk does not take it.
     pub(super) fn append(&self, id: &str, record: &Rendered) {
-        if let Err(error) = self.ledger.append_or_keep(id, record) {
-            log::error!("a ledger record of entry {id} waits for the disk: {error}");
+        self.written(self.ledger.take_used(id, record));
+    }
+
+    /// Makes sure that it is written.
+    pub(super) fn written(&self, due: Due) {
+        if let Err(error) = self.ledger.written(due) {
+            log::error!("records of the ledger wait for the disk: {error}");
         }
     }
 

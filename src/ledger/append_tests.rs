@@ -1,7 +1,9 @@
 use super::*;
 use crate::ledger::read::RECORD_BYTES_MAX;
 use crate::ledger::{Close, Outcome, RecordReader, read_folder};
-use std::io::Seek;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, Write};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 fn close(bytes_out: u64) -> Rendered {
@@ -88,6 +90,63 @@ fn nothing_that_happened_is_lost_while_the_disk_takes_nothing() {
     ledger.append("next", &close(1)).unwrap();
     assert_eq!(ids(folder.path()), (vec!["happened".to_owned(), "ended".to_owned(), "next".to_owned()], 0));
     assert_eq!(ledger.waiting_bytes(), 0);
+}
+
+#[test]
+fn what_was_taken_meanwhile_is_written_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
+    let dues = [ledger.take_open("a", &close(1)), ledger.take_used("b", &close(2)), ledger.take_open("c", &close(3))];
+    assert!(ids(folder.path()).0.is_empty());
+    ledger.written(dues[1]).unwrap();
+    assert_eq!((ids(folder.path()).0.join(" "), ledger.segments[0].lock().unwrap().flushes), ("a b c".to_owned(), 1));
+    let later = ledger.take_open("d", &close(4));
+    // Others need not be asked again, and do not write for those who come later.
+    ledger.opened(dues[0], "a", &close(1)).unwrap();
+    ledger.opened(dues[2], "c", &close(3)).unwrap();
+    assert_eq!(ids(folder.path()).0.len(), 3);
+    ledger.opened(later, "d", &close(4)).unwrap();
+    assert_eq!(
+        (ids(folder.path()), ledger.segments[0].lock().unwrap().flushes),
+        ((["a", "b", "c", "d"].map(str::to_owned).to_vec(), 0), 2)
+    );
+}
+
+/// Several began in one turn: who is refused is taken out, from wherever it stands, and nobody else.
+#[test]
+fn who_is_refused_takes_nobody_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
+    let full = Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let good = std::mem::replace(&mut ledger.segments[0].lock().unwrap().file, full);
+    let refused = ledger.take_open("refused", &close(1));
+    let happened = ledger.take_used("happened", &close(2));
+    let lucky = ledger.take_open("lucky", &close(3));
+    assert!(ledger.opened(refused, "refused", &close(1)).is_err() && ledger.written(happened).is_err());
+    ledger.segments[0].lock().unwrap().file = good;
+    ledger.opened(lucky, "lucky", &close(3)).unwrap();
+    assert_eq!((ids(folder.path()), ledger.is_failing(), ledger.lost()), ((vec!["happened".to_owned(), "lucky".to_owned()], 0), false, 0));
+}
+
+/// The disk took some lines and no more: who stands in one of those was written.
+#[test]
+fn who_was_written_before_the_disk_was_full_is_not_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
+    let (first, second) = (ledger.take_open("first", &close(1)), ledger.take_open("second", &close(2)));
+    let good = {
+        let mut segment = ledger.segments[0].lock().unwrap();
+        let line = segment.lines.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        let written = segment.lines[..line].to_vec();
+        (&*segment.file).write_all(&written).unwrap();
+        segment.take(line);
+        std::mem::replace(&mut segment.file, Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap()))
+    };
+    ledger.opened(first, "first", &close(1)).unwrap();
+    assert!(ledger.opened(second, "second", &close(2)).is_err());
+    ledger.segments[0].lock().unwrap().file = good;
+    ledger.append("third", &close(3)).unwrap();
+    assert_eq!(ids(folder.path()).0, ["first", "third"]);
 }
 
 #[test]
