@@ -195,21 +195,22 @@ fn strip(request: &mut RequestHeader, config: &Config) {
 
 /// Turns the upstream's head into the one the caller gets. `Connection` and framing are Pingora's to write.
 pub fn downstream_response(response: &mut ResponseHeader, request_id: &str, caller_id: Option<HeaderValue>, config: &Config) -> Result<()> {
-    let nominated: String =
-        response.headers.get(header::CONNECTION).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
-    let named = |name: &str| nominated.split(',').any(|other| other.trim() == name) && !FRAMING.contains(&name);
+    let nominated = response.headers.get(header::CONNECTION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    // Mostly no header is.
+    let nominated = Some(nominated).filter(|nominated| !["", "keep-alive", "close"].contains(nominated)).map(str::to_ascii_lowercase);
+    let named = |name: &str| {
+        nominated.as_ref().is_some_and(|nominated| nominated.split(',').any(|other| other.trim() == name) && !FRAMING.contains(&name))
+    };
     // Which pages may read it is settled here.
     let own = |name: &str| HOP_BY_HOP.contains(&name) || name.starts_with("access-control-");
     let denied = |name: &str| own(name) || config.headers.response_deny.iter().any(|deny| deny == name) || named(name);
     let gone: Vec<HeaderName> = response.headers.keys().filter(|name| denied(name.as_str())).cloned().collect();
     gone.iter().for_each(|name| drop(response.remove_header(name)));
-    response.insert_header(REQUEST_ID, request_id)?;
+    let id = HeaderValue::from_str(request_id).map_err(|_| pingora::Error::new_in(pingora::ErrorType::InvalidHTTPHeader))?;
+    response.insert_header(REQUEST_ID, id.clone())?;
     if !response.headers.contains_key(&CALLER_REQUEST_ID_NAME) {
-        match caller_id {
-            Some(id) => response.insert_header(CALLER_REQUEST_ID, id)?,
-            // What the upstream was told.
-            None => response.insert_header(CALLER_REQUEST_ID, request_id)?,
-        }
+        // If the caller had none, what the upstream was told.
+        response.insert_header(CALLER_REQUEST_ID, caller_id.unwrap_or(id))?;
     }
     for (name, value) in &config.headers.response_add {
         response.insert_header(name.clone(), value.as_str())?;
