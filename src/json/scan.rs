@@ -124,7 +124,7 @@ impl<S: Copy + 'static> Scanner<S> {
         }
     }
 
-    /// One byte between values.
+    /// What stands between values, mostly a byte.
     fn structure(&mut self, bytes: &[u8], at: usize, from: &mut usize, visit: &mut impl Visit<S>) -> usize {
         let byte = bytes.get(at).copied().unwrap_or_default();
         match (self.state, byte) {

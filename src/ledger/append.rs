@@ -33,7 +33,7 @@ pub struct Ledger {
     syncing: Mutex<()>,
 }
 
-/// A record that was taken and may not be written yet: whoever asks first writes all that was taken meanwhile, so that
+/// A record that was put in and may not be written yet: whoever asks first writes all that was put in meanwhile, so that
 /// requests of one turn of a thread share a write.
 #[derive(Clone, Copy, Debug)]
 pub struct Due {
@@ -77,13 +77,13 @@ impl Ledger {
     /// # Errors
     /// If it could not be written; it then never will be. The failure is also counted.
     pub fn append(&self, id: &str, record: &Rendered) -> io::Result<()> {
-        let due = self.take_open(id, record);
+        let due = self.put_open(id, record);
         self.opened(due, id, record)
     }
 
-    /// Takes a record of work that is not to begin before [`Ledger::opened`] has said that it is written.
-    pub fn take_open(&self, id: &str, record: &Rendered) -> Due {
-        self.take(id, |segment| record.write_record(id, &mut segment.lines))
+    /// Puts in a record of work that is not to begin before [`Ledger::opened`] has said that it is written.
+    pub fn put_open(&self, id: &str, record: &Rendered) -> Due {
+        self.put(id, |segment| record.write_record(id, &mut segment.lines))
     }
 
     /// Makes sure that a record is in the kernel's hands, of work that was not begun.
@@ -103,10 +103,10 @@ impl Ledger {
         })
     }
 
-    /// Takes a record of what has happened, to be written by [`Ledger::written`]. If it cannot be it is kept, and written
+    /// Puts in a record of what has happened, to be written by [`Ledger::written`]. If it cannot be it is kept, and written
     /// when the disk takes it.
-    pub fn take_used(&self, id: &str, record: &Rendered) -> Due {
-        self.take(id, |segment| self.keep(segment, id, record))
+    pub fn put_used(&self, id: &str, record: &Rendered) -> Due {
+        self.put(id, |segment| self.keep(segment, id, record))
     }
 
     /// Makes sure that a record of what has happened is in the kernel's hands.
@@ -117,11 +117,11 @@ impl Ledger {
         self.written_or(due, |_, error| Err(error))
     }
 
-    fn take(&self, id: &str, put: impl FnOnce(&mut Segment)) -> Due {
+    fn put(&self, id: &str, line: impl FnOnce(&mut Segment)) -> Due {
         let lane = self.lane(id);
         let Some(segment) = self.segments.get(lane) else { return Due { lane, flushes: 0 } };
         let mut segment = locked(segment);
-        put(&mut segment);
+        line(&mut segment);
         Due { lane, flushes: segment.flushes }
     }
 
@@ -143,7 +143,7 @@ impl Ledger {
     /// # Errors
     /// If it is not in the kernel's hands yet. The failure is also counted.
     pub fn append_or_keep(&self, id: &str, record: &Rendered) -> io::Result<()> {
-        let due = self.take_used(id, record);
+        let due = self.put_used(id, record);
         self.written(due)
     }
 

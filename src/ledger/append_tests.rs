@@ -93,14 +93,14 @@ fn nothing_that_happened_is_lost_while_the_disk_takes_nothing() {
 }
 
 #[test]
-fn what_was_taken_meanwhile_is_written_at_once() {
+fn what_was_put_in_meanwhile_is_written_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
-    let dues = [ledger.take_open("a", &close(1)), ledger.take_used("b", &close(2)), ledger.take_open("c", &close(3))];
+    let dues = [ledger.put_open("a", &close(1)), ledger.put_used("b", &close(2)), ledger.put_open("c", &close(3))];
     assert!(ids(folder.path()).0.is_empty());
     ledger.written(dues[1]).unwrap();
     assert_eq!((ids(folder.path()).0.join(" "), ledger.segments[0].lock().unwrap().flushes), ("a b c".to_owned(), 1));
-    let later = ledger.take_open("d", &close(4));
+    let later = ledger.put_open("d", &close(4));
     // Others need not be asked again, and do not write for those who come later.
     ledger.opened(dues[0], "a", &close(1)).unwrap();
     ledger.opened(dues[2], "c", &close(3)).unwrap();
@@ -119,9 +119,9 @@ fn who_is_refused_takes_nobody_along() {
     let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
     let full = Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
     let good = std::mem::replace(&mut ledger.segments[0].lock().unwrap().file, full);
-    let refused = ledger.take_open("refused", &close(1));
-    let happened = ledger.take_used("happened", &close(2));
-    let lucky = ledger.take_open("lucky", &close(3));
+    let refused = ledger.put_open("refused", &close(1));
+    let happened = ledger.put_used("happened", &close(2));
+    let lucky = ledger.put_open("lucky", &close(3));
     assert!(ledger.opened(refused, "refused", &close(1)).is_err() && ledger.written(happened).is_err());
     ledger.segments[0].lock().unwrap().file = good;
     ledger.opened(lucky, "lucky", &close(3)).unwrap();
@@ -133,7 +133,7 @@ fn who_is_refused_takes_nobody_along() {
 fn who_was_written_before_the_disk_was_full_is_not_refused() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
-    let (first, second) = (ledger.take_open("first", &close(1)), ledger.take_open("second", &close(2)));
+    let (first, second) = (ledger.put_open("first", &close(1)), ledger.put_open("second", &close(2)));
     let good = {
         let mut segment = ledger.segments[0].lock().unwrap();
         let line = segment.lines.iter().position(|byte| *byte == b'\n').unwrap() + 1;
@@ -180,6 +180,29 @@ fn a_line_that_was_torn_is_written_again_whole() {
     ledger.append("fourth", &close(4)).unwrap();
     let (ids, damaged) = ids(folder.path());
     assert_eq!((ids, damaged), (["first", "second", "third", "fourth"].map(str::to_owned).to_vec(), 1));
+}
+
+/// Only the newline of a line was missing when the disk was full, and its attempt was refused.
+#[test]
+fn a_refused_line_that_is_whole_but_for_its_end_is_damage_whatever_follows() {
+    for follows in ["a record", "another segment", "nothing"] {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
+        {
+            let mut segment = ledger.segments[0].lock().unwrap();
+            let mut line = vec![];
+            close(1).write_record("refused", &mut line);
+            (&*segment.file).write_all(&line[..line.len() - 1]).unwrap();
+            segment.take(line.len() - 1);
+        }
+        match follows {
+            "a record" => ledger.append("next", &close(1)).unwrap(),
+            "another segment" => ledger.rotate(1, 1).unwrap(),
+            _ => ledger.flush().unwrap(),
+        }
+        let next = if follows == "a record" { vec!["next".to_owned()] } else { vec![] };
+        assert_eq!(ids(folder.path()), (next, 1), "{follows}");
+    }
 }
 
 #[test]

@@ -14,5 +14,4 @@ pub use entry::{Entry, Fold, Parts, is_derived};
 pub use read::{RECORD_BYTES_MAX, RecordReader, read_at_once, read_folder, segment_names, segments};
 pub use record::{Close, Event, Line, Open, Outcome, Record, Source, Used};
 pub use render::{Rendered, write_entry};
-
 pub use writer::{Writers, writer_of};

@@ -41,6 +41,7 @@ impl Segment {
 
     /// Goes on in another file. What was put off moves there.
     pub(super) fn renew(&mut self, folder: &Path, writer: &Writer, now: u64) -> io::Result<()> {
+        self.mend()?;
         let fresh = Self::open(folder, writer, self.lane, now)?;
         let old = std::mem::replace(self, fresh);
         (self.lines, self.before, self.flushes) = (old.lines, old.before, old.flushes);
@@ -49,15 +50,11 @@ impl Segment {
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.mend()?;
         if self.lines.is_empty() {
             return Ok(());
         }
         let mut file = &*self.file;
-        if self.torn {
-            // What was torn is damage, also where only its newline was missing; whole lines begin on a line of their own.
-            file.write_all(b"!\n")?;
-            self.torn = false;
-        }
         let mut written = 0;
         while let Some(rest) = self.lines.get(written..).filter(|rest| !rest.is_empty()) {
             match file.write(rest) {
@@ -71,6 +68,15 @@ impl Segment {
         }
         self.take(written);
         self.flushes += 1;
+        Ok(())
+    }
+
+    /// What was torn is damage, also where only its newline was missing; whole lines begin on a line of their own.
+    fn mend(&mut self) -> io::Result<()> {
+        if self.torn {
+            (&*self.file).write_all(b"!\n")?;
+            self.torn = false;
+        }
         Ok(())
     }
 

@@ -54,6 +54,11 @@ impl Commits {
     }
 }
 
+/// Lets all else go on that this thread has to do now: what it appends to the ledger goes along in one write.
+pub async fn turn() {
+    tokio::task::yield_now().await;
+}
+
 /// Starts the thread that syncs.
 pub fn start(state: &Arc<State>) {
     let held = state.clone();

@@ -1,5 +1,6 @@
 //! What an answer waits for before it goes on: that its records are in the kernel's hands, or on the disk itself.
 
+use super::commit::turn;
 use super::state::State;
 use crate::ledger::Due;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ pub struct Dues {
     owed: Mutex<Owed>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Owed {
     written: Option<Due>,
     synced: bool,
@@ -20,26 +21,26 @@ struct Owed {
 
 impl Dues {
     /// What is sent next waits until this record is written.
-    pub fn written(&self, due: Due) {
+    pub fn await_written(&self, due: Due) {
         self.owe(|owed| owed.written = Some(due));
     }
 
     /// What is sent next waits until what was appended to the ledger is on the disk itself.
-    pub fn synced(&self) {
+    pub fn await_synced(&self) {
         self.owe(|owed| owed.synced = true);
     }
 
     fn owe(&self, what: impl FnOnce(&mut Owed)) {
         what(&mut self.owed.lock().unwrap_or_else(PoisonError::into_inner));
-        self.any.store(true, Ordering::Release);
+        self.any.store(true, Ordering::Relaxed);
     }
 
-    /// Returns once nothing is owed any more.
+    /// Returns once all of it was done, or the disk has refused it, which is told. Whoever gives up waiting leaves it owed.
     pub async fn settle(&self, state: &State) {
-        if !self.any.load(Ordering::Relaxed) || !self.any.swap(false, Ordering::Acquire) {
+        if !self.any.load(Ordering::Relaxed) {
             return;
         }
-        let Owed { written, synced } = std::mem::take(&mut *self.owed.lock().unwrap_or_else(PoisonError::into_inner));
+        let Owed { written, synced } = *self.owed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(due) = written {
             turn().await;
             state.written(due);
@@ -47,10 +48,7 @@ impl Dues {
         if synced {
             state.commits.wait().await;
         }
+        *self.owed.lock().unwrap_or_else(PoisonError::into_inner) = Owed::default();
+        self.any.store(false, Ordering::Relaxed);
     }
-}
-
-/// Lets all else go on that this thread has to do now: what it appends to the ledger goes along in one write.
-pub async fn turn() {
-    tokio::task::yield_now().await;
 }

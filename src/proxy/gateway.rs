@@ -122,6 +122,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
+        ctx.outlet.dues().settle(&self.state).await;
         self.next_attempt(session, ctx).await?;
         let (state, ctx) = (&self.state, &mut **ctx);
         ctx.decoder = None;
@@ -281,9 +282,14 @@ impl ProxyHttp for Gateway {
         let Some(exchange) = &mut ctx.exchange else { return Ok(None) };
         let always = exchange.config().ledger.sync == Sync::Always;
         if let Some((id, used)) = exchange.news(now) {
-            ctx.outlet.dues().written(self.state.ledger.take_used(id, used));
+            if session.downstream_session.is_custom() {
+                ctx.outlet.dues().await_written(self.state.ledger.put_used(id, used));
+            } else {
+                // Without the wrapper nobody waits.
+                self.state.append(id, used);
+            }
             if always {
-                ctx.outlet.dues().synced();
+                ctx.outlet.dues().await_synced();
             }
         }
         // Before the caller knows of it.
@@ -291,7 +297,7 @@ impl ProxyHttp for Gateway {
         for item in exchange.items(now) {
             self.state.item(&item, None, exchange.config());
             if always {
-                ctx.outlet.dues().synced();
+                ctx.outlet.dues().await_synced();
             }
         }
         let mut out = out;
@@ -300,7 +306,7 @@ impl ProxyHttp for Gateway {
                 self.state.item(&bill, Some(&id), exchange.config());
                 self.state.answers.billed(&id);
                 if always {
-                    ctx.outlet.dues().synced();
+                    ctx.outlet.dues().await_synced();
                 }
             }
             let cost = exchange.cost();
@@ -341,6 +347,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &pingora::Error, ctx: &mut Box<Ctx>) -> FailToProxy {
+        ctx.outlet.dues().settle(&self.state).await;
         ctx.unwrap_session(session);
         let failure = ctx.refused.clone().unwrap_or_else(|| failure(error, ctx.provider()));
         let left = client_left(error);
@@ -355,7 +362,7 @@ impl ProxyHttp for Gateway {
     async fn logging(&self, session: &mut Session, error: Option<&pingora::Error>, ctx: &mut Box<Ctx>) {
         ctx.unwrap_session(session);
         timed::serves(false);
-        // Of what was never sent.
+        // What was not sent is written all the same.
         ctx.outlet.dues().settle(&self.state).await;
         let failed = error.filter(|error| !client_left(error)).map(|error| failure(error, ctx.provider()));
         if ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_open()) {

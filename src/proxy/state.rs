@@ -3,9 +3,8 @@
 use super::answers::Answers;
 use super::body::Budget;
 use super::certificates::Certificates;
-use super::commit::Commits;
+use super::commit::{Commits, turn};
 use super::crew::Load;
-use super::dues::turn;
 use super::recent::Recent;
 use super::reload::Live;
 use super::shared::Shared;
@@ -174,39 +173,42 @@ impl State {
             self.append(id, record);
             return true;
         }
-        let due = self.ledger.take_open(id, record);
-        self.begun(due, id, record)
+        self.begun(|ledger| ledger.append(id, record))
     }
 
     /// The same together with what others of this thread append in this turn.
     pub(super) async fn begin_together(&self, id: &str, record: &Rendered, config: &Config) -> bool {
         if config.ledger.serve_unwritten {
-            let due = self.ledger.take_used(id, record);
+            let due = self.ledger.put_used(id, record);
             turn().await;
             self.written(due);
             return true;
         }
-        let due = self.ledger.take_open(id, record);
+        let due = self.ledger.put_open(id, record);
         turn().await;
-        self.begun(due, id, record)
+        self.begun(|ledger| ledger.opened(due, id, record))
     }
 
-    fn begun(&self, due: Due, id: &str, record: &Rendered) -> bool {
+    fn begun(&self, write: impl FnOnce(&Ledger) -> io::Result<()>) -> bool {
         let known = self.ledger.is_failing();
-        let written = self.ledger.opened(due, id, record);
-        if let (Err(error), false) = (&written, known) {
+        let written = write(&self.ledger);
+        // It may be whole, and others that were written with it are not.
+        if !known && self.ledger.is_failing() {
             // Once is enough: callers, metrics and the access log hear of each.
-            log::error!("attempts are refused, since the ledger cannot be written: {error}");
+            let why = written.as_ref().err().map(|error| format!(": {error}")).unwrap_or_default();
+            log::error!("attempts are refused, since the ledger cannot be written{why}");
         }
         written.is_ok()
     }
 
     /// Writes what an attempt used; kept if the disk does not take it.
     pub(super) fn append(&self, id: &str, record: &Rendered) {
-        self.written(self.ledger.take_used(id, record));
+        if let Err(error) = self.ledger.append_or_keep(id, record) {
+            log::error!("a ledger record of entry {id} waits for the disk: {error}");
+        }
     }
 
-    /// Makes sure that it is written.
+    /// The same of one that was put into the ledger before.
     pub(super) fn written(&self, due: Due) {
         if let Err(error) = self.ledger.written(due) {
             log::error!("records of the ledger wait for the disk: {error}");
