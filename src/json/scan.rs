@@ -379,7 +379,7 @@ impl<S: Copy + 'static> Scanner<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::brackets::DEPTH_MAX;
+    use crate::json::DEPTH_MAX;
 
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Slot {

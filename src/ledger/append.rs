@@ -152,21 +152,22 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::append_or_keep`].
     pub fn append_all<'r>(&self, id: &str, records: impl IntoIterator<Item = &'r Rendered>) -> io::Result<()> {
-        self.with_segment(id, |segment| {
-            records.into_iter().for_each(|record| self.keep(segment, id, record));
-            Some(segment.flush())
-        })
+        let due = self.put(id, |segment| records.into_iter().for_each(|record| self.keep(segment, id, record)));
+        self.written(due)
     }
 
     /// Puts a record off until the next one is appended or [`Ledger::flush`] is called: for records that tell no more
     /// than that nothing was left open, and whose loss costs no money.
     pub fn append_later(&self, id: &str, record: &Rendered) {
-        let kept = self.with_segment(id, |segment| {
+        let mut many = false;
+        let due = self.put(id, |segment| {
             self.keep(segment, id, record);
-            (segment.lines.len() > LATER_BYTES_MAX).then(|| segment.flush())
+            many = segment.lines.len() > LATER_BYTES_MAX;
         });
-        // Counted; the next append meets the same fault and is heard.
-        drop(kept);
+        if many {
+            // A failure is counted; the next append meets the same fault and is heard.
+            drop(self.written(due));
+        }
     }
 
     fn keep(&self, segment: &mut Segment, id: &str, record: &Rendered) {
@@ -270,14 +271,6 @@ impl Ledger {
     fn each(&self, act: impl Fn(MutexGuard<'_, Segment>) -> io::Result<()>) -> io::Result<()> {
         let results: Vec<_> = self.segments.iter().map(|segment| act(locked(segment))).collect();
         results.into_iter().collect()
-    }
-
-    /// `act` says what came of writing, if it wrote.
-    fn with_segment(&self, id: &str, act: impl FnOnce(&mut Segment) -> Option<io::Result<()>>) -> io::Result<()> {
-        let Some(segment) = self.segments.get(self.lane(id)) else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        act(&mut locked(segment)).map_or(Ok(()), |written| self.noted(written))
     }
 
     fn lane(&self, id: &str) -> usize {

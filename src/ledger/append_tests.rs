@@ -20,6 +20,12 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     super::super::read::segments(folder).unwrap().into_iter().map(|(name, _)| folder.join(name)).collect()
 }
 
+/// Lets the disk take nothing any more; returns the file that is to be written when it does again.
+fn fill_up(ledger: &Ledger) -> Arc<File> {
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    std::mem::replace(&mut ledger.segments[0].lock().unwrap().file, Arc::new(full))
+}
+
 /// A ledger of two records and the bytes of its only segment.
 fn two(folder: &Path) -> (PathBuf, Vec<u8>) {
     let ledger = Ledger::open(folder, 1, u64::MAX, 0).unwrap();
@@ -76,9 +82,7 @@ fn overlong_lines_are_damage() {
 fn nothing_that_happened_is_lost_while_the_disk_takes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
-    let good = ledger.segments[0].lock().unwrap().file.clone();
-    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    ledger.segments[0].lock().unwrap().file = Arc::new(full);
+    let good = fill_up(&ledger);
     assert!(ledger.append_or_keep("happened", &close(1)).is_err());
     assert!(ledger.append("refused", &close(1)).is_err());
     ledger.append_later("ended", &close(1));
@@ -117,8 +121,7 @@ fn what_was_put_in_meanwhile_is_written_at_once() {
 fn who_is_refused_takes_nobody_along() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
-    let full = Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
-    let good = std::mem::replace(&mut ledger.segments[0].lock().unwrap().file, full);
+    let good = fill_up(&ledger);
     let refused = ledger.put_open("refused", &close(1));
     let happened = ledger.put_used("happened", &close(2));
     let lucky = ledger.put_open("lucky", &close(3));
@@ -134,14 +137,14 @@ fn who_was_written_before_the_disk_was_full_is_not_refused() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
     let (first, second) = (ledger.put_open("first", &close(1)), ledger.put_open("second", &close(2)));
-    let good = {
+    {
         let mut segment = ledger.segments[0].lock().unwrap();
         let line = segment.lines.iter().position(|byte| *byte == b'\n').unwrap() + 1;
         let written = segment.lines[..line].to_vec();
         (&*segment.file).write_all(&written).unwrap();
         segment.take(line);
-        std::mem::replace(&mut segment.file, Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap()))
-    };
+    }
+    let good = fill_up(&ledger);
     ledger.opened(first, "first", &close(1)).unwrap();
     assert!(ledger.opened(second, "second", &close(2)).is_err());
     ledger.segments[0].lock().unwrap().file = good;
@@ -153,8 +156,7 @@ fn who_was_written_before_the_disk_was_full_is_not_refused() {
 fn that_a_disk_takes_lines_again_is_found_out_without_a_request() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
-    let full = Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
-    let good = std::mem::replace(&mut ledger.segments[0].lock().unwrap().file, full);
+    let good = fill_up(&ledger);
     assert!(ledger.append("refused", &close(1)).is_err());
     assert!(ledger.flush().is_err() && ledger.is_failing());
     ledger.segments[0].lock().unwrap().file = good;
@@ -210,7 +212,7 @@ fn more_than_memory_may_hold_is_lost_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path(), 1, u64::MAX, 0).unwrap();
     ledger.segments[0].lock().unwrap().lines = vec![b'\n'; KEPT_BYTES_MAX - 1];
-    ledger.segments[0].lock().unwrap().file = Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+    fill_up(&ledger);
     ledger.append_later("kept", &close(1));
     assert_eq!(ledger.lost(), 0);
     ledger.append_later("lost", &close(1));

@@ -3,15 +3,11 @@
 use super::commit::turn;
 use super::state::State;
 use crate::ledger::Due;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Of one answer.
 #[derive(Default)]
-pub struct Dues {
-    any: AtomicBool,
-    owed: Mutex<Owed>,
-}
+pub struct Dues(Mutex<Owed>);
 
 #[derive(Clone, Copy, Default)]
 struct Owed {
@@ -22,33 +18,29 @@ struct Owed {
 impl Dues {
     /// What is sent next waits until this record is written.
     pub fn await_written(&self, due: Due) {
-        self.owe(|owed| owed.written = Some(due));
+        self.owed().written = Some(due);
     }
 
     /// What is sent next waits until what was appended to the ledger is on the disk itself.
     pub fn await_synced(&self) {
-        self.owe(|owed| owed.synced = true);
+        self.owed().synced = true;
     }
 
-    fn owe(&self, what: impl FnOnce(&mut Owed)) {
-        what(&mut self.owed.lock().unwrap_or_else(PoisonError::into_inner));
-        self.any.store(true, Ordering::Relaxed);
+    fn owed(&self) -> MutexGuard<'_, Owed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns once all of it was done, or the disk has refused it, which is told. Whoever gives up waiting leaves it owed.
     pub async fn settle(&self, state: &State) {
-        if !self.any.load(Ordering::Relaxed) {
-            return;
-        }
-        let Owed { written, synced } = *self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Owed { written, synced } = *self.owed();
         if let Some(due) = written {
             turn().await;
             state.written(due);
+            self.owed().written = None;
         }
         if synced {
             state.commits.wait().await;
+            self.owed().synced = false;
         }
-        *self.owed.lock().unwrap_or_else(PoisonError::into_inner) = Owed::default();
-        self.any.store(false, Ordering::Relaxed);
     }
 }

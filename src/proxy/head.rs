@@ -165,9 +165,13 @@ fn sign(request: &mut RequestHeader, outgoing: Outgoing<'_>, keys: &AwsKeys) -> 
     Ok(())
 }
 
+fn value(text: &str) -> Result<HeaderValue> {
+    HeaderValue::from_str(text).map_err(|_| pingora::Error::new_in(pingora::ErrorType::InvalidHTTPHeader))
+}
+
 /// A value that debug output hides.
 fn sensitive(text: &str) -> Result<HeaderValue> {
-    let mut value = HeaderValue::from_str(text).map_err(|_| pingora::Error::new_in(pingora::ErrorType::InvalidHTTPHeader))?;
+    let mut value = value(text)?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -206,7 +210,7 @@ pub fn downstream_response(response: &mut ResponseHeader, request_id: &str, call
     let denied = |name: &str| own(name) || config.headers.response_deny.iter().any(|deny| deny == name) || named(name);
     let gone: Vec<HeaderName> = response.headers.keys().filter(|name| denied(name.as_str())).cloned().collect();
     gone.iter().for_each(|name| drop(response.remove_header(name)));
-    let id = HeaderValue::from_str(request_id).map_err(|_| pingora::Error::new_in(pingora::ErrorType::InvalidHTTPHeader))?;
+    let id = value(request_id)?;
     response.insert_header(REQUEST_ID, id.clone())?;
     if !response.headers.contains_key(&CALLER_REQUEST_ID_NAME) {
         // If the caller had none, what the upstream was told.
