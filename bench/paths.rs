@@ -84,7 +84,15 @@ fn main() {
     };
     let Some((_, make)) = PATHS.iter().find(|(known, _)| known == name) else { std::process::exit(2) };
     let input = make();
-    for _ in 0..times.parse().unwrap_or(1) {
-        assert!(served(&input), "{name} did not get as far as an answer");
+    // The start (configuration, prices) is part of the first time; it is not counted, as it differs from run to run.
+    for time in 0..=times.parse().unwrap_or(1) {
+        let done = if time == 0 { served(&input) } else { counted(&input) };
+        assert!(done, "{name} did not get as far as an answer");
     }
+}
+
+/// Who counts does so while this runs: its name is in `instructions.sh`.
+#[inline(never)]
+fn counted(input: &[u8]) -> bool {
+    served(std::hint::black_box(input))
 }
