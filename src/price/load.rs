@@ -32,20 +32,11 @@ const EMBEDDED: &[(&str, &str)] = &[
 /// Every mistake in it; a test sees to it that there are none.
 pub fn embedded() -> Result<Catalog, Vec<Problem>> {
     let (mut catalog, mut list) = (Catalog::default(), vec![]);
-    // Whoever starts waits for this: files are parsed side by side, and added in their order.
-    std::thread::scope(|scope| {
-        let parse = |(name, text): &'static (&str, &str)| {
-            scope.spawn(move || {
-                let mut problems = Problems::of(name);
-                (yaml::parse(text, &mut problems), problems)
-            })
-        };
-        for parsing in EMBEDDED.iter().map(parse).collect::<Vec<_>>() {
-            let (document, mut problems) = parsing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            document.iter().for_each(|document| take_in(Node(document), &mut catalog, &mut problems));
-            list.extend(problems.into_list());
-        }
-    });
+    for (name, text) in EMBEDDED {
+        let mut problems = Problems::of(name);
+        read(text, &mut catalog, &mut problems);
+        list.extend(problems.into_list());
+    }
     catalog.seal();
     if list.is_empty() { Ok(catalog) } else { Err(list) }
 }
@@ -66,12 +57,8 @@ pub fn overlay(catalog: &mut Catalog, path: &str) -> Result<(), Vec<Problem>> {
 }
 
 fn read(text: &str, catalog: &mut Catalog, problems: &mut Problems) {
-    yaml::parse(text, problems).iter().for_each(|document| take_in(Node(document), catalog, problems));
-}
-
-/// Adds what a file says.
-fn take_in(file: Node<'_>, catalog: &mut Catalog, problems: &mut Problems) {
-    let mut map = Map::new(file, problems);
+    let Some(document) = yaml::parse(text, problems) else { return };
+    let mut map = Map::new(Node(&document), problems);
     let provider = map.take_text("provider", problems);
     let version = map.take_text("version", problems);
     let _ = map.take("sources");

@@ -96,20 +96,16 @@ pub fn crew<A: ServerApp + Send + Sync + 'static>(
     size: usize,
     doors: Vec<Door>,
     ready: &Ready,
-    app: impl Fn(Load) -> A + Sync,
+    app: impl Fn(Load) -> A,
 ) -> Vec<Box<dyn ServiceWithDependents>> {
-    let worker = |at: usize| {
+    let size = size.max(1);
+    let (mut services, mut places): (Vec<Worker<A>>, Vec<Place>) = (vec![], vec![]);
+    for at in 0..size {
         let (inbox, arrivals) = unbounded_channel();
         let load = Load::default();
-        let worker = Worker { name: format!("{name} {at}"), app: Arc::new(app(load.clone())), arrivals, accepting: None };
-        (worker, Place { load, inbox })
-    };
-    // Each of them reads all certificates that are trusted, and somebody waits for the start.
-    let (mut services, places): (Vec<Worker<A>>, Vec<Place>) = std::thread::scope(|scope| {
-        let worker = &worker;
-        let making: Vec<_> = (0..size.max(1)).map(|at| scope.spawn(move || worker(at))).collect();
-        making.into_iter().map(|made| made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).unzip()
-    });
+        services.push(Worker { name: format!("{name} {at}"), app: Arc::new(app(load.clone())), arrivals, accepting: None });
+        places.push(Place { load, inbox });
+    }
     ready.expect();
     let accepting = Accepting { name: format!("{name} accept"), doors, places: places.into(), ready: ready.clone() };
     match services.as_mut_slice() {
