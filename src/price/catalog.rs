@@ -9,18 +9,19 @@ use std::borrow::Cow;
 /// that someone wrote down with seventeen decimals; some are by the hour of what is counted in seconds.
 pub const RATE_PARTS: i128 = 3600;
 
-/// Rates per dimension, in [`RATE_PARTS`].
+/// Rates per dimension, in [`RATE_PARTS`]; a price names a few of the dimensions there are. In their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rates([Option<i128>; Dimension::ALL.len()]);
+pub struct Rates(Vec<(Dimension, i128)>);
 
 impl Rates {
     pub fn of(&self, dimension: Dimension) -> Option<i128> {
-        self.0.get(dimension as usize).copied().flatten()
+        self.0.iter().find(|(known, _)| *known == dimension).map(|(_, rate)| *rate)
     }
 
     pub fn set(&mut self, dimension: Dimension, rate: i128) {
-        if let Some(place) = self.0.get_mut(dimension as usize) {
-            *place = Some(rate);
+        match self.0.binary_search_by_key(&(dimension as usize), |(known, _)| *known as usize) {
+            Ok(at) => self.0.iter_mut().skip(at).take(1).for_each(|(_, known)| *known = rate),
+            Err(at) => self.0.insert(at, (dimension, rate)),
         }
     }
 
@@ -32,9 +33,7 @@ impl Rates {
     /// These rates with those of `over` in place of their own.
     pub(super) fn overlaid(&self, over: &Self) -> Self {
         let mut rates = self.clone();
-        for (place, rate) in rates.0.iter_mut().zip(&over.0) {
-            *place = rate.or(*place);
-        }
+        over.0.iter().for_each(|(dimension, rate)| rates.set(*dimension, *rate));
         rates
     }
 }
@@ -229,6 +228,9 @@ impl Catalog {
     /// Adds a model, or replaces the one of the same id under all its names; only what it says of no region stays. A
     /// name that another model bore goes to this one, so that overlays win.
     pub fn add(&mut self, provider: &str, mut model: Model, names: &[&str]) {
+        // They stay as long as the process, and most have one price: no room for more.
+        model.prices.shrink_to_fit();
+        model.prices.iter_mut().for_each(|price| price.tiers.shrink_to_fit());
         let prices = self.providers.entry(provider.to_owned()).or_default();
         let known = prices.models.iter().position(|other| other.id == model.id);
         let place = known.unwrap_or(prices.models.len());
