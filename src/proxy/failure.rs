@@ -75,5 +75,6 @@ impl Gateway {
             outcome: "refused",
             error: refused.code(),
         });
+        self.state.put_off.notify_one();
     }
 }

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How long a record or a log line may be put off.
 const PERIOD: Duration = Duration::from_millis(20);
+/// How long it looks away while nothing is put off.
+const REST_MAX: Duration = Duration::from_millis(500);
 /// How often what others spend is counted.
 const RECALL_PERIOD: Duration = Duration::from_millis(500);
 /// How often segments are looked at that may be too old.
@@ -33,6 +35,10 @@ impl Every {
             self.0 = Instant::now();
         }
         due
+    }
+
+    fn left(&self, period: Duration) -> Duration {
+        period.saturating_sub(self.0.elapsed())
     }
 }
 
@@ -76,6 +82,16 @@ impl BackgroundService for Housekeeping {
                 forgetting.run(&self.0, move |state| forget_old(state, rules));
             }
             tokio::time::sleep(PERIOD).await;
+            // A disk that refuses is asked again and again.
+            if !self.0.ledger.is_failing() {
+                let rest = match rules.sync {
+                    // What is appended at once is put off by nobody.
+                    Sync::Every(period) => sync.left(period).min(REST_MAX),
+                    Sync::Never | Sync::Always => REST_MAX,
+                };
+                // Whichever comes first is as good.
+                let _ = tokio::time::timeout(rest, self.0.put_off.notified()).await;
+            }
         }
     }
 }

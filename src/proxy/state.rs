@@ -25,6 +25,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
 
 /// What all requests share.
 pub struct State {
@@ -48,6 +49,8 @@ pub struct State {
     /// What is reserved for answers made in the background, by their ids.
     pub(super) background: Mutex<HashMap<String, Hold>>,
     leaving: AtomicBool,
+    /// Rung when something was put off that [`State::write_out`] is to write.
+    pub(super) put_off: Notify,
     /// Of the gateway's workers.
     pub(super) loads: Mutex<Vec<Load>>,
     /// Where traces go.
@@ -84,6 +87,7 @@ impl State {
             shared,
             background: Mutex::default(),
             leaving: AtomicBool::new(false),
+            put_off: Notify::new(),
             loads: Mutex::default(),
             spans,
         }))
@@ -267,6 +271,7 @@ impl State {
         let kept = exchange.keeps();
         if !kept.is_empty() {
             self.answers.remember(kept, now_s());
+            self.put_off.notify_one();
         }
         if let Some(id) = exchange.owes()
             && let Some(reserved) = hold.take()
@@ -299,6 +304,7 @@ impl State {
         }
         self.metrics.attempt(&item.entry, config);
         self.access_log.entry(&item.entry, |buffer| item.write_line(buffer));
+        self.put_off.notify_one();
         let (came_to, now) = (amount_of(&item.entry), now_ms());
         match kept.and_then(|kept| self.background.lock().unwrap_or_else(PoisonError::into_inner).remove(kept)) {
             Some(hold) => hold.settle(came_to, now),
@@ -325,6 +331,7 @@ impl State {
         self.metrics.attempt(&closed.entry, config);
         closed.gap_ms.into_iter().for_each(|gap| self.metrics.gap(&closed.entry.open.upstream, gap));
         self.access_log.entry(&closed.entry, |buffer| closed.write_line(buffer));
+        self.put_off.notify_one();
     }
 }
 
