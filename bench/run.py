@@ -27,12 +27,17 @@ def free_port():
         return s.getsockname()[1]
 
 
+# Without these LiteLLM's proxy asks for a key of its own, and for prices from the network.
+ENVIRONMENT = os.environ | {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+
+
 def start(*command, cwd=None):
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def wait(port):
-    for _ in range(2000):
+    # A minute: LiteLLM takes ten seconds and more.
+    for _ in range(6000):
         with socket.socket() as s:
             if s.connect_ex(("127.0.0.1", port)) == 0:
                 return
@@ -257,15 +262,16 @@ def plot(path, rows):
     out, top = [], 10
     for name, per, rounds in rows:
         values = {proxy: median(each, "cpu_us") / per for proxy, each in rounds.items()}
-        largest = max(values.values())
+        # What is off the scale of the others is said, not drawn.
+        largest = max(value for value in values.values() if value <= 10 * min(values.values()))
         out.append(f'<text x="10" y="{top + 16}" font-weight="600">{name}: CPU µs per {"request" if per == 1 else "event"}</text>')
         top += 28
         for proxy, value in sorted(values.items(), key=lambda each: each[1]):
-            size = max(1, value / largest * (width - left - 80))
+            size = max(1, min(1, value / largest) * (width - left - 80))
             color = "#2a78d6" if proxy == "tollgate" else "#898781"
             out.append(f'<text x="{left - 8}" y="{top + 15}" text-anchor="end">{proxy}</text>'
                        f'<rect x="{left}" y="{top}" width="{size:.1f}" height="{bar - 4}" fill="{color}"/>'
-                       f'<text x="{left + size + 6:.1f}" y="{top + 15}">{value:.2f}</text>')
+                       f'<text x="{left + size + 6:.1f}" y="{top + 15}">{value:,.2f}{" …" if value > largest else ""}</text>')
             top += bar
         top += 16
     with open(path, "w") as f:
