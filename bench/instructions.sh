@@ -28,7 +28,7 @@ if ! build "$scratch/tree" "$scratch/before"; then
 fi
 build . "$scratch/after"
 
-# What one time takes, without the start, which reads prices in threads and differs by more than the tolerance.
+# What one time takes, without the start, which can differ by more than the tolerance.
 times=200
 count() { valgrind --tool=callgrind --callgrind-out-file=/dev/null --collect-atstart=no --toggle-collect='*paths::counted*' "$1" "$2" "$times" 2>&1 >/dev/null | sed -n 's/.*Collected : //p'; }
 

@@ -16,6 +16,8 @@ probe = os.path.join(os.path.dirname(bare), "probe")
 SMOKE = mode == "smoke"
 # Its proxy answers in milliseconds: fewer requests tell as much.
 LITELLM = os.environ.get("LITELLM")
+# Without these LiteLLM's proxy asks for a key of its own, and for prices from the network.
+ENVIRONMENT = os.environ | {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 ROUNDS = 1 if SMOKE else 5
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -25,10 +27,6 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
-
-
-# Without these LiteLLM's proxy asks for a key of its own, and for prices from the network.
-ENVIRONMENT = os.environ | {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 
 
 def start(*command, cwd=None):

@@ -20,7 +20,7 @@ impl Rates {
 
     pub fn set(&mut self, dimension: Dimension, rate: i128) {
         match self.0.binary_search_by_key(&(dimension as usize), |(known, _)| *known as usize) {
-            Ok(at) => self.0.iter_mut().skip(at).take(1).for_each(|(_, known)| *known = rate),
+            Ok(at) => self.0.get_mut(at).into_iter().for_each(|(_, known)| *known = rate),
             Err(at) => self.0.insert(at, (dimension, rate)),
         }
     }

@@ -4,7 +4,7 @@ use super::access;
 use super::ctx::Ctx;
 use super::gateway::{Gateway, request_head};
 use super::head;
-use super::state::{now_ms, now_s};
+use super::state::now_ms;
 use crate::config::Sync;
 use crate::error::Error;
 use crate::exchange::turns::News;
@@ -152,7 +152,7 @@ fn write(state: &super::state::State, news: &News, exchange: &Exchange, trace: O
     match news {
         News::Open(id, record) => state.begin(id, record, exchange.config()),
         News::Kept(kept) => {
-            state.answers.remember(kept.clone(), now_s());
+            state.keep(kept.clone());
             true
         }
         News::Closed(closed) => {

@@ -12,7 +12,7 @@ use super::sinks::{Running, configured};
 use super::spans::Spans;
 use crate::access_log::Log;
 use crate::config::Config;
-use crate::exchange::answer::Memory;
+use crate::exchange::answer::{Kept, Memory};
 use crate::exchange::{Closed, Ending, Exchange, Records, amount_of, who_of};
 use crate::ledger::{Due, Entry, Ledger, Rendered};
 use crate::limit::{Amount, Hold, Limits};
@@ -270,8 +270,7 @@ impl State {
     pub(super) fn remember(&self, exchange: &mut Exchange, hold: &mut Option<Hold>) {
         let kept = exchange.keeps();
         if !kept.is_empty() {
-            self.answers.remember(kept, now_s());
-            self.put_off.notify_one();
+            self.keep(kept);
         }
         if let Some(id) = exchange.owes()
             && let Some(reserved) = hold.take()
@@ -279,6 +278,12 @@ impl State {
             // Its bill will settle it.
             self.background.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), reserved);
         }
+    }
+
+    /// Remembers answers that are to be found again.
+    pub(super) fn keep(&self, kept: Vec<Kept>) {
+        self.answers.remember(kept, now_s());
+        self.put_off.notify_one();
     }
 
     /// Lets go what is reserved for answers that somebody else has billed: of those that were held before it was known which
@@ -302,9 +307,7 @@ impl State {
         if let Err(error) = self.ledger.append_all(id, std::iter::once(open).chain(used).chain([close])) {
             log::error!("the ledger records of entry {id} wait for the disk: {error}");
         }
-        self.metrics.attempt(&item.entry, config);
-        self.access_log.entry(&item.entry, |buffer| item.write_line(buffer));
-        self.put_off.notify_one();
+        self.tell(item, config);
         let (came_to, now) = (amount_of(&item.entry), now_ms());
         match kept.and_then(|kept| self.background.lock().unwrap_or_else(PoisonError::into_inner).remove(kept)) {
             Some(hold) => hold.settle(came_to, now),
@@ -328,8 +331,13 @@ impl State {
             self.append(id, used);
         }
         self.ledger.append_later(id, &closed.records.close);
-        self.metrics.attempt(&closed.entry, config);
         closed.gap_ms.into_iter().for_each(|gap| self.metrics.gap(&closed.entry.open.upstream, gap));
+        self.tell(closed, config);
+    }
+
+    /// Counts and logs what was written down.
+    fn tell(&self, closed: &Closed, config: &Config) {
+        self.metrics.attempt(&closed.entry, config);
         self.access_log.entry(&closed.entry, |buffer| closed.write_line(buffer));
         self.put_off.notify_one();
     }
