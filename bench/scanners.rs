@@ -9,7 +9,7 @@ use tollgate::dialect::Dialect;
 use tollgate::ledger::{Close, Ledger, Line, Open, Outcome, Rendered, Source, Used};
 use tollgate::meter::{Framing, Meter};
 use tollgate::price::PicoUsd;
-use tollgate::route::Facts;
+use tollgate::route::RequestFields;
 use tollgate::stream::event_stream::{EventStream, Piece};
 use tollgate::stream::sse::Sse;
 use tollgate::trace::Trace;
@@ -102,7 +102,8 @@ fn scanners(criterion: &mut Criterion) {
         format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}],\"stream\":true}}", "word ".repeat(200_000));
     let mut group = criterion.benchmark_group("request");
     group.throughput(Throughput::Bytes(request.len() as u64));
-    group.bench_function("facts", |bench| bench.iter(|| Facts::read(black_box(request.as_bytes()))));
+    let fields = || RequestFields::read(black_box(request.as_bytes()), Some(tollgate::dialect::Dialect::Chat));
+    group.bench_function("request fields", |bench| bench.iter(fields));
     group.finish();
 }
 
@@ -159,6 +160,7 @@ fn ledger(criterion: &mut Criterion) {
         status: 200,
         outcome: Outcome::Ok,
         error: None,
+        cause: None,
         faults: vec![],
         bytes_out: 950,
         metered: true,

@@ -22,6 +22,24 @@ pub enum Error {
     DuplicateField {
         name: &'static str,
     },
+    /// A field's name is spelled so that some servers take it for this one.
+    LookAlikeField {
+        name: &'static str,
+    },
+    /// A field that decides over routing or billing has a value that the gateway cannot use.
+    BadField {
+        name: &'static str,
+        want: &'static str,
+    },
+    /// A parameter of the query has a value that the gateway cannot bill.
+    BadParameter {
+        name: &'static str,
+        want: &'static str,
+    },
+    /// The `Connection` header names a header that does not concern the connection alone.
+    BadConnection,
+    /// The body's length is stated in two ways.
+    BadFraming,
     BodyTooLarge {
         bytes_max: u64,
     },
@@ -67,6 +85,12 @@ pub enum Error {
     UnknownAnswer {
         id: String,
     },
+    /// The request names stored responses and objects of different upstreams.
+    ObjectsApart,
+    /// The object (a file, a batch, a vector store) is not known here, or belongs to another key.
+    UnknownObject {
+        id: String,
+    },
     MethodNotAllowed,
     /// The path is not allowed by the provider's list.
     NotAllowed {
@@ -88,6 +112,18 @@ pub enum Error {
     ForbiddenModel {
         model: String,
     },
+    /// A key that is limited to models may not use a field that selects a model which the request does not name.
+    ForbiddenField {
+        name: &'static str,
+    },
+    /// The client sent bytes that are not WebSocket frames, or frames in an invalid order.
+    BadFrame,
+    /// The key has as many WebSockets open as it may.
+    TooManyWebSockets {
+        max: usize,
+    },
+    /// More turns are requested on a WebSocket than may wait.
+    TooManyTurns,
     /// The key may not use this provider.
     ForbiddenProvider {
         provider: String,
@@ -124,6 +160,11 @@ impl Error {
             | Self::BadForm { .. }
             | Self::BadTags
             | Self::DuplicateField { .. }
+            | Self::LookAlikeField { .. }
+            | Self::BadField { .. }
+            | Self::BadParameter { .. }
+            | Self::BadConnection
+            | Self::BadFraming
             | Self::BodyBroken
             | Self::MissingModel
             | Self::ProviderOff { .. }
@@ -131,6 +172,8 @@ impl Error {
             | Self::NoEndpoint { .. }
             | Self::NoSocket { .. }
             | Self::UnknownFormat
+            | Self::BadFrame
+            | Self::ObjectsApart
             | Self::BadPath => 400,
             Self::MissingKey | Self::InvalidKey => 401,
             Self::ForbiddenHost
@@ -138,12 +181,13 @@ impl Error {
             | Self::NotAllowed { .. }
             | Self::BadSignature { .. }
             | Self::ForbiddenModel { .. }
+            | Self::ForbiddenField { .. }
             | Self::ForbiddenProvider { .. } => 403,
-            Self::UnknownModel { .. } | Self::NotFound { .. } | Self::UnknownAnswer { .. } => 404,
+            Self::UnknownModel { .. } | Self::NotFound { .. } | Self::UnknownAnswer { .. } | Self::UnknownObject { .. } => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTimeout => 408,
             Self::UnbilledAnswer { .. } => 409,
-            Self::Limited(_) => 429,
+            Self::Limited(_) | Self::TooManyTurns | Self::TooManyWebSockets { .. } => 429,
             Self::BodyTooLarge { .. } => 413,
             Self::Internal => 500,
             Self::UpstreamUnreachable { .. } | Self::UpstreamBroken { .. } => 502,
@@ -159,6 +203,11 @@ impl Error {
             Self::BadForm { .. } => "invalid_form",
             Self::BadTags => "invalid_tags",
             Self::DuplicateField { .. } => "duplicate_field",
+            Self::LookAlikeField { .. } => "ambiguous_field",
+            Self::BadField { .. } => "invalid_field",
+            Self::BadParameter { .. } => "invalid_parameter",
+            Self::BadConnection => "invalid_connection_header",
+            Self::BadFraming => "invalid_framing",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::BodyBroken => "body_broken",
@@ -172,6 +221,8 @@ impl Error {
             Self::UnknownFormat => "unknown_format",
             Self::NotFound { .. } => "not_found",
             Self::UnknownAnswer { .. } => "response_not_found",
+            Self::UnknownObject { .. } => "object_not_found",
+            Self::ObjectsApart => "objects_of_different_accounts",
             Self::UnbilledAnswer { .. } => "response_not_billed",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotAllowed { .. } => "path_not_allowed",
@@ -182,6 +233,10 @@ impl Error {
             Self::InvalidKey => "invalid_api_key",
             Self::BadSignature { .. } => "invalid_signature",
             Self::ForbiddenModel { .. } => "model_not_allowed",
+            Self::ForbiddenField { .. } => "field_not_allowed",
+            Self::BadFrame => "invalid_frame",
+            Self::TooManyTurns => "too_many_turns",
+            Self::TooManyWebSockets { .. } => "too_many_websockets",
             Self::ForbiddenProvider { .. } => "provider_not_allowed",
             // OpenAI's word for a budget that is used up; its clients do not try again then.
             Self::Limited(Exceeded { kind: Kind::Day | Kind::Month, .. }) => "insufficient_quota",
@@ -227,17 +282,6 @@ fn tell_exceeded(exceeded: &Exceeded, to: &mut fmt::Formatter<'_>) -> fmt::Resul
 impl fmt::Display for Error {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BadJson { why } => write!(to, "the request body is not usable JSON: {why}"),
-            Self::BadTags => write!(to, "`{TAGS}` holds at most {TAGS_MAX} tags of {TAG_BYTES_MAX} bytes, separated by commas"),
-            Self::BadForm { why } => write!(to, "the request body is not a usable form: {why}"),
-            Self::DuplicateField { name } => write!(to, "`{name}` appears more than once in the request; send it once"),
-            Self::BodyTooLarge { bytes_max } => write!(to, "the request body exceeds the gateway's limit of {bytes_max} bytes"),
-            Self::BodyTimeout => to.write_str("the request body did not arrive in time"),
-            Self::BodyBroken => to.write_str("the request body ended early"),
-            Self::BodyBudget => to.write_str("the gateway holds as many request bodies as its memory budget allows; try again shortly"),
-            Self::MissingModel => {
-                to.write_str("`model` is missing; name a model such as `openai/gpt-5` or choose the provider with the `x-provider` header")
-            }
             Self::UnknownModel { model } => write!(
                 to,
                 "no configured provider is known to serve `{model}`; write `provider/{model}`, send an `x-provider` header, or list the model in the gateway's configuration (GET /v1/models shows what is there)"
@@ -250,9 +294,6 @@ impl fmt::Display for Error {
             Self::NoEndpoint { provider, path, instead } => write!(to, "provider `{provider}` has no `{path}`; what it has: {instead}"),
             Self::NoSocket { provider } if provider.is_empty() => to.write_str("no provider that takes WebSockets is configured here"),
             Self::NoSocket { provider } => write!(to, "provider `{provider}` takes no WebSocket; post to `/responses` instead"),
-            Self::UnknownFormat => to.write_str(
-                "the format of the request cannot be told: expected `messages`, `input` or `prompt` in the body, or a known path",
-            ),
             Self::NotFound { path } => write!(to, "there is nothing at `{path}`"),
             Self::UnbilledAnswer { id } => {
                 write!(
@@ -264,9 +305,12 @@ impl fmt::Display for Error {
             Self::UnknownAnswer { id } => {
                 write!(to, "there is no response or conversation `{}` of yours", shown(id))
             }
+            Self::ObjectsApart => to.write_str("the request names responses and objects that different provider accounts keep"),
+            Self::UnknownObject { id } => {
+                write!(to, "there is no object `{}` of yours: objects belong to the gateway key that created them", shown(id))
+            }
             Self::MethodNotAllowed => to.write_str("this method is not allowed here"),
             Self::NotAllowed { path } => write!(to, "`{path}` is not on the provider's list of allowed paths"),
-            Self::BadPath => to.write_str("the path has a segment that is not allowed"),
             Self::ForbiddenHost => {
                 to.write_str("the Host header names a host this gateway does not answer for; add it to `hosts` in the configuration")
             }
@@ -275,6 +319,9 @@ impl fmt::Display for Error {
             Self::InvalidKey => to.write_str("the gateway key is not valid, or several keys were sent that differ"),
             Self::BadSignature { why } => write!(to, "the request's signature does not hold: {why}"),
             Self::ForbiddenModel { model } => write!(to, "this gateway key may not use the model `{model}`"),
+            Self::ForbiddenField { name } => {
+                write!(to, "this gateway key is limited to models and may not use `{name}`, by which the provider selects a model itself")
+            }
             Self::ForbiddenProvider { provider } => write!(to, "this gateway key may not use the provider `{provider}`"),
             Self::Limited(exceeded) => tell_exceeded(exceeded, to),
             Self::LimitsUnknown => {
@@ -289,6 +336,41 @@ impl fmt::Display for Error {
             Self::UpstreamTimeout { provider } => write!(to, "provider `{provider}` did not answer in time"),
             Self::Unbillable => to.write_str("the gateway cannot write its ledger and serves nothing that it could not bill"),
             Self::Internal => to.write_str("the gateway failed to handle the request"),
+            _ => self.fmt_unreadable(to),
+        }
+    }
+}
+
+impl Error {
+    /// Writes the message of a request that the gateway cannot read or take.
+    fn fmt_unreadable(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadJson { why } => write!(to, "the request body is not usable JSON: {why}"),
+            Self::BadTags => write!(to, "`{TAGS}` holds at most {TAGS_MAX} tags of {TAG_BYTES_MAX} bytes, separated by commas"),
+            Self::BadForm { why } => write!(to, "the request body is not a usable form: {why}"),
+            Self::DuplicateField { name } => write!(to, "`{name}` appears more than once in the request; send it once"),
+            Self::LookAlikeField { name } => {
+                write!(to, "the request has a field whose name differs from `{name}` only in its spelling; write `{name}`")
+            }
+            Self::BadField { name, want } => write!(to, "`{name}` must be {want}"),
+            Self::BadParameter { name, want } => write!(to, "the query parameter `{name}` must be {want}"),
+            Self::BadConnection => to.write_str("the `Connection` header may name only headers that concern the connection"),
+            Self::BadFraming => to.write_str("the request states the length of its body in more than one way"),
+            Self::BodyTooLarge { bytes_max } => write!(to, "the request body exceeds the gateway's limit of {bytes_max} bytes"),
+            Self::BodyTimeout => to.write_str("the request body did not arrive in time"),
+            Self::BodyBroken => to.write_str("the request body ended early"),
+            Self::BodyBudget => to.write_str("the gateway holds as many request bodies as its memory budget allows; try again shortly"),
+            Self::MissingModel => {
+                to.write_str("`model` is missing; name a model such as `openai/gpt-5` or choose the provider with the `x-provider` header")
+            }
+            Self::UnknownFormat => to.write_str(
+                "the format of the request cannot be told: expected `messages`, `input` or `prompt` in the body, or a known path",
+            ),
+            Self::BadPath => to.write_str("the path has a segment that is not allowed"),
+            Self::BadFrame => to.write_str("the client sent bytes that are not valid WebSocket frames"),
+            Self::TooManyWebSockets { max } => write!(to, "{max} WebSockets of this key are open, which is the limit; close one"),
+            Self::TooManyTurns => to.write_str("too many responses are requested at once on this connection"),
+            _ => Ok(()),
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Entries for fuzzers: plain functions that take any bytes and panic where an invariant breaks. Tests call them too.
 
+mod scope;
+
 use crate::config::{self, Config, Source};
 use crate::dialect::Dialect;
-use crate::exchange::turns::{News, Turns};
+use crate::exchange::websocket::{SessionEvent, WebSocketSession};
 use crate::exchange::{Asked, Ending, Exchange};
 use crate::json::{Scanner, Splices, Visit, Want};
 use crate::meter::{Framing, Meter};
-use crate::route::{self, Facts, Head};
+use crate::route::{self, Head, RequestFields};
 use crate::stream::array::Array;
 use crate::stream::event_stream::EventStream;
 use crate::stream::sse::{Piece, Sniffer, Sse};
@@ -16,6 +18,8 @@ use http::HeaderMap;
 use once_cell::sync::Lazy;
 use std::collections::HashSet;
 use std::sync::Arc;
+
+pub use scope::scope;
 
 /// Splits off the first byte as a number that says where to cut the rest.
 fn cut(data: &[u8]) -> (&[u8], &[u8], &[u8]) {
@@ -51,7 +55,7 @@ pub fn json(data: &[u8]) {
     let (whole, head, tail) = cut(data);
     assert_eq!(values(&[whole]), values(&[head, tail]));
     assert_eq!(values(&[whole]), values(&whole.chunks(1).collect::<Vec<_>>()));
-    let _ = Facts::read(whole);
+    let _ = RequestFields::read(whole, None);
 }
 
 static ROOT: Want<u8> = Want::Fields(&[
@@ -148,13 +152,15 @@ pub fn request(data: &[u8]) {
 }
 
 /// Every provider that is built in.
-static CONFIG: Lazy<Option<Arc<Config>>> = Lazy::new(|| {
+static CONFIG: Lazy<Option<Arc<Config>>> = Lazy::new(|| embedded().map(Arc::new));
+
+fn embedded() -> Option<Config> {
     let variable = |name: &str| match name {
         "AWS_REGION" | "GOOGLE_CLOUD_PROJECT" | "GOOGLE_CLOUD_LOCATION" | "AZURE_OPENAI_RESOURCE" => Some("r".to_owned()),
         name => name.ends_with("_API_KEY").then(|| "key".to_owned()),
     };
-    config::load(&Source::Embedded, &variable).ok().map(Arc::new)
-});
+    config::load(&Source::Embedded, &variable).ok()
+}
 
 /// The same; true if the request got as far as an answer.
 pub fn served(data: &[u8]) -> bool {
@@ -204,7 +210,7 @@ fn play(script: &[u8], bytes: usize) -> (Vec<u8>, Vec<(String, i128)>) {
     let Some(mut exchange) = CONFIG.as_ref().and_then(|config| Exchange::plan_socket(&head, config.clone(), Asked::default()).ok()) else {
         return Default::default();
     };
-    let (mut turns, mut up, mut begun, mut ended) = (Turns::default(), vec![], HashSet::new(), vec![]);
+    let (mut turns, mut up, mut begun, mut ended) = (WebSocketSession::default(), vec![], HashSet::new(), vec![]);
     let mut rest = script;
     while !rest.is_empty() {
         let (message, after) = split(rest, b"\n---\n");
@@ -217,26 +223,30 @@ fn play(script: &[u8], bytes: usize) -> (Vec<u8>, Vec<(String, i128)>) {
         };
         for chunk in sent.chunks(bytes) {
             let news = if from_caller {
-                let (out, asked) = turns.up(chunk, MESSAGE_BYTES_MAX, |model, _| exchange.rename(model));
-                up.extend_from_slice(&out);
-                exchange.ask(&mut turns, asked, 1)
+                let data = turns.on_client_data(chunk, MESSAGE_BYTES_MAX, |fields| exchange.admit_turn(fields));
+                up.extend_from_slice(&data.forward);
+                exchange.start_turns(&mut turns, data.turns, 1)
             } else {
-                exchange.hear(&mut turns, chunk, 2)
+                exchange.on_upstream_data(&mut turns, chunk, 2)
             };
             for news in news {
                 match news {
-                    News::Open(id, _) => assert!(begun.insert(id), "a turn begins once"),
-                    News::Closed(closed) => {
+                    SessionEvent::Start(id, _) => assert!(begun.insert(id), "a turn begins once"),
+                    SessionEvent::End(closed) => {
                         assert!(begun.remove(&closed.entry.id), "a turn that ends has begun");
                         ended.push((closed.entry.open.model, closed.entry.used.map_or(0, |used| used.total.0)));
                     }
-                    News::Kept(_) => {}
+                    SessionEvent::Stored(_) => {}
                 }
             }
         }
     }
-    let last = exchange.close(&turns.ending("up".to_owned()), 3);
-    assert_eq!(last.map(|closed| closed.entry.id), begun.into_iter().next(), "what is under way ends with the connection");
+    let ending = turns.ending("up".to_owned());
+    for event in exchange.end_session(&mut turns, &ending, 3) {
+        let SessionEvent::End(closed) = event else { continue };
+        assert!(begun.remove(&closed.entry.id), "a turn that ends has begun");
+    }
+    assert!(begun.is_empty() && !exchange.is_open(), "turns in progress end with the connection");
     (up, ended)
 }
 

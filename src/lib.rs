@@ -9,6 +9,7 @@
 
 pub mod config;
 pub mod error;
+pub mod printable;
 pub mod yaml;
 
 pub mod exchange;

@@ -311,6 +311,7 @@ mod tests {
             status: 200,
             outcome: Outcome::Truncated,
             error: None,
+            cause: None,
             faults: vec![],
             bytes_out: 1,
             metered: true,

@@ -56,6 +56,7 @@ fn full() -> Entry {
         status: 200,
         outcome: Outcome::Truncated,
         error: Some(text("upstream_broken")),
+        cause: Some(text("connection refused")),
         faults: Fault::ALL.iter().map(|fault| fault.name().to_owned()).collect(),
         bytes_out: 4096,
         metered: true,

@@ -15,6 +15,7 @@ const BODIES: &[(&str, Body)] = &[
     ("meter", fuzz::meter),
     ("request", fuzz::request),
     ("turns", fuzz::turns),
+    ("scope", fuzz::scope),
 ];
 
 /// Of each property; a long run sets more.
@@ -78,6 +79,12 @@ proptest! {
     #[test]
     fn requests_hold_over_mutated_seeds(pick in any::<prop::sample::Index>(), edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..8)) {
         fuzz::request(&mutated(&seeds("request"), pick, edits));
+    }
+
+    /// With a narrowed key, a budget and objects of others.
+    #[test]
+    fn no_request_reaches_further_than_its_key(pick in any::<prop::sample::Index>(), edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 0..8)) {
+        fuzz::scope(&mutated(&seeds("scope"), pick, edits));
     }
 
     #[test]

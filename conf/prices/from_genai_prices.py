@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Write the embedded price catalogue, one YAML file a provider, next to this script.
 
-    pip install genai-prices
+    pip install genai-prices && pip install --no-deps litellm
     python3 conf/prices/from_genai_prices.py
 
-Needs nothing but the standard library and genai-prices (MIT, by Pydantic). The output depends on the
-installed genai-prices release and on TODAY below only, so running it twice changes nothing. Corrections
-belong into an overlay, not into the generated files.
+Needs the standard library, genai-prices (MIT, by Pydantic) and the model list inside the litellm package (MIT,
+by BerriAI), of which it takes one fact: the maximum of output tokens of each model. The output depends on the
+installed releases and on TODAY below only, so running it twice changes nothing. Corrections belong into an
+overlay, not into the generated files.
 
 How genai-prices is read (see its types.py and decompose.py):
 
@@ -20,10 +21,12 @@ How genai-prices is read (see its types.py and decompose.py):
 * A token kind without a rate of its own is charged at the rate of the kind it is part of.
 """
 
+import json
 import re
 import sys
 from datetime import date
 from decimal import Decimal
+from importlib.metadata import distribution
 from pathlib import Path
 
 from genai_prices import __version__
@@ -110,6 +113,29 @@ CONTEXTS = {
 }
 BORROWED = {'speed': 'service_tier', 'route': 'region'}
 
+# Our name of the provider -> the prefixes and `litellm_provider` names of its models in litellm's list.
+OUTPUT_LIMITS = {
+    'openai': ([''], ['openai', 'text-completion-openai']),
+    'anthropic': ([''], ['anthropic']),
+    'groq': (['groq/'], ['groq']),
+    'fireworks': (['fireworks_ai/', 'fireworks_ai/accounts/fireworks/models/'], ['fireworks_ai']),
+    'xai': (['xai/'], ['xai']),
+    'perplexity': (['perplexity/'], ['perplexity']),
+    'deepseek': (['deepseek/', ''], ['deepseek']),
+    'mistral': (['mistral/'], ['mistral']),
+    'openrouter': ([], []),
+    'together': (['together_ai/'], ['together_ai']),
+    'cerebras': (['cerebras/'], ['cerebras']),
+    'google': (['gemini/', '', 'vertex_ai/'], ['gemini', 'vertex_ai-language-models', 'vertex_ai-anthropic_models']),
+    'bedrock': (['', 'bedrock/'], ['bedrock', 'bedrock_converse']),
+    'azure': (['azure/', 'azure_ai/'], ['azure', 'azure_ai']),
+    'cohere': ([''], ['cohere', 'cohere_chat']),
+}
+LITELLM = distribution('litellm')
+LITELLM_MODELS = json.loads(
+    Path(str(LITELLM.locate_file('litellm/model_prices_and_context_window_backup.json'))).read_text(encoding='utf-8')
+)
+
 # A regular expression for a name with a date behind it.
 DATED = re.compile(r'\^?((?:[A-Za-z0-9/_-]|\\?\.)+?)(?:\(\?:)?-\\d\{(?:8\}|4\}-\\d\{2\}-\\d\{2\})\)?\??\$?')
 PLAIN = re.compile(r'[A-Za-z][A-Za-z0-9._/-]*')
@@ -169,6 +195,35 @@ def patterns(model):
         if pattern.lower() not in (p.lower() for p in found):
             found.append(pattern)
     return found, lost
+
+
+def anywhere():
+    """The most output tokens of a model of this name at any provider."""
+    most = {}
+    for name, listed in LITELLM_MODELS.items():
+        tokens = listed.get('max_output_tokens')
+        if isinstance(tokens, int) and tokens > 0:
+            name = name.rsplit('/', 1)[-1]
+            most[name] = max(tokens, most.get(name, 0))
+    return most
+
+
+ANYWHERE = anywhere()
+
+
+def max_output(provider, model, match):
+    """The most output tokens of any model that the entry matches by name: at this provider, else at any. None if the
+    list has none of them."""
+    prefixes, sellers = OUTPUT_LIMITS[provider]
+    found = []
+    for name in dict.fromkeys([model.id, *(p.rstrip('*') for p in match if not p.startswith('*'))]):
+        for prefix in prefixes:
+            listed = LITELLM_MODELS.get(prefix + name, {})
+            tokens = listed.get('max_output_tokens')
+            if listed.get('litellm_provider') in sellers and isinstance(tokens, int) and tokens > 0:
+                found.append(tokens)
+    elsewhere = [ANYWHERE[base] for p in [model.id, *match] if (base := p.strip('*').rsplit('/', 1)[-1]) in ANYWHERE]
+    return max(found or elsewhere, default=None)
 
 
 def fields(price):
@@ -334,7 +389,7 @@ def some(names, limit=8):
 
 def write(name, provider):
     notes = {'fields': {}, 'contexts': {}, 'borrowed': {}, 'models': [], 'clauses': []}
-    body, count, priced = [], 0, 0
+    body, count, priced, limits = [], 0, 0, 0
     for model in provider.models:
         prices = items(model, MINIMUM.get((name, model.id)), notes)
         if prices is None:
@@ -352,12 +407,17 @@ def write(name, provider):
         body.append('    match: [' + ', '.join(text(p) for p in match) + ']')
         if name in REGIONS and not WITHOUT_REGIONS.fullmatch(model.id):
             body.append(f'    regions: {REGIONS[name]}')
+        limit = max_output(name, model, match)
+        limits += limit is not None
+        if limit is not None:
+            body.append(f'    max_output: {limit}')
         body.append('    prices:')
         body.extend(f'      - {p}' for p in prices)
 
     head = [
         f'# Generated by from_genai_prices.py from genai-prices {__version__}'
-        ' (MIT, https://github.com/pydantic/genai-prices). Do not edit: put corrections into an overlay.'
+        f' (MIT, https://github.com/pydantic/genai-prices), output limits from litellm {LITELLM.version}'
+        ' (MIT, https://github.com/BerriAI/litellm). Do not edit: put corrections into an overlay.'
     ]
     for field, models in notes['fields'].items():
         head.append(f'# Left out, no place for it: {field} of {some(models)}')
@@ -384,7 +444,7 @@ def write(name, provider):
     path = Path(__file__).with_name(f'{name}.yaml')
     path.write_text('\n'.join(head + body + tail) + '\n', encoding='utf-8')
     print(
-        f'{path.name}: {count} models, {priced} price items, {len(notes["models"])} models left out,'
+        f'{path.name}: {count} models, {limits} with an output limit, {priced} price items, {len(notes["models"])} models left out,'
         f' {len(notes["clauses"])} match clauses left out',
         file=sys.stderr,
     )

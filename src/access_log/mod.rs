@@ -60,6 +60,14 @@ pub struct Refusal<'a> {
     pub status: u16,
     pub outcome: &'static str,
     pub error: &'static str,
+    /// The address that the request came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// The name of the gateway key, if one was recognized, and the model that was requested, if the body was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<&'a str>,
 }
 
 impl Log {
@@ -227,8 +235,18 @@ impl Drop for Log {
 mod tests {
     use super::*;
 
-    const REFUSAL: Refusal<'_> =
-        Refusal { request_id: "r", end_ms: 1, method: "POST", path: "/", status: 404, outcome: "refused", error: "not_found" };
+    const REFUSAL: Refusal<'_> = Refusal {
+        request_id: "r",
+        end_ms: 1,
+        method: "POST",
+        path: "/",
+        status: 404,
+        outcome: "refused",
+        error: "not_found",
+        client: None,
+        key: None,
+        model: None,
+    };
 
     #[test]
     fn everything_taken_is_written_before_it_closes() {

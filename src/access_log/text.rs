@@ -2,6 +2,7 @@
 
 use super::Refusal;
 use crate::ledger::{Entry, Outcome};
+use crate::printable::printable;
 use crate::usage::Dimension;
 use std::fmt::Write;
 
@@ -29,7 +30,7 @@ impl Text {
         let mut line = self.head(close.end_ms, close.status, color, close.error.as_deref().unwrap_or(close.outcome.name()));
         let model = used.and_then(|used| used.lines.first()).map_or(open.model.as_str(), |line| &line.model);
         // Writing to a string cannot fail.
-        let _ = write!(line, "  {}/{}  {}", open.upstream, shown(model), milliseconds(close.end_ms.saturating_sub(open.start_ms)));
+        let _ = write!(line, "  {}/{}  {}", open.upstream, printable(model), milliseconds(close.end_ms.saturating_sub(open.start_ms)));
         if let Some(first) = close.first_byte_ms.filter(|_| open.stream) {
             let _ = write!(line, " (first byte {})", milliseconds(first.saturating_sub(open.start_ms)));
         }
@@ -39,6 +40,9 @@ impl Text {
             let note = if unpriced { " and more without a price" } else { "" };
             let _ = write!(line, "  {} in, {} out  ${}{note}", sum(Dimension::is_input), sum(Dimension::is_output), used.total);
         }
+        if let Some(cause) = &close.cause {
+            let _ = write!(line, "  ({})", printable(cause));
+        }
         for fault in &close.faults {
             let _ = write!(line, "  {fault}");
         }
@@ -46,7 +50,7 @@ impl Text {
             let _ = write!(line, "  attempt {}", open.attempt);
         }
         if let Some(key) = &open.key_name {
-            let _ = write!(line, "  key {}", shown(key));
+            let _ = write!(line, "  key {}", printable(key));
         }
         let _ = writeln!(line, "  {}", open.request_id);
         out.extend_from_slice(line.as_bytes());
@@ -55,24 +59,25 @@ impl Text {
     /// The line of a request that the gateway answered itself.
     pub fn refusal(self, refusal: &Refusal<'_>, out: &mut Vec<u8>) {
         let mut line = self.head(refusal.end_ms, refusal.status, RED, refusal.error);
-        let _ = writeln!(line, "  {} {}  {}", refusal.method, shown(refusal.path), refusal.request_id);
+        let _ = write!(line, "  {} {}", refusal.method, printable(refusal.path));
+        for (name, value) in [("from", refusal.client.as_deref()), ("key", refusal.key), ("model", refusal.model)] {
+            if let Some(value) = value {
+                let _ = write!(line, "  {name} {}", printable(value));
+            }
+        }
+        let _ = writeln!(line, "  {}", refusal.request_id);
         out.extend_from_slice(line.as_bytes());
     }
 
     fn head(self, end_ms: u64, status: u16, color: &str, word: &str) -> String {
         let at = i64::try_from(end_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
         let (color, plain) = if self.colored { (color, PLAIN) } else { ("", "") };
-        format!("{} {color}{status:3} {}{plain}", at.strftime("%H:%M:%S%.3fZ"), shown(word))
+        format!("{} {color}{status:3} {}{plain}", at.strftime("%H:%M:%S%.3fZ"), printable(word))
     }
 }
 
 fn milliseconds(ms: u64) -> String {
     if ms < 1000 { format!("{ms} ms") } else { format!("{}.{:02} s", ms / 1000, ms % 1000 / 10) }
-}
-
-/// What others named, without what would move a terminal's cursor.
-fn shown(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }
 
 #[cfg(test)]
@@ -108,6 +113,7 @@ mod tests {
             status: 200,
             outcome: Outcome::Ok,
             error: None,
+            cause: None,
             faults: vec![],
             bytes_out: 9,
             metered: true,
@@ -142,9 +148,19 @@ mod tests {
     #[test]
     fn refusals_have_lines_too() {
         let mut out = vec![];
-        let refusal =
-            Refusal { request_id: "r", end_ms: 0, method: "POST", path: "/x", status: 404, outcome: "refused", error: "not_found" };
+        let refusal = Refusal {
+            request_id: "r",
+            end_ms: 0,
+            method: "POST",
+            path: "/x",
+            status: 404,
+            outcome: "refused",
+            error: "not_found",
+            client: Some("127.0.0.1:9".to_owned()),
+            key: Some("ci\x1b"),
+            model: None,
+        };
         Text { colored: false }.refusal(&refusal, &mut out);
-        assert_eq!(String::from_utf8(out).unwrap(), "00:00:00.000Z 404 not_found  POST /x  r\n");
+        assert_eq!(String::from_utf8(out).unwrap(), "00:00:00.000Z 404 not_found  POST /x  from 127.0.0.1:9  key ci\u{fffd}  r\n");
     }
 }

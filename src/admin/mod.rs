@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 use usage::Answer;
 
 const TEXT: &str = "text/plain";
-const PATHS: &str = "there are /, /healthz, /metrics, /status, /overview, /usage, /usage/requests/{id} and /reload\n";
+const PATHS: &str = "there are /, /healthz, /readyz, /metrics, /status, /overview, /usage, /usage/requests/{id} and /reload\n";
 
 /// True if nobody needs a token, or it is there.
 fn is_trusted(headers: &HeaderMap, token: Option<&Secret>) -> bool {
@@ -40,7 +40,7 @@ impl Admin {
         let request = session.req_header();
         let (config, path) = (self.state.config(), request.uri.path());
         // Where a token is asked for, the address may be called anything; else pages of others must not reach it by theirs.
-        let named = config.admin_token.is_some() || path == "/healthz";
+        let named = config.admin_token.is_some() || matches!(path, "/healthz" | "/readyz");
         let checked = if named { check_site(request, &config, &[]) } else { check_origin(request, &config, &[]) };
         if let Err(error) = checked {
             return (error.status(), TEXT, format!("{error}\n"));
@@ -51,6 +51,9 @@ impl Admin {
         }
         if path == "/healthz" && request.method == Method::GET {
             return self.health();
+        }
+        if path == "/readyz" && request.method == Method::GET {
+            return self.readiness();
         }
         if !is_trusted(&request.headers, config.admin_token.as_ref()) {
             return (401, TEXT, "the admin token is needed: Authorization: Bearer …\n".to_owned());
@@ -83,6 +86,11 @@ impl Admin {
             Ok(false) => (422, TEXT, "the configuration was refused, and the one in use stays; the log says why\n".to_owned()),
             Err(_) => (500, TEXT, "the reload failed\n".to_owned()),
         }
+    }
+
+    /// Ready for new connections until the process is told to stop, and while it is healthy.
+    fn readiness(&self) -> Answer {
+        if self.state.is_ready() { self.health() } else { (503, TEXT, "the gateway shuts down\n".to_owned()) }
     }
 
     /// Healthy while the ledger takes what is written to it.

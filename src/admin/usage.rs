@@ -1,7 +1,8 @@
 //! `GET /usage`: reports over the ledger; `GET /usage/requests/{id}`: the attempts of one request.
 
 use crate::sink::overview::overview;
-use crate::sink::report::{BILL, By, Question, Report, bill, moment, request};
+use crate::sink::report::{ADMIN_GROUPS_MAX, BILL, By, Question, Report, bill, request};
+use crate::sink::time::parse_time;
 use percent_encoding::percent_decode_str;
 use std::path::Path;
 
@@ -25,7 +26,7 @@ pub fn answer(data: &Path, path: &str, query: &str, now_ms: u64) -> Answer {
 fn whole(data: &Path, query: &str, now_ms: u64) -> Answer {
     const DAY_MS: u64 = 86_400_000;
     match question(query, now_ms) {
-        Ok((Question { by, since, until, only, limit: None }, false)) if by.len() == 1 => {
+        Ok((Question { by, since, until, only, limit: None, .. }, false)) if by.len() == 1 => {
             let (by, since) = (by.first().copied().unwrap_or(By::Model), since.unwrap_or(now_ms.saturating_sub(DAY_MS)));
             match overview(data, by, (since, until.unwrap_or(now_ms)), only) {
                 Ok(overview) => (200, JSON, overview.to_string()),
@@ -64,11 +65,11 @@ fn failed(why: &str) -> Answer {
 
 /// What a query asks, and whether as CSV.
 fn question(query: &str, now_ms: u64) -> Result<(Question, bool), String> {
-    let (mut question, mut csv) = (Question::default(), false);
+    let (mut question, mut csv) = (Question { groups_max: Some(ADMIN_GROUPS_MAX), ..Question::default() }, false);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = percent_decode_str(&value.replace('+', " ")).decode_utf8().map_err(|_| format!("`{name}` is not text"))?.into_owned();
-        let time = || moment(&value, now_ms).ok_or_else(|| format!("`{name}={value}` is not a date, a time or an age"));
+        let time = || parse_time(&value, now_ms).ok_or_else(|| format!("`{name}={value}` is not a date, a time or an age"));
         match (name, value.as_str()) {
             ("by", list) => {
                 for by in list.split(',') {
@@ -105,7 +106,17 @@ mod tests {
         let now = 100_000_000;
         let (asked, csv) = question("by=model,day&by=tag&since=1h&key=a%20b&org=x+y&format=csv", now).unwrap();
         let only = vec![(By::Key, "a b".to_owned()), (By::Org, "x y".to_owned())];
-        assert_eq!(asked, Question { by: vec![By::Model, By::Day, By::Tag], since: Some(now - 3_600_000), until: None, only, limit: None });
+        assert_eq!(
+            asked,
+            Question {
+                by: vec![By::Model, By::Day, By::Tag],
+                since: Some(now - 3_600_000),
+                until: None,
+                only,
+                limit: None,
+                groups_max: Some(ADMIN_GROUPS_MAX)
+            }
+        );
         assert!(csv);
         assert_eq!(question("", now).unwrap().0.by, [By::Model]);
         for (bad, want) in

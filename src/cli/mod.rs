@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tollgate::config::{self, Config, Source};
+use tollgate::printable::printable;
 use tollgate::proxy::server::{self, Start};
 
 /// An LLM gateway that charges every request exactly.
@@ -104,7 +105,7 @@ impl ConfigOption {
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    start_log();
     let done = match cli.command {
         None => run(&cli.run),
         Some(Command::Run(options)) => run(&options),
@@ -126,6 +127,20 @@ pub fn main() -> ExitCode {
         Some(Command::Man { into }) => manual(into.as_deref()).map_err(|error| failed(error.to_string())),
     };
     done.map_or_else(|code| code, |()| ExitCode::SUCCESS)
+}
+
+/// Starts the log on stderr. Its level is that of the configuration, once that is read, unless `RUST_LOG` says otherwise.
+fn start_log() {
+    let filter = env_logger::Env::default().default_filter_or("warn,tollgate=info");
+    let write = |out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>| {
+        let (time, message) = (out.timestamp_millis(), record.args().to_string());
+        let lines = message.lines().map(printable).collect::<Vec<_>>().join("\n");
+        writeln!(out, "[{time} {:<5} {}] {lines}", record.level(), record.target())
+    };
+    env_logger::Builder::from_env(filter).format(write).init();
+    if std::env::var_os("RUST_LOG").is_none() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
 }
 
 /// The first page, or all of them into a folder.
@@ -161,6 +176,7 @@ fn run(options: &RunOptions) -> Result<(), ExitCode> {
         eprintln!("the configuration is valid");
         return Ok(());
     }
+    config.process.apply_log_level();
     let greeting = greeting(&config);
     let start = Start { upgrade: options.upgrade, daemon: options.daemon };
     let daemon = server::build(config, start).map_err(|error| failed(error.to_string()))?;

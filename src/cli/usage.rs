@@ -4,7 +4,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tollgate::sink::report::{By, Question, Report, Sum, bill, moment, request};
+use tollgate::printable::printable;
+use tollgate::sink::report::{By, Question, Report, Sum, bill, request};
+use tollgate::sink::time::parse_time;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -49,7 +51,7 @@ fn only(text: &str) -> Result<(By, String), String> {
 
 fn at(text: &str) -> Result<u64, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    moment(text, u64::try_from(now.as_millis()).unwrap_or(u64::MAX)).ok_or_else(|| "expected a date, a time or an age".to_owned())
+    parse_time(text, u64::try_from(now.as_millis()).unwrap_or(u64::MAX)).ok_or_else(|| "expected a date, a time or an age".to_owned())
 }
 
 pub fn run(options: &Options) -> Result<(), String> {
@@ -57,7 +59,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         return one(options, id);
     }
     let (by, only, limit) = (options.by.clone(), options.only.clone(), options.limit);
-    let question = Question { by, since: options.since, until: options.until, only, limit };
+    let question = Question { by, since: options.since, until: options.until, only, limit, groups_max: None };
     // Draws only on a terminal.
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}") {
@@ -94,7 +96,7 @@ fn one(options: &Options, id: &str) -> Result<(), String> {
     for entry in &entries {
         let (open, close) = (&entry.open, entry.close.as_ref());
         say!("attempt   {} at {} ({})", open.attempt, open.upstream, entry.outcome().name());
-        say!("model     {} as {}", open.model_requested, open.model);
+        say!("model     {} as {}", printable(&open.model_requested), printable(&open.model));
         let took = close.map(|close| format!("{} ms, status {}", close.end_ms.saturating_sub(open.start_ms), close.status));
         say!("took      {}", took.as_deref().unwrap_or("not over"));
         let Some(used) = &entry.used else {
@@ -115,7 +117,7 @@ fn print_table(report: &Report) {
     header.extend(["requests", "input", "cached", "output", "cost ($)", ""].map(str::to_owned));
     let groups = report.by.len();
     let row = |group: &[String], sum: &Sum| {
-        let mut row = group.to_vec();
+        let mut row: Vec<String> = group.iter().map(|name| printable(name).into_owned()).collect();
         row.extend([sum.requests, sum.input, sum.cached, sum.output].map(|count| count.to_string()));
         row.push(sum.total.to_string());
         let notes = [(sum.unpriced, "unpriced"), (sum.unmetered, "without usage"), (sum.estimated, "estimated")];

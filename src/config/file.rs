@@ -100,15 +100,14 @@ impl Reader<'_> {
         upstreams.extend(mock.filter(|_| upstreams.iter().all(|upstream| upstream.name != "mock")).and_then(built_in));
         let (key_file, keys) = self.keys(map.take("keys"), &data, &upstreams).unzip();
         let by_name: HashMap<String, usize> = upstreams.iter().enumerate().map(|(at, upstream)| (upstream.name.clone(), at)).collect();
-        let aliases = self.aliases(map.take("aliases"), &by_name);
-        let retry = self.retry(map.take("retry"));
+        let (aliases, retry) = (self.aliases(map.take("aliases"), &by_name), self.retry(map.take("retry")));
         let fallback = self.fallback(&mut map, &by_name);
         let (bounds, drain) = (self.bounds(map.take("body")), self.drain(map.take("after_disconnect")));
-        let (limits, redis) = (self.limits(map.take("limits")), self.redis(map.take("redis")));
+        let (limits, redis, process) = (self.limits(map.take("limits")), self.redis(map.take("redis")), self.process(&mut map));
         let headers = self.headers(map.take("headers"));
         let prices = self.prices(map.take("prices"), &data);
-        let [cost_headers, cost_event] =
-            [("cost_headers", true), ("cost_event", false)].map(|(key, or)| map.take_bool(key, &mut self.problems).unwrap_or(or));
+        let mut flag = |reader: &mut Self, key, default| map.take_bool(key, &mut reader.problems).unwrap_or(default);
+        let (cost_headers, cost_event) = (flag(self, "cost_headers", true), flag(self, "cost_event", false));
         let (access_log, tracing) = (self.access_log(map.take("access_log")), self.tracing(map.take("tracing")));
         let (ledger, sinks) = (self.ledger(map.take("ledger")), self.sinks(map.take("sinks"), &data));
         let [pid_file, upgrade_socket] = [("pid_file", "tollgate.pid"), ("upgrade_socket", "run/upgrade.sock")]
@@ -143,6 +142,7 @@ impl Reader<'_> {
             timeouts,
             drain,
             limits,
+            process,
             redis,
             headers,
             cost_headers,
@@ -247,7 +247,9 @@ impl Reader<'_> {
     fn bounds(&mut self, node: Option<Node<'_>>) -> Bounds {
         const DEFAULT_MAX: u64 = 32 << 20;
         const DEFAULT_BUDGET: u64 = 1 << 30;
-        let mut bounds = Bounds { body_bytes_max: DEFAULT_MAX, body_budget_bytes: bytes_or_share("25%").unwrap_or(DEFAULT_BUDGET) };
+        // Of a small machine or container the default share may be less than one body.
+        let share = bytes_or_share("25%").unwrap_or(DEFAULT_BUDGET).max(DEFAULT_MAX);
+        let mut bounds = Bounds { body_bytes_max: DEFAULT_MAX, body_budget_bytes: share };
         let Some(node) = node else { return bounds };
         let mut map = Map::new(node, &mut self.problems);
         if let Some(max) = map.take_as("bytes_max", &mut self.problems, "a size (32MiB)", bytes) {

@@ -3,6 +3,7 @@
 use super::file::Reader;
 use super::units::{bytes, duration};
 use crate::yaml::{Map, Node};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// When what was written goes to the disk itself.
@@ -16,7 +17,7 @@ pub enum Sync {
 }
 
 /// How the ledger is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerRules {
     /// A segment that is larger or older is followed by another.
     pub segment_bytes: u64,
@@ -26,6 +27,8 @@ pub struct LedgerRules {
     pub sync: Sync,
     /// Serve on although the start of an attempt could not be written.
     pub serve_unwritten: bool,
+    /// A folder on another disk, for records that a process cannot write before it ends.
+    pub overflow: Option<PathBuf>,
 }
 
 impl Default for LedgerRules {
@@ -36,6 +39,7 @@ impl Default for LedgerRules {
             keep: None,
             sync: Sync::Every(Duration::from_secs(1)),
             serve_unwritten: false,
+            overflow: None,
         }
     }
 }
@@ -59,6 +63,7 @@ impl Reader<'_> {
         let sync = map.take_as("sync", &mut self.problems, "`never`, `always` or a duration (1s)", sync);
         let policy = |text: &str| matches!(text, "refuse" | "continue").then_some(text == "continue");
         let serve_unwritten = map.take_as("on_failure", &mut self.problems, "`refuse` or `continue`", policy);
+        let overflow = self.path(&mut map, "overflow");
         map.finish(&mut self.problems);
         LedgerRules {
             segment_bytes: segment_bytes.unwrap_or(rules.segment_bytes),
@@ -66,6 +71,7 @@ impl Reader<'_> {
             keep: keep.unwrap_or(rules.keep),
             sync: sync.unwrap_or(rules.sync),
             serve_unwritten: serve_unwritten.unwrap_or(rules.serve_unwritten),
+            overflow,
         }
     }
 }

@@ -7,6 +7,12 @@ use crate::yaml::{Map, Node};
 use std::sync::Arc;
 
 impl Reader<'_> {
+    /// `model_max` or a number of tokens.
+    pub(super) fn unbounded_output(&mut self, map: &mut Map<'_>) -> Option<u64> {
+        let read = |text: &str| if text == "model_max" { Some(None) } else { count(text).map(Some) };
+        map.take_as("unbounded_output", &mut self.problems, "`model_max` or a number of tokens above zero", read).flatten()
+    }
+
     pub(super) fn limits(&mut self, node: Option<Node<'_>>) -> Arc<[Rule]> {
         let Some(node) = node else { return Arc::default() };
         let items = node.items().map(Iterator::collect::<Vec<_>>);
@@ -103,6 +109,9 @@ mod tests {
         assert_eq!((rules[0].per, rules[0].requests_per_minute, rules[0].tokens_per_minute), (Per::Key, Some(600), Some(200_000)));
         assert_eq!((rules[1].per, rules[1].spend_per_month), (Per::Org, Some(PicoUsd(250_000_000_000))));
         assert!(rules[1].name != rules[2].name);
+        for (text, want) in [("{}", None), ("unbounded_output: model_max", None), ("unbounded_output: 2k", Some(2000))] {
+            assert_eq!(load_text(text, &[]).unwrap().process.unbounded_output, want, "{text}");
+        }
         for (bad, want) in [
             ("limits: {}", "must be a list"),
             ("limits: [{}]", "limits something"),
@@ -112,6 +121,8 @@ mod tests {
             ("limits: [{usd_per_day: 0.0000000000001}]", "amount of dollars"),
             ("limits: [{concurrent: 1, per: person}]", "`key`"),
             ("limits: [{concurent: 1}]", "concurrent"),
+            ("unbounded_output: all", "`model_max`"),
+            ("unbounded_output: 0", "`model_max`"),
         ] {
             assert!(load_text(bad, &[]).unwrap_err().join("\n").contains(want), "{bad}");
         }

@@ -11,6 +11,7 @@ mod ledger;
 mod limits;
 mod listen;
 mod prices;
+mod process;
 mod providers;
 mod redis;
 mod secret;
@@ -27,6 +28,7 @@ pub use identity::Identity;
 pub use ledger::{LedgerRules, Sync};
 pub use listen::certificates;
 pub use prices::Published;
+pub use process::ProcessRules;
 pub use redis::RedisRules;
 pub use secret::Secret;
 pub use sinks::{ClickHouseRules, DATABASE, KafkaRules, PostgresRules, Sinks, WebhookRules};
@@ -83,6 +85,7 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub drain: DrainBounds,
     pub limits: Arc<[Rule]>,
+    pub process: ProcessRules,
     /// What is shared with other gateways.
     pub redis: Option<RedisRules>,
     pub headers: HeaderRules,

@@ -5,7 +5,7 @@ use super::identity;
 use super::{Credentials, Pass, PromptCache, Secret, Timeouts, Upstream};
 use crate::dialect::Endpoint;
 use crate::provider::auth::AwsKeys;
-use crate::provider::{self, Auth, CHAT_COMPATIBLE, OnDisconnect, Provider, StreamUsage};
+use crate::provider::{self, Auth, CHAT_COMPATIBLE, OnDisconnect, Provider, StreamUsage, collections};
 use crate::yaml::{Map, Node};
 
 /// What a provider made up of a base URL alone is.
@@ -79,6 +79,9 @@ impl Reader<'_> {
         for text in self.texts(&mut map, "allow") {
             upstream.pass.extend(self.pass(map.line(), &text));
         }
+        let creates = |pass: &Pass| pass.method == http::Method::POST && collections::matches_any(&pass.path);
+        upstream.keeps_objects = upstream.pass.iter().any(creates);
+        upstream.shared_objects = self.texts(&mut map, "shared_objects");
         map.finish(&mut self.problems);
         fit.then_some(upstream)
     }

@@ -93,6 +93,10 @@ pub struct Upstream {
     /// Whose rates apply.
     pub catalog: String,
     pub pass: Vec<Pass>,
+    /// The list lets clients create objects, which then belong to them.
+    pub keeps_objects: bool,
+    /// Objects that all keys may read and name, by id or pattern.
+    pub shared_objects: Vec<String>,
     /// Help the provider to find prompts again; `None`: leave them alone.
     pub prompt_cache: Option<PromptCache>,
     /// Takes Responses over a WebSocket.
@@ -139,6 +143,8 @@ impl Upstream {
             socket: provider.socket,
             timeouts: None,
             host_header: OnceLock::new(),
+            keeps_objects: false,
+            shared_objects: vec![],
             pass: vec![
                 Pass { method: http::Method::GET, path: "/models".to_owned() },
                 Pass { method: http::Method::GET, path: "/models/*".to_owned() },
@@ -251,6 +257,11 @@ impl Upstream {
     pub fn manages_batches(&self, path: &str) -> bool {
         let below = path.strip_prefix(self.base_path.as_str());
         below.zip(self.provider.batch).is_some_and(|(path, batch)| batch.manages(path))
+    }
+
+    /// True if every key may read and name this object.
+    pub fn shares(&self, id: &str) -> bool {
+        self.shared_objects.iter().any(|pattern| fits(id, pattern))
     }
 
     /// True if a path below the base path is let through.

@@ -1,7 +1,7 @@
 //! Anthropic Messages. <https://docs.anthropic.com/en/api/messages>, <https://docs.anthropic.com/en/docs/build-with-claude/streaming>
 
 use super::{ERROR, Grammar, PARTIAL_JSON, STOP_REASON, Slot, TEXT, THINKING, USAGE, UsagePath};
-use crate::json::Want::{Fields, Take};
+use crate::json::Want::{self, Fields, Take};
 use crate::usage::{Cache, Field};
 use memchr::memmem::Finder;
 use once_cell::sync::Lazy;
@@ -17,8 +17,12 @@ pub static GRAMMAR: Grammar = Grammar {
         ("id", Take(Slot::Id)),
         ("error", Take(Slot::Error)),
         ("stop_reason", Take(Slot::Finish)),
-        ("delta", Fields(&[("stop_reason", Take(Slot::Finish))])),
-        ("message", Fields(&[("usage", Take(Slot::Usage)), ("model", Take(Slot::Model)), ("id", Take(Slot::Id))])),
+        ("container", CONTAINER),
+        ("delta", Fields(&[("stop_reason", Take(Slot::Finish)), ("container", CONTAINER)])),
+        (
+            "message",
+            Fields(&[("usage", Take(Slot::Usage)), ("model", Take(Slot::Model)), ("id", Take(Slot::Id)), ("container", CONTAINER)]),
+        ),
     ]),
     usage: &[USAGE_PATHS],
     cache: Cache::Beside,
@@ -28,6 +32,9 @@ pub static GRAMMAR: Grammar = Grammar {
     text: &[&TEXT, &PARTIAL_JSON, &THINKING],
     ..Grammar::NONE
 };
+
+/// Where code ran: <https://platform.claude.com/docs/en/agents-and-tools/tool-use/code-execution-tool>.
+const CONTAINER: Want<Slot> = Fields(&[("id", Take(Slot::Container))]);
 
 pub(super) const USAGE_PATHS: &[UsagePath] = &[
     (&["input_tokens"], Field::Input),

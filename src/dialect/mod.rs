@@ -182,6 +182,8 @@ pub enum Slot {
     Output,
     OutputType,
     OutputAction,
+    /// The id of a container in which a server-side tool ran.
+    Container,
     /// Usage as someone other than the model states it, for want of better (`amazon-bedrock-invocationMetrics`).
     Metrics,
     /// A count that stands outside any usage object: of several the last holds, or their sum.

@@ -19,6 +19,8 @@ pub static GRAMMAR: Grammar = Grammar {
         ("tool_usage", Take(Slot::ToolUsage)),
         ("model", Take(Slot::Model)),
         ("id", Take(Slot::Id)),
+        // Of `error` events on a WebSocket.
+        ("response_id", Take(Slot::Id)),
         ("service_tier", Take(Slot::Tier)),
         ("error", Take(Slot::Error)),
         ("output", Items(Slot::Output, &ITEM)),
@@ -56,4 +58,8 @@ pub(super) const RESPONSE: &[(&str, Want<Slot>)] = &[
 ];
 
 /// Calls of built-in tools are counted from the output where `tool_usage` is not given.
-static ITEM: Want<Slot> = Fields(&[("type", Take(Slot::OutputType)), ("action", Fields(&[("type", Take(Slot::OutputAction))]))]);
+static ITEM: Want<Slot> = Fields(&[
+    ("type", Take(Slot::OutputType)),
+    ("action", Fields(&[("type", Take(Slot::OutputAction))])),
+    ("container_id", Take(Slot::Container)),
+]);

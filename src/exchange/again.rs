@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::provider::OnDisconnect;
 use crate::rewrite::{Rewritten, rewrite};
-use crate::route::{Circuit, Facts, Head, Route, Target};
+use crate::route::{Circuit, Head, Refusal, RequestFields, Route, Target};
 use bytes::Bytes;
 use http::HeaderMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,7 +22,7 @@ pub(super) struct Candidates {
     /// The body and query as the caller sent them.
     body: Bytes,
     query: Option<String>,
-    facts: Facts,
+    fields: RequestFields,
 }
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Candidates {
     pub(super) fn new(
         (first, others): (&mut Route, Vec<Route>),
         body: &Bytes,
-        facts: &Facts,
+        fields: &RequestFields,
         head: &Head<'_>,
         config: &Config,
         asked: &Asked,
@@ -59,7 +59,7 @@ impl Candidates {
         };
         let list = std::iter::once(first.clone()).chain(others).map(candidate).collect();
         let query = head.query.map(str::to_owned);
-        let mut candidates = Self { list, at: 0, round: 0, body: body.clone(), query, facts: facts.clone() };
+        let mut candidates = Self { list, at: 0, round: 0, body: body.clone(), query, fields: fields.clone() };
         candidates.choose(asked.now);
         if let Some(chosen) = candidates.list.get(candidates.at).filter(|_| candidates.at > 0) {
             first.clone_from(&chosen.route);
@@ -120,6 +120,15 @@ const LIMITS: &[&str] = &["rate_limit_error", "rate_limit_exceeded", "throttling
 /// An answer whose first event takes longer than this has begun.
 pub const BEGINNING_BYTES_MAX: u64 = 64 * 1024;
 
+/// A rate limit that refused an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// It may be the size of the request.
+    Request,
+    /// The headers say that the account has nothing left.
+    Account,
+}
+
 /// What the beginning of an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning {
@@ -162,13 +171,14 @@ impl Exchange {
 
     /// The attempt failed and its caller has seen nothing; `asked` if the upstream said for how long it wants to be left
     /// alone. Returns after what time another attempt may follow, if one may: see [`Exchange::advance`].
-    pub fn fail(&mut self, asked: Option<Duration>, limited: bool, now: UnixMs) -> Option<Duration> {
+    pub fn fail(&mut self, asked: Option<Duration>, limit: Option<Limit>, now: UnixMs) -> Option<Duration> {
         let retry = self.config.retry;
-        // The limit of one caller's own account is no trouble of the others.
-        let own_limit = limited && self.credential.is_some();
+        let refusal = self.refusal(limit);
+        // A limit of the client's own account does not concern other clients.
+        let own_limit = limit.is_some() && self.credential.is_some();
         let candidates = self.candidates.as_mut()?;
         if let Some(circuit) = candidates.circuit().filter(|_| !own_limit) {
-            circuit.failed(now, asked, retry.ejection);
+            circuit.failed(now, refusal, asked, retry.ejection);
         }
         let wait = if candidates.list.iter().any(|candidate| !candidate.tried) {
             Duration::ZERO
@@ -179,6 +189,16 @@ impl Exchange {
             return None;
         };
         (wait <= retry.wait_max && self.health.budget.spend()).then_some(wait)
+    }
+
+    /// What a failed attempt says about its target. Without gateway keys, or with a single one, all clients are one.
+    fn refusal(&self, limit: Option<Limit>) -> Refusal {
+        let others = self.config.keys.as_ref().is_some_and(|keys| keys.len() > 1);
+        match (limit, &self.key) {
+            (None, _) => Refusal::Failure,
+            (Some(Limit::Request), Some(key)) if others => Refusal::Limit { client: draw(&key.id) },
+            (Some(_), _) => Refusal::AccountLimit,
+        }
     }
 
     /// The upstream answered, and not with a failure of its own.
@@ -201,7 +221,7 @@ impl Exchange {
         candidates.choose(now);
         let route = candidates.list.get(candidates.at).map(|candidate| candidate.route.clone()).ok_or(Error::Internal)?;
         let upstream = self.config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
-        let rewritten = rewrite(&candidates.body, &candidates.facts, &route, upstream, self.key.as_deref(), headers);
+        let rewritten = rewrite(&candidates.body, &candidates.fields, &route, upstream, self.key.as_deref(), headers);
         let Rewritten { body, usage_asked, headers: added } = rewritten;
         (self.body, self.usage_asked, self.headers) = (body, usage_asked, added);
         self.query = query(route.dialect, candidates.query.as_deref(), route.query.as_ref());

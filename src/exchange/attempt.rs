@@ -2,6 +2,8 @@
 
 use super::batch::Items;
 use super::conceal::Conceal;
+use super::objects::{ObjectReader, lists::ListFilter};
+use super::stored_response::StoredObject;
 use super::{Ending, Exchange, UnixMs, fresh_id};
 use crate::dialect::Grammar;
 use crate::ledger::{Close, Open, Outcome, Rendered, Used};
@@ -24,6 +26,12 @@ pub(super) struct Attempt {
     pub(super) conceal: Option<Conceal>,
     /// Of a batch, whose results are being read.
     pub(super) items: Option<Box<Items>>,
+    /// Reads the response to a request about an object of the provider.
+    pub(super) object: Option<Box<ObjectReader>>,
+    /// Filters a list of objects.
+    pub(super) list: Option<Box<ListFilter>>,
+    /// Objects that a filtered list names.
+    pub(super) learned: Vec<StoredObject>,
     pub(super) used: Option<(Used, Rendered)>,
     /// How many readings of usage the record reflects.
     pub(super) settled: u32,
@@ -31,8 +39,12 @@ pub(super) struct Attempt {
     pub(super) estimates: u32,
     /// The upstream said that its body ends.
     pub(super) body_ended: bool,
-    /// The request went up.
+    /// The request was sent to its end.
     sent: bool,
+    /// What went wrong at the upstream.
+    cause: Option<String>,
+    /// No limit has a reservation for it.
+    pub(super) unreserved: bool,
 }
 
 impl Exchange {
@@ -51,7 +63,7 @@ impl Exchange {
             dialect: self.route.dialect.name().to_owned(),
             endpoint: match self.route.target {
                 Target::Endpoint(endpoint) => endpoint.name().to_owned(),
-                Target::Pass | Target::Kept => self.route.path.clone(),
+                Target::Pass | Target::Stored => self.route.path.clone(),
             },
             model_requested: self.route.model_requested.clone(),
             model: self.route.model.clone(),
@@ -78,11 +90,16 @@ impl Exchange {
             meter: None,
             conceal: None,
             items: None,
+            object: None,
+            list: None,
+            learned: vec![],
             used: None,
             settled: 0,
             estimates: 0,
             body_ended: false,
             sent: false,
+            cause: None,
+            unreserved: false,
         });
         let attempt = self.attempt.insert(attempt);
         (&attempt.id, &attempt.open.1)
@@ -91,6 +108,13 @@ impl Exchange {
     /// Whether the request went up, to its end.
     pub fn sent(&mut self, whole: bool) {
         self.attempt.iter_mut().for_each(|attempt| attempt.sent = whole);
+    }
+
+    /// Notes what went wrong at the upstream. The first cause holds.
+    pub fn note_cause(&mut self, cause: String) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.cause.get_or_insert(cause);
+        }
     }
 
     /// The attempt was not begun after all.
@@ -113,7 +137,20 @@ impl Attempt {
         }
     }
 
-    pub(super) fn forward(&mut self, chunk: Bytes, end: bool) -> Bytes {
+    /// Takes the next chunk of the response and returns what the client gets of it. Objects that it names belong to `owner`.
+    pub(super) fn forward(&mut self, chunk: Bytes, end: bool, owner: Option<&str>) -> Bytes {
+        if let Some(list) = &mut self.list {
+            list.push(&chunk);
+            if !end {
+                return Bytes::new();
+            }
+            let (kept, learned) = list.finish(&self.open.0.upstream, owner);
+            self.learned = learned;
+            return kept;
+        }
+        if let Some(object) = &mut self.object {
+            object.push(&chunk);
+        }
         if let Some(items) = &mut self.items {
             items.push(&chunk);
             if end {
@@ -161,6 +198,7 @@ impl Attempt {
             status: self.status,
             outcome,
             error,
+            cause: self.cause.clone().filter(|_| matches!(ending, Ending::Failed(_))),
             faults: faults.iter().map(|fault| fault.name().to_owned()).collect(),
             bytes_out: self.bytes_out,
             metered: self.used.is_some(),

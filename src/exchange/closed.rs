@@ -13,6 +13,8 @@ pub struct Closed {
     pub(super) usage_news: bool,
     /// Of a stream, the longest wait between two chunks.
     pub gap_ms: Option<u64>,
+    /// Limits have no reservation for it: its cost is yet to be counted.
+    pub unreserved: bool,
 }
 
 /// An entry's records as text.
@@ -54,13 +56,14 @@ impl Closed {
             status: 200,
             outcome,
             error,
+            cause: None,
             faults: faults.iter().map(|fault| fault.name().to_owned()).collect(),
             bytes_out: 0,
             metered: used.is_some(),
             last_reading: used.as_ref().map(|used| used.reading),
         };
         let records = Records { open: Rendered::open(&open), used: used.as_ref().map(Rendered::used), close: Rendered::close(&close) };
-        Self { entry: Entry { id, open, used, close: Some(close) }, records, usage_news: true, gap_ms: None }
+        Self { entry: Entry { id, open, used, close: Some(close) }, records, usage_news: true, gap_ms: None, unreserved: false }
     }
 
     /// Usage that has not been appended yet, and must be before the close.

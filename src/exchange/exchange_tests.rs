@@ -350,8 +350,13 @@ fn an_answer_made_in_the_background_is_sold_to_whom_it_was_made_for() {
     let charge = |org: Option<&str>| {
         let open =
             ledger::Open { upstream: "mock".to_owned(), model: "mock-small".to_owned(), org: org.map(str::to_owned), ..Default::default() };
-        let kept = answer::Kept { id: "resp_1".to_owned(), upstream: "mock".to_owned(), owner: None, pending: Some(Box::new(open)) };
-        answer::bill(&kept, meter.found(), &config, 1).unwrap().entry.used.unwrap().total.0
+        let kept = stored_response::StoredObject {
+            id: "resp_1".to_owned(),
+            upstream: "mock".to_owned(),
+            owner: None,
+            pending: Some(Box::new(open)),
+        };
+        stored_response::bill(&kept, meter.found(), &config, 1).unwrap().entry.used.unwrap().total.0
     };
     // Ten tokens at a dollar the million and four at five.
     assert_eq!((charge(None), charge(Some("acme"))), (30_000_000, 60_000_000));
@@ -369,7 +374,7 @@ fn what_is_reserved_is_the_dearest_that_a_request_allows() {
         let destination = route::destination(&head, &config).unwrap();
         let exchange = Exchange::plan(&head, destination, &Bytes::from(body.to_owned()), config.clone(), asked("request")).unwrap();
         let input = crate::meter::prompt_tokens(exchange.body());
-        (input, exchange.may_come_to(1_795_564_800_000).spend)
+        (input, exchange.max_cost(1_795_564_800_000).spend)
     };
     // In millionths of a dollar per token: https://platform.claude.com/docs/en/about-claude/pricing, written to a cache in
     // the US, where the model may be bound to it.

@@ -1,6 +1,7 @@
 //! What the heads of a request and its answer say to the exchange.
 
 use crate::dialect::{Dialect, Endpoint, INVOKE_HEADERS};
+use crate::error::Error;
 use crate::json::Want::{self, Fields, Take};
 use crate::meter::Framing;
 use crate::rewrite::spans::members;
@@ -65,6 +66,35 @@ pub(super) fn is_document(headers: &HeaderMap) -> bool {
     kind == DOCUMENT || essence().eq_ignore_ascii_case(DOCUMENT) || essence().ends_with("+json")
 }
 
+/// Refuses parameters of Google's that change the form of a response so that its usage could not be read:
+/// <https://cloud.google.com/apis/docs/system-parameters>.
+///
+/// # Errors
+/// [`Error::BadParameter`].
+pub(super) fn check_query(dialect: Dialect, query: Option<&str>) -> Result<(), Error> {
+    if dialect != Dialect::Generate {
+        return Ok(());
+    }
+    let mut forms = 0;
+    for pair in query.into_iter().flat_map(|query| query.split('&')) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().replace('+', " ");
+        let (name, value) = (decoded(name).trim().to_ascii_lowercase(), decoded(value));
+        match name.trim_start_matches('$') {
+            "alt" => {
+                forms += 1;
+                if forms > 1 || !matches!(value.as_str(), "json" | "sse") {
+                    return Err(Error::BadParameter { name: "alt", want: "`json` or `sse`, and there once" });
+                }
+            }
+            "callback" => return Err(Error::BadParameter { name: "callback", want: "absent" }),
+            "httpmethod" | ".httpmethod" => return Err(Error::BadParameter { name: "$httpMethod", want: "absent" }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Usage in the headers of an answer.
 pub(super) fn stated(dialect: Dialect, headers: &HeaderMap) -> Reported {
     // <https://docs.fireworks.ai/guides/prompt-caching>
@@ -124,7 +154,30 @@ pub(super) fn stated_error(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::characters;
+    use super::*;
+
+    #[test]
+    fn parameters_that_hide_usage_are_refused() {
+        for query in ["alt=sse", "alt=json&key=k", "%61lt=sse&prettyPrint=false", "$alt=json", "", "x=alt"] {
+            assert_eq!(check_query(Dialect::Generate, Some(query)), Ok(()), "{query}");
+        }
+        for query in [
+            "alt=proto",
+            "$alt=proto",
+            "%24alt=proto",
+            "a%6ct=media",
+            "alt=sse&alt=proto",
+            "alt=sse&%24alt=json",
+            "ALT=proto",
+            "alt",
+            "callback=f",
+            "$callback=f",
+            "alt=%70roto",
+        ] {
+            assert!(matches!(check_query(Dialect::Generate, Some(query)), Err(Error::BadParameter { .. })), "{query}");
+        }
+        assert_eq!(check_query(Dialect::Chat, Some("alt=proto")), Ok(()));
+    }
 
     #[test]
     fn counts_characters_as_they_are_spoken() {

@@ -1,38 +1,73 @@
-//! What a request may come to, and what it came to, as limits count it.
+//! The maximum that a request may cost, and its actual cost, as limits count them.
 
-use super::turns::Asked;
+use super::websocket::TurnRequest;
 use super::{Exchange, UnixMs};
+use crate::config::Upstream;
+use crate::dialect::{Dialect, Endpoint};
 use crate::ledger::{Entry, Open};
 use crate::limit::{Amount, Who};
 use crate::meter::prompt_tokens;
 use crate::price::{Charge, Moment, Query, Sold, charge, factor};
-use crate::route::{Facts, Route, Target};
-use crate::usage::{Dimension, Usage};
+use crate::route::{Count, RequestFields, Route, Target};
+use crate::usage::{Dimension, Field, Usage};
 use memchr::memmem;
 
-/// What a request says of what it may use.
+/// What bounds the cost of a request.
 #[derive(Clone, Debug, Default)]
-pub struct Bounds {
-    /// Tokens of the prompt, as they are estimated.
+pub struct CostBounds {
+    /// Estimated tokens of the prompt.
     pub input: u64,
-    /// True if it may be written to a cache for an hour.
+    /// True if the prompt may be written to a cache for an hour.
     pub hour: bool,
-    /// The most tokens that may be generated, over all answers.
-    pub output_max: Option<u64>,
-    /// The tier of service.
+    /// The maximum of output tokens per choice, as the request states it.
+    pub output_max: Count,
+    /// Choices, over all prompts.
+    pub choices: u64,
+    /// The service tier.
     pub tier: String,
+    /// Models that may serve in place of the one that is named.
+    pub other_models: Vec<String>,
+    /// Characters of text to be spoken.
+    pub characters: u64,
+    /// Bytes of a form, which may be audio.
+    pub form_bytes: u64,
 }
 
-impl Bounds {
-    /// As far as its facts tell.
-    pub fn of(facts: &Facts) -> Self {
-        let output_max = facts.output_max.map(|most| most.saturating_mul(facts.choices.unwrap_or(1).max(1)));
-        Self { output_max, tier: facts.tier.clone().unwrap_or_default(), ..Self::default() }
+impl CostBounds {
+    /// The bounds that the fields of a request state.
+    pub fn of(fields: &RequestFields) -> Self {
+        let choices = match fields.choices {
+            Count::Absent => 1,
+            Count::Known(choices) => choices.max(1),
+            Count::Unreadable => CHOICES_MAX,
+        };
+        Self {
+            output_max: fields.output_max,
+            choices: choices.saturating_mul(fields.prompts.max(1)),
+            tier: fields.tier.clone().unwrap_or_default(),
+            other_models: fields.other_models.clone(),
+            ..Self::default()
+        }
     }
 }
 
-/// Reserved for an answer whose length nothing bounds.
-pub const OUTPUT_TOKENS_ASSUMED: u64 = 1000;
+/// Output tokens reserved for a model whose maximum is not in the catalog.
+pub const UNKNOWN_OUTPUT_MAX: u64 = 128_000;
+/// Choices reserved where their number cannot be read: <https://platform.openai.com/docs/api-reference/completions/create>.
+const CHOICES_MAX: u64 = 128;
+/// The most tokens of one picture, high quality at 1,024 by 1,536 pixels:
+/// <https://platform.openai.com/docs/guides/image-generation#cost-and-latency>.
+const PICTURE_TOKENS_MAX: u64 = 6_240;
+/// Spoken tokens per character: 14 characters and 21 tokens are a second of speech.
+const SPOKEN_TOKENS_PER_CHARACTER: u64 = 2;
+/// Bytes of a second of recorded speech at the lowest usual rate, 16 kbit/s.
+const AUDIO_BYTES_PER_SECOND: u64 = 2_000;
+/// Audio tokens of a second heard, and text tokens of its transcript, rounded up:
+/// <https://platform.openai.com/docs/pricing#transcription-and-speech-generation> ($6 per million and $0.006 per minute).
+const HEARD_TOKENS_PER_SECOND: u64 = 17;
+const TRANSCRIPT_TOKENS_PER_SECOND: u64 = 5;
+/// Documents of one search unit: <https://cohere.com/pricing>. Each has at least one token.
+const DOCUMENTS_PER_SEARCH_UNIT: u64 = 100;
 
 impl Exchange {
     /// Who asks, and for what.
@@ -48,51 +83,55 @@ impl Exchange {
         }
     }
 
-    /// What the request may come to: its prompt as it is estimated, and the longest answer it allows.
-    pub fn may_come_to(&self, now: UnixMs) -> Amount {
+    /// The maximum that the request may cost: its estimated prompt, and the longest output that it allows.
+    pub fn max_cost(&self, now: UnixMs) -> Amount {
         if !self.billed || !matches!(self.route.target, Target::Endpoint(_)) {
             return Amount::default();
         }
-        // Files in forms are no text.
-        let input = if self.form { 0 } else { prompt_tokens(&self.body) };
+        // Files in forms are not text.
+        let (input, form_bytes) = if self.form { (0, self.bytes_in) } else { (prompt_tokens(&self.body), 0) };
         let hour = memmem::find(&self.body, b"\"1h\"").is_some();
-        let bounds = Bounds { input, hour, ..self.bounds.clone() };
+        let characters = self.implied.of(Field::Characters).unwrap_or(0);
+        let bounds = CostBounds { input, hour, characters, form_bytes, ..self.bounds.clone() };
         let amount = |route: &Route| self.amount(&bounds, (route.upstream, &route.model), now);
-        // Of those who may answer, the dearest; what it counts is the same for all.
-        let dearest = self.candidates.as_ref().and_then(|candidates| candidates.routes().map(amount).max_by_key(|amount| amount.spend));
+        // The dearest of the targets that may answer.
+        let dearest = self.candidates.as_ref().and_then(|candidates| candidates.routes().map(amount).reduce(Amount::max));
         dearest.unwrap_or_else(|| amount(&self.route))
     }
 
-    /// Who asks for a turn, and what it may come to.
-    pub fn turn_may_come_to<'t>(&'t self, turn: &'t Asked, now: UnixMs) -> (Who<'t>, Amount) {
+    /// Who asks for a turn, and the maximum that it may cost.
+    pub fn max_turn_cost<'t>(&'t self, turn: &'t TurnRequest, now: UnixMs) -> (Who<'t>, Amount) {
         let who = Who { model: &turn.requested, served: &turn.model, ..self.who() };
         (who, self.amount(&turn.bounds, (self.route.upstream, &turn.model), now))
     }
 
-    fn amount(&self, bounds: &Bounds, (upstream, model): (usize, &str), now: UnixMs) -> Amount {
-        let writes = !self.route.dialect.grammar().text.is_empty();
-        let output = if writes { bounds.output_max.unwrap_or(OUTPUT_TOKENS_ASSUMED) } else { 0 };
-        let tokens = bounds.input.saturating_add(output);
-        let Some(upstream) =
-            self.config.upstreams.get(upstream).filter(|_| self.config.limits.iter().any(crate::limit::Rule::counts_money))
-        else {
-            return Amount { tokens, ..Amount::default() };
-        };
+    /// The maximum at an upstream, of the model and of those that may serve in its place.
+    fn amount(&self, bounds: &CostBounds, (upstream, model): (usize, &str), now: UnixMs) -> Amount {
+        let Some(of) = self.config.upstreams.get(upstream) else { return Amount::default() };
+        let others = bounds.other_models.iter().map(|other| crate::route::model_at(other, upstream, &self.config));
+        let first = self.amount_of_model(bounds, of, model, now);
+        others.map(|other| self.amount_of_model(bounds, of, &other, now)).fold(first, Amount::max)
+    }
+
+    fn amount_of_model(&self, bounds: &CostBounds, upstream: &Upstream, model: &str, now: UnixMs) -> Amount {
         let model = upstream.priced_as(model);
+        let usage = self.max_usage(bounds, upstream, model);
+        let tokens = usage.sum(|dimension| dimension.is_input() || dimension.is_output()).unwrap_or(0);
+        if !self.config.limits.iter().any(crate::limit::Rule::counts_money) {
+            return Amount { tokens, ..Amount::default() };
+        }
         let query = Query { provider: &upstream.catalog, model, tier: "", region: "", at: Moment::of_ms(now) };
-        let charged = |input: Dimension, tier: &str, region: &str| {
-            let usage: Usage = [(input, bounds.input), (Dimension::Output, output)].into_iter().collect();
-            charge(&self.config.prices, &Query { tier, region, ..query }, &usage, 1)
-        };
-        // Whether the prompt is written to a cache (some do so unasked), in which tier it is served and where is the
-        // provider's to say.
-        let written = if bounds.hour { Dimension::CacheWrite1h } else { Dimension::CacheWrite5m };
+        // The provider decides whether the prompt is written to a cache, and in which tier and region the request is served.
+        let mut written = usage.clone();
+        written.set(Dimension::Input, None);
+        written.set(if bounds.hour { Dimension::CacheWrite1h } else { Dimension::CacheWrite5m }, usage.of(Dimension::Input));
         let asked = (!bounds.tier.is_empty()).then_some(bounds.tier.as_str());
         let mut dearest = Charge::default();
         for region in self.config.prices.model(&upstream.catalog, model).into_iter().flat_map(|model| model.regions()) {
             for tier in std::iter::once("").chain(asked) {
-                for input in [Dimension::Input, written] {
-                    dearest = std::cmp::max_by_key(dearest, charged(input, tier, region), |charge| charge.amount);
+                for usage in [&usage, &written] {
+                    let charged = charge(&self.config.prices, &Query { tier, region, ..query }, usage, 1);
+                    dearest = std::cmp::max_by_key(dearest, charged, |charge| charge.amount);
                 }
             }
         }
@@ -103,6 +142,50 @@ impl Exchange {
             None => dearest.amount,
         };
         Amount { tokens, spend }
+    }
+
+    /// The most that a request may use, by dimension.
+    fn max_usage(&self, bounds: &CostBounds, upstream: &Upstream, model: &str) -> Usage {
+        let mut usage: Usage = [(Dimension::Input, bounds.input)].into_iter().collect();
+        match self.route.dialect {
+            Dialect::Images => {
+                usage.set(Dimension::Picture, Some(bounds.choices));
+                usage.set(Dimension::ImageOut, Some(bounds.choices.saturating_mul(PICTURE_TOKENS_MAX)));
+            }
+            Dialect::Audio if bounds.form_bytes > 0 => {
+                let seconds = bounds.form_bytes.div_ceil(AUDIO_BYTES_PER_SECOND);
+                usage.set(Dimension::Seconds, Some(seconds));
+                usage.set(Dimension::AudioIn, Some(seconds.saturating_mul(HEARD_TOKENS_PER_SECOND)));
+                usage.set(Dimension::Output, Some(seconds.saturating_mul(TRANSCRIPT_TOKENS_PER_SECOND)));
+            }
+            Dialect::Audio => {
+                usage.set(Dimension::Characters, Some(bounds.characters));
+                usage.set(Dimension::AudioOut, Some(bounds.characters.saturating_mul(SPOKEN_TOKENS_PER_CHARACTER)));
+            }
+            Dialect::Rerank => usage.set(Dimension::SearchUnit, Some(1 + bounds.input / DOCUMENTS_PER_SEARCH_UNIT)),
+            _ if !self.generates_text() => {}
+            _ => {
+                let model_max = || {
+                    let known = || self.config.prices.max_output(&upstream.catalog, model).unwrap_or(UNKNOWN_OUTPUT_MAX);
+                    self.config.process.unbounded_output.unwrap_or_else(known)
+                };
+                let each = match bounds.output_max {
+                    Count::Known(most) => most,
+                    Count::Absent | Count::Unreadable => model_max(),
+                };
+                usage.set(Dimension::Output, Some(each.saturating_mul(bounds.choices)));
+            }
+        }
+        usage
+    }
+
+    /// True unless the response has no text for certain. Only a model's name tells what `InvokeModel` generates.
+    fn generates_text(&self) -> bool {
+        match self.route.target {
+            Target::Endpoint(Endpoint::InvokeModel) => true,
+            Target::Endpoint(endpoint) => endpoint.writes(),
+            Target::Stored | Target::Pass => false,
+        }
     }
 
     /// What its attempts came to.

@@ -2,17 +2,18 @@
 //! short call a phase, and appends the records it hands out.
 
 mod again;
-pub mod answer;
 mod attempt;
 mod batch;
 mod closed;
 mod conceal;
 mod cost;
 mod heads;
+mod key_scope;
 mod limits;
-mod permit;
+mod objects;
 pub mod settle;
-pub mod turns;
+pub mod stored_response;
+pub mod websocket;
 pub mod who;
 
 use crate::config::{Config, Patience, Upstream};
@@ -24,24 +25,25 @@ use crate::limit::{Amount, Hold};
 use crate::meter::{Fault, Framing, Meter};
 use crate::rewrite::cache::{Header, Headers};
 use crate::rewrite::rewrite;
-use crate::route::{self, Destination, Facts, Head, Health, Route, Target};
+use crate::route::{self, Destination, Head, Health, RequestFields, Route, Target};
 use crate::usage::Reported;
 use again::Candidates;
-pub use again::{BEGINNING_BYTES_MAX, Beginning};
-use answer::{Keeping, Memory, bound};
+pub use again::{BEGINNING_BYTES_MAX, Beginning, Limit};
 use attempt::Attempt;
 use batch::Items;
 use bytes::Bytes;
 pub use closed::{Closed, Records};
 use conceal::Conceal;
 pub use cost::Cost;
-use heads::{framing, implied, is_document, query, stated, stated_error};
+use heads::{check_query, framing, implied, is_document, query, stated, stated_error};
 use http::{HeaderMap, Method, header};
-use limits::Bounds;
+use key_scope::permit;
+use limits::CostBounds;
 pub use limits::{amount_of, who_of};
-use permit::permit;
+use objects::ObjectAccess;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
+use stored_response::{StoreHandle, StoredState, bound};
 use who::Who;
 
 /// Milliseconds since 1970.
@@ -69,7 +71,7 @@ pub struct Asked {
     pub now: UnixMs,
     pub health: Arc<Health>,
     /// Answers that providers keep.
-    pub memory: Memory,
+    pub memory: StoreHandle,
 }
 
 /// One request.
@@ -99,8 +101,11 @@ pub struct Exchange {
     implied: Reported,
     /// The tokens of the prompt as they are estimated, once the body is gone.
     prompt: Option<u64>,
-    keeping: Keeping,
-    bounds: Bounds,
+    keeping: StoredState,
+    bounds: CostBounds,
+    access: ObjectAccess,
+    /// The path leads to results of a batch that was created through the gateway.
+    batch_results: bool,
     form: bool,
     /// What is reserved for the turn under way.
     hold: Option<Hold>,
@@ -116,35 +121,48 @@ impl Exchange {
     /// # Errors
     /// If the body is of no use or no upstream fits.
     pub fn plan(head: &Head<'_>, destination: Destination, body: &Bytes, config: Arc<Config>, asked: Asked) -> Result<Box<Self>, Error> {
-        let facts = Facts::of(body, head, &destination)?;
-        let (bound, pending) = bound(facts.kept_ids(&destination), &destination, head, &config, &asked)?;
-        let (mut route, mut others) = route::routes(head, destination, &facts, &config, again::draw(&asked.request_id), bound)?;
-        let keeping = Keeping { background: facts.background, conversation: facts.conversation.clone(), pending, ..Keeping::default() };
+        let mut fields = RequestFields::of(body, head, &destination)?;
+        let undecided = matches!(destination, Destination::Endpoint { endpoint: None, .. });
+        let (bound, pending) = bound(fields.stored_ids(&destination), &destination, head, &config, &asked)?;
+        let objects = objects::check(body, &destination, head, &config, &asked)?;
+        if bound.zip(objects.upstream).is_some_and(|(one, other)| one != other) {
+            return Err(Error::ObjectsApart);
+        }
+        let bound = bound.or(objects.upstream);
+        let (mut route, mut others) = route::routes(head, destination, &fields, &config, again::draw(&asked.request_id), bound)?;
+        if undecided {
+            // Which fields bound the output depends on the dialect.
+            fields = RequestFields::read(body, Some(route.dialect))?;
+        }
+        check_query(route.dialect, head.query)?;
+        let keeping =
+            StoredState { background: fields.background, conversation: fields.conversation.clone(), pending, ..StoredState::default() };
         if let Some(key) = &asked.key {
-            others.retain(|other| permit(key, other, &config, head).is_ok());
-            if let Err(error) = permit(key, &route, &config, head) {
+            others.retain(|other| permit(key, other, &fields, &config, head).is_ok());
+            if let Err(error) = permit(key, &route, &fields, &config, head) {
                 route = if others.is_empty() { return Err(error) } else { others.remove(0) };
             }
         }
-        let candidates = Candidates::new((&mut route, others), body, &facts, head, &config, &asked);
+        let candidates = Candidates::new((&mut route, others), body, &fields, head, &config, &asked);
         let upstream = config.upstreams.get(route.upstream).ok_or(Error::Internal)?;
-        let rewritten = rewrite(body, &facts, &route, upstream, asked.key.as_deref(), head.headers);
+        let rewritten = rewrite(body, &fields, &route, upstream, asked.key.as_deref(), head.headers);
         let billed = match route.target {
             Target::Endpoint(endpoint) => endpoint.is_billed(),
-            Target::Kept => false,
+            Target::Stored => false,
             // Reading something again is not generating it again.
             Target::Pass => head.method != Method::GET && !upstream.manages_batches(&route.path),
         };
         let streams = match route.target {
-            Target::Endpoint(endpoint) => endpoint.streams() || facts.stream.as_ref().is_some_and(|stream| stream.value),
-            Target::Kept => head.query.is_some_and(|query| query.split('&').any(|pair| pair == "stream=true")),
+            Target::Endpoint(endpoint) => endpoint.streams() || fields.stream.as_ref().is_some_and(|stream| stream.value),
+            Target::Stored => head.query.is_some_and(|query| query.split('&').any(|pair| pair == "stream=true")),
             Target::Pass => false,
         };
-        let (implied, who) = (implied(&route.target, body), Who::read(head, &facts)?);
+        let (implied, who) = (implied(&route.target, body), Who::read(head, &fields)?);
         let mut exchange = Self::of(head, route, config.clone(), asked)?;
         (exchange.implied, exchange.keeping, exchange.who, exchange.candidates) = (implied, keeping, who, candidates);
-        exchange.bounds = Bounds::of(&facts);
-        (exchange.form, exchange.stream, exchange.billed) = (facts.form, streams, billed);
+        exchange.bounds = CostBounds::of(&fields);
+        (exchange.access, exchange.batch_results) = (objects.access, objects.results);
+        (exchange.form, exchange.stream, exchange.billed) = (fields.form, streams, billed);
         exchange.bytes_in = body.len() as u64;
         (exchange.body, exchange.usage_asked, exchange.headers) = (rewritten.body, rewritten.usage_asked, rewritten.headers);
         Ok(exchange)
@@ -176,8 +194,10 @@ impl Exchange {
             who: Who::default(),
             implied: Reported::default(),
             prompt: None,
-            keeping: Keeping::default(),
-            bounds: Bounds::default(),
+            keeping: StoredState::default(),
+            bounds: CostBounds::default(),
+            access: ObjectAccess::None,
+            batch_results: false,
             form: false,
             hold: None,
             came_to: Amount::default(),
@@ -186,12 +206,6 @@ impl Exchange {
             route,
             config,
         }))
-    }
-
-    /// The model of a turn as the upstream calls it; `None` if the caller may not use it.
-    pub fn rename(&self, model: &str) -> Option<String> {
-        let renamed = route::model_at(model, self.route.upstream, &self.config);
-        self.key.as_ref().is_none_or(|key| key.allows_model(model, &renamed)).then_some(renamed)
     }
 
     /// How long the candidate that is being asked is waited for, where that was said of it.
@@ -216,12 +230,17 @@ impl Exchange {
 
     /// True if what the caller gets may be shorter than what the upstream sends.
     pub fn changes_length(&self) -> bool {
-        self.attempt.as_ref().is_some_and(|attempt| attempt.conceal.is_some())
+        self.attempt.as_ref().is_some_and(|attempt| attempt.conceal.is_some() || attempt.list.is_some())
     }
 
     /// True once the upstream has begun to answer: nothing may be tried again without the caller knowing.
     pub fn is_answered(&self) -> bool {
         self.attempt.as_ref().is_some_and(|attempt| attempt.status != 0)
+    }
+
+    /// The model as the client named it; empty if it named none.
+    pub fn model_requested(&self) -> &str {
+        &self.route.model_requested
     }
 
     /// The configuration this request was planned with.
@@ -262,10 +281,12 @@ impl Exchange {
     pub fn respond(&mut self, status: u16, headers: &HeaderMap) {
         let hides = self.usage_asked && status < 300;
         let grammar = self.route.dialect.grammar();
-        let batch = if self.route.target == Target::Pass { self.batch_results().map(|(dialect, _)| dialect) } else { None };
+        let encoded = headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
+        self.read_objects(status, encoded);
+        let batch =
+            if self.route.target == Target::Pass && self.batch_results { self.batch_results().map(|(dialect, _)| dialect) } else { None };
         let Some(attempt) = &mut self.attempt else { return };
         attempt.status = status;
-        let encoded = headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
         let framing = if encoded { Framing::Whole } else { framing(self.route.dialect, headers) };
         if let Some(dialect) = batch.filter(|_| status < 300 && !encoded) {
             attempt.items = Some(Box::new(Items::new(dialect.grammar())));
@@ -287,6 +308,7 @@ impl Exchange {
     /// Takes the next chunk of the answer and returns what goes on. If [`Exchange::news`] has a record after this, it
     /// must be appended before the chunk leaves.
     pub fn push(&mut self, chunk: Bytes, end: bool, now: UnixMs) -> Bytes {
+        let owner = self.key.as_ref().map(|key| key.id.as_str()).or(self.credential.as_deref());
         let Some(attempt) = &mut self.attempt else { return chunk };
         if !chunk.is_empty() {
             attempt.first_byte_ms.get_or_insert(now);
@@ -294,7 +316,7 @@ impl Exchange {
             attempt.gap_ms = attempt.gap_ms.max(gap);
         }
         attempt.body_ended |= end;
-        let out = attempt.forward(chunk, end);
+        let out = attempt.forward(chunk, end, owner);
         attempt.bytes_out += out.len() as u64;
         out
     }
@@ -346,6 +368,7 @@ impl Exchange {
             close.faults.push(Fault::Unmetered.name().to_owned());
         }
         let gap_ms = attempt.gap_ms.filter(|_| self.stream);
+        let unreserved = attempt.unreserved;
         let (open, rendered_open) = attempt.open;
         let (used, rendered_used) = attempt.used.unzip();
         let records = Records { open: rendered_open, used: rendered_used, close: Rendered::close(&close) };
@@ -353,7 +376,7 @@ impl Exchange {
         let came_to = amount_of(&entry);
         self.came_to = self.came_to.and(came_to);
         self.hold.take().into_iter().for_each(|hold| hold.settle(came_to, now));
-        Some(Closed { entry, records, usage_news, gap_ms })
+        Some(Closed { entry, records, usage_news, gap_ms, unreserved })
     }
 }
 

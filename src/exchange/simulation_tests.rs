@@ -139,10 +139,10 @@ impl World {
             key: Some(key.clone()),
             now: self.now,
             health: self.health.clone(),
-            memory: Memory::default(),
+            memory: StoreHandle::default(),
         };
         let exchange = Exchange::plan(&head, destination, &body, self.config.clone(), asked).unwrap();
-        let amount: Amount = exchange.may_come_to(self.now);
+        let amount: Amount = exchange.max_cost(self.now);
         let groups = [format!("key {}", key.id), format!("org {}", key.org.as_deref().unwrap()), "all".to_owned()];
         let may = self.flights.len() < CONCURRENT && self.books.takes(&groups, amount.spend.0);
         let held = self.limits.reserve(&self.config.limits, &exchange.who(), amount, self.now);
@@ -173,7 +173,7 @@ impl World {
             flight.exchange.succeed(self.now);
             None
         } else {
-            flight.exchange.fail(None, false, self.now)
+            flight.exchange.fail(None, None, self.now)
         };
         let closed = flight.exchange.close(&ending, self.now).unwrap();
         assert!(self.ids.insert(closed.entry.id.clone()), "an id twice");

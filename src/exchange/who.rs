@@ -1,7 +1,7 @@
 //! For whom a request is, beyond the key that asked: the end user it names, and the tags its caller gives it.
 
 use crate::error::Error;
-use crate::route::{Facts, Head};
+use crate::route::{Head, RequestFields};
 use http::{HeaderMap, HeaderName};
 
 /// Names the end user, in place of what the body says.
@@ -23,9 +23,9 @@ pub(super) struct Who {
 impl Who {
     /// # Errors
     /// [`Error::BadTags`].
-    pub(super) fn read(head: &Head<'_>, facts: &Facts) -> Result<Self, Error> {
+    pub(super) fn read(head: &Head<'_>, fields: &RequestFields) -> Result<Self, Error> {
         let named = head.headers.get(&USER).and_then(|user| user.to_str().ok()).map(|user| user.trim().to_owned());
-        let user = named.or_else(|| facts.user.clone()).filter(|user| !user.is_empty() && user.len() <= USER_BYTES_MAX);
+        let user = named.or_else(|| fields.user.clone()).filter(|user| !user.is_empty() && user.len() <= USER_BYTES_MAX);
         Ok(Self { user, tags: tags(head.headers)? })
     }
 }
@@ -57,7 +57,7 @@ mod tests {
             map.append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
         let head = Head { method: &http::Method::POST, path: "/v1/messages", query: None, headers: &map };
-        Who::read(&head, &Facts::read(body.as_bytes()).unwrap()).map(|who| (who.user, who.tags))
+        Who::read(&head, &RequestFields::read(body.as_bytes(), None).unwrap()).map(|who| (who.user, who.tags))
     }
 
     #[test]

@@ -3,11 +3,13 @@
 
 mod brackets;
 pub mod edit;
+mod key;
 pub mod scan;
 pub mod text;
 mod want;
 
 pub use brackets::DEPTH_MAX;
 pub use edit::Splices;
+pub use key::resembles;
 pub use scan::Scanner;
 pub use want::{Malformed, Visit, Want};

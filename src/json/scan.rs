@@ -5,11 +5,10 @@
 //! matched, because whether it is valid is the provider's to say.
 
 use super::brackets::Brackets;
+use super::key::{KeyReader, Progress, resembles};
 use super::text::{StringEnd, find_string_end};
 use super::want::{Malformed, Visit, Want};
 
-/// A longer key cannot be one that is wanted.
-pub const KEY_BYTES_MAX: usize = 64;
 /// Containers on the way to a wanted value.
 const PATH_MAX: usize = 8;
 
@@ -23,7 +22,6 @@ enum State {
     FirstKey,
     Key,
     InKey,
-    InKeyEscape,
     Colon,
     InString,
     InStringEscape,
@@ -53,9 +51,9 @@ pub struct Scanner<S: 'static> {
     /// What the value that comes next is wanted as.
     next: &'static Want<S>,
     capture: Option<(S, u32)>,
-    key: [u8; KEY_BYTES_MAX],
-    key_len: usize,
-    key_escaped: bool,
+    key: KeyReader,
+    /// Of a request: bounded in depth, and keys that resemble a wanted name are refused.
+    strict: bool,
     offset: u64,
 }
 
@@ -72,11 +70,15 @@ impl<S: Copy + 'static> Scanner<S> {
             tracked: 0,
             next: root,
             capture: None,
-            key: [0; KEY_BYTES_MAX],
-            key_len: 0,
-            key_escaped: false,
+            key: KeyReader::new(),
+            strict: false,
             offset: 0,
         }
+    }
+
+    /// A scanner for a request: refuses what servers may read in different ways (see [`Malformed`]).
+    pub fn strict(root: &'static Want<S>) -> Self {
+        Self { strict: true, ..Self::new(root) }
     }
 
     /// Back to the start of a new document.
@@ -106,7 +108,7 @@ impl<S: Copy + 'static> Scanner<S> {
             at = match self.state {
                 State::Skipping | State::SkippingString | State::SkippingEscape => self.skip(bytes, at, from, visit),
                 State::InString | State::InStringEscape => self.string(bytes, at, from, visit),
-                State::InKey | State::InKeyEscape => self.key(bytes, at),
+                State::InKey => self.key(bytes, at),
                 State::InScalar => self.scalar(bytes, at, from, visit),
                 State::PastEnd => return Err(Malformed::Syntax),
                 State::Broken(why) => return Err(why),
@@ -157,8 +159,7 @@ impl<S: Copy + 'static> Scanner<S> {
 
     fn begin_key(&mut self) {
         self.state = State::InKey;
-        self.key_len = 0;
-        self.key_escaped = false;
+        self.key.reset();
     }
 
     /// The first byte of a value.
@@ -185,7 +186,7 @@ impl<S: Copy + 'static> Scanner<S> {
     }
 
     fn open(&mut self, byte: u8, want: &'static Want<S>) {
-        if self.brackets.are_full() {
+        if self.strict && self.brackets.are_full() {
             self.state = State::Broken(Malformed::TooDeep);
             return;
         }
@@ -252,56 +253,46 @@ impl<S: Copy + 'static> Scanner<S> {
         }
     }
 
-    fn key(&mut self, bytes: &[u8], mut at: usize) -> usize {
-        // Most keys lie whole in the bytes and have no escapes: compared where they are.
-        if self.key_len == 0
-            && self.state == State::InKey
+    fn key(&mut self, bytes: &[u8], at: usize) -> usize {
+        // Most keys are whole in the input and have no escapes: compared in place.
+        if self.key.is_fresh()
             && let StringEnd::Closed(end) = find_string_end(bytes, at)
-            && let Some(raw) = bytes.get(at..end - 1).filter(|raw| raw.len() > KEY_BYTES_MAX || memchr::memchr(b'\\', raw).is_none())
+            && let Some(raw) = bytes.get(at..end - 1).filter(|raw| memchr::memchr(b'\\', raw).is_none())
         {
-            self.next = self.field_named(raw);
-            // Its colon mostly follows at once.
+            // The colon mostly follows at once.
             let colon = bytes.get(end) == Some(&b':');
             self.state = if colon { State::Value } else { State::Colon };
+            self.field_named(raw);
             return end + usize::from(colon);
         }
-        while let Some(&byte) = bytes.get(at) {
-            at += 1;
-            match (self.state, byte) {
-                (State::InKeyEscape, _) => self.state = State::InKey,
-                (_, b'"') => {
-                    self.next = self.field();
-                    self.state = State::Colon;
-                    return at;
+        match self.key.push(bytes, at) {
+            Progress::Open => bytes.len(),
+            Progress::Closed(end) => {
+                self.state = State::Colon;
+                let key = std::mem::replace(&mut self.key, KeyReader::new());
+                self.field_named(key.decoded());
+                if key.is_long() {
+                    self.next = Self::SKIP;
                 }
-                (_, b'\\') => {
-                    self.key_escaped = true;
-                    self.state = State::InKeyEscape;
-                }
-                _ => {}
+                end
             }
-            if let Some(place) = self.key.get_mut(self.key_len) {
-                *place = byte;
+            Progress::Malformed => {
+                self.state = State::Broken(Malformed::Syntax);
+                bytes.len()
             }
-            self.key_len = (self.key_len + 1).min(KEY_BYTES_MAX + 1);
         }
-        at
     }
 
-    /// What the value under the key just read is wanted as. Keys are compared unescaped.
-    fn field(&self) -> &'static Want<S> {
-        let Some(raw) = self.key.get(..self.key_len) else {
-            return Self::SKIP;
-        };
-        let mut plain = [0; KEY_BYTES_MAX];
-        let key = if self.key_escaped { super::text::unescape_into(raw, &mut plain) } else { Some(raw) };
-        key.map_or(Self::SKIP, |key| self.field_named(key))
-    }
-
-    fn field_named(&self, key: &[u8]) -> &'static Want<S> {
-        match self.innermost() {
-            Want::Fields(fields) => fields.iter().find(|(name, _)| name.as_bytes() == key).map_or(Self::SKIP, |(_, want)| want),
-            _ => Self::SKIP,
+    /// Selects what the value of this key is wanted as. Keys are compared decoded.
+    fn field_named(&mut self, key: &[u8]) {
+        self.next = Self::SKIP;
+        let Want::Fields(fields) = self.innermost() else { return };
+        if let Some((_, want)) = fields.iter().find(|(name, _)| name.as_bytes() == key) {
+            self.next = want;
+        } else if self.strict
+            && let Some((name, _)) = fields.iter().find(|(name, _)| resembles(key, name))
+        {
+            self.state = State::Broken(Malformed::LookAlike(name));
         }
     }
 
@@ -351,7 +342,7 @@ impl<S: Copy + 'static> Scanner<S> {
                     StringEnd::Closed(end) => at = end,
                     StringEnd::Open { escape } => return self.left_in_string(escape, bytes),
                 },
-                b'{' | b'[' if self.brackets.are_full() => {
+                b'{' | b'[' if self.strict && self.brackets.are_full() => {
                     self.state = State::Broken(Malformed::TooDeep);
                     return at;
                 }
@@ -380,6 +371,7 @@ impl<S: Copy + 'static> Scanner<S> {
 mod tests {
     use super::*;
     use crate::json::DEPTH_MAX;
+    use crate::json::key::KEY_BYTES_MAX;
 
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Slot {
@@ -444,11 +436,82 @@ mod tests {
     }
 
     #[test]
-    fn bounds_depth() {
+    fn depth_is_bounded_in_requests_only() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert!(scan(&[nested(DEPTH_MAX as usize).as_bytes()]).is_ok());
-        assert_eq!(scan(&[nested(DEPTH_MAX as usize + 1).as_bytes()]), Err(Malformed::TooDeep));
-        let key = "k".repeat(KEY_BYTES_MAX + 1);
-        assert_eq!(scan(&[format!("{{\"{key}\":1}}").as_bytes()]), Ok(vec![]));
+        let strict = |text: &str| Scanner::strict(&ROOT).push(text.as_bytes(), &mut Seen::default());
+        assert_eq!(strict(&nested(DEPTH_MAX as usize)), Ok(()));
+        assert_eq!(strict(&nested(DEPTH_MAX as usize + 1)), Err(Malformed::TooDeep));
+        // Beside, before and below the wanted values, whatever the depth.
+        let deep = nested(10_000).replace('[', "{\"a\":[").replace(']', "]}");
+        let body = format!(r#"{{"x":{deep},"choices":[{{"y":{deep},"finish":1}}],"usage":{{"n":{deep}}},"model":"m"}}"#);
+        let names = |found: Vec<(String, String)>| {
+            found.into_iter().map(|(name, value)| (name.split('@').next().unwrap().to_owned(), value.len())).collect::<Vec<_>>()
+        };
+        let found = names(scan(&[body.as_bytes()]).unwrap());
+        let want = [("Finish", 1), ("Choice", 0), ("Usage", deep.len() + 6), ("Model", 3)];
+        assert_eq!(found, want.map(|(name, length)| (name.to_owned(), length)));
+    }
+
+    /// Spellings of `key` that decode to it: each letter escaped or not, in either case of hex.
+    fn escaped(key: &str, upper: bool) -> String {
+        key.bytes().map(|byte| if upper { format!("\\u{byte:04X}") } else { format!("\\u{byte:04x}") }).collect()
+    }
+
+    #[test]
+    fn keys_are_compared_decoded() {
+        static LONG: Want<Slot> =
+            Want::Fields(&[("previous_response_id_of_a_very_long_name_and_more_letters_stilll", Want::Take(Slot::Model))]);
+        let Want::Fields([(name, _)]) = &LONG else { panic!() };
+        assert_eq!(name.len(), KEY_BYTES_MAX);
+        for key in [(*name).to_owned(), escaped(name, true), escaped(name, false)] {
+            let body = format!(r#"{{"{key}":7,"a":{{"{key}":8}}}}"#);
+            for size in [1, 2, 3, 5, 7, body.len()] {
+                for strict in [false, true] {
+                    let mut scanner = if strict { Scanner::strict(&LONG) } else { Scanner::new(&LONG) };
+                    let mut seen = Seen::default();
+                    body.as_bytes().chunks(size).for_each(|chunk| scanner.push(chunk, &mut seen).unwrap());
+                    assert_eq!(seen.0.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["7"], "{key} in {size}");
+                }
+            }
+        }
+        for key in [format!("{name}x"), format!("{}\\u0078", escaped(name, true)), "k".repeat(1000)] {
+            assert_eq!(Scanner::strict(&LONG).push(format!("{{\"{key}\":1}}").as_bytes(), &mut Seen::default()), Ok(()));
+        }
+        for bad in [r#"{"\x":1}"#, r#"{"\u12g4":1}"#, r#"{"\u":1}"#] {
+            assert_eq!(scan(&[bad.as_bytes()]), Err(Malformed::Syntax), "{bad}");
+        }
+        assert_eq!(scan(&[br#"{"\ud83d\ude00":1,"\n\t\b\f\r\/\\\"":1}"#]), Ok(vec![]));
+    }
+
+    #[test]
+    fn keys_that_resemble_a_wanted_name_are_refused_in_requests() {
+        let strict = |key: &str| Scanner::strict(&ROOT).push(format!(r#"{{"{key}":1}}"#).as_bytes(), &mut Seen::default());
+        for (key, name) in [
+            ("Model", "model"),
+            ("MODEL", "model"),
+            ("m\\u004fdel", "model"),
+            ("model ", "model"),
+            ("\\tmodel", "model"),
+            ("model\\u0000", "model"),
+            ("u\u{17f}age", "usage"),
+            ("u\\u017fage", "usage"),
+            ("cho\u{131}ces", "choices"),
+            ("CHO\u{130}CES", "choices"),
+        ] {
+            assert_eq!(strict(key), Err(Malformed::LookAlike(name)), "{key}");
+            // A response is the provider's own.
+            assert_eq!(scan(&[format!(r#"{{"{key}":1}}"#).as_bytes()]), Ok(vec![]));
+        }
+        let long = format!("model\\u0000{}", "x".repeat(100));
+        assert_eq!(strict(&long), Err(Malformed::LookAlike("model")));
+        for key in ["models", "mode", "my model", "m-o-d-e-l", "", "\u{fc}"] {
+            assert_eq!(strict(key), Ok(()), "{key}");
+        }
+        // In objects that lead nowhere, keys are the client's own.
+        assert_eq!(Scanner::strict(&ROOT).push(br#"{"metadata":{"Model":1},"x":[{"USAGE":2}]}"#, &mut Seen::default()), Ok(()));
+        assert_eq!(
+            Scanner::strict(&ROOT).push(br#"{"choices":[{"Finish":2}]}"#, &mut Seen::default()),
+            Err(Malformed::LookAlike("finish"))
+        );
     }
 }

@@ -3,18 +3,6 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-/// Unescapes the inside of a JSON string into `out`; `None` if it does not fit or is not valid.
-pub fn unescape_into<'a>(raw: &[u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
-    let mut quoted = Vec::with_capacity(raw.len() + 2);
-    quoted.push(b'"');
-    quoted.extend_from_slice(raw);
-    quoted.push(b'"');
-    let text = decode(&quoted)?;
-    let place = out.get_mut(..text.len())?;
-    place.copy_from_slice(text.as_bytes());
-    Some(place)
-}
-
 /// The text of a raw JSON string, quotes included in the input; `None` if it is not a valid string.
 pub fn decode(raw: &[u8]) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;

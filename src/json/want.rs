@@ -28,6 +28,9 @@ pub trait Visit<S> {
 pub enum Malformed {
     /// The bytes are not JSON.
     Syntax,
-    /// More than [`super::DEPTH_MAX`] containers.
+    /// More than [`super::DEPTH_MAX`] containers in a request.
     TooDeep,
+    /// A key of a request that is not the wanted name, but that a lenient server may take for it: other case, blanks, or
+    /// letters that fold to ASCII.
+    LookAlike(&'static str),
 }

@@ -142,6 +142,24 @@ impl Keys {
     /// # Errors
     /// [`Error::MissingKey`] or [`Error::InvalidKey`]; [`Error::BadSignature`] if one cannot be checked.
     pub fn authenticate(&self, headers: &HeaderMap, now: i64) -> Result<Caller, Error> {
+        let caller = self.identify(headers, now)?;
+        // A gateway key anywhere else must be the same one.
+        let carried = USUAL_HEADERS.into_iter().chain([KEY_HEADER]);
+        for name in carried {
+            for value in headers.get_all(name) {
+                let text = strip_bearer(value.as_bytes());
+                let other =
+                    text.starts_with(PREFIX.as_bytes()) && !self.by_text(text, now).is_ok_and(|other| other.key.id == caller.key.id);
+                if other || (name == KEY_HEADER && headers.get(KEY_HEADER) != Some(value)) {
+                    return Err(Error::InvalidKey);
+                }
+            }
+        }
+        Ok(caller)
+    }
+
+    /// The key that the request proves to have.
+    fn identify(&self, headers: &HeaderMap, now: i64) -> Result<Caller, Error> {
         if let Some(value) = headers.get(KEY_HEADER) {
             return self.by_text(value.as_bytes(), now);
         }

@@ -313,6 +313,35 @@ impl Ledger {
         self.lost.load(Ordering::Relaxed)
     }
 
+    /// Records that wait for the disk.
+    pub fn waiting_records(&self) -> usize {
+        let lines = |segment: &Mutex<Segment>| memchr::memchr_iter(b'\n', &locked(segment).lines).count();
+        self.segments.iter().map(lines).sum()
+    }
+
+    /// Writes what waits for the disk into files of another folder, by the names of their segments: put into the ledger's
+    /// folder, they are segments of it. Returns the number of records.
+    ///
+    /// # Errors
+    /// If the folder does not take them; what was not written waits on.
+    pub fn save_elsewhere(&self, folder: &Path, now: u64) -> io::Result<usize> {
+        std::fs::create_dir_all(folder)?;
+        let mut saved = 0;
+        for segment in &self.segments {
+            let mut segment = locked(segment);
+            if segment.lines.is_empty() {
+                continue;
+            }
+            let mut other = Segment::open(folder, &self.writer, segment.lane, now)?;
+            other.lines.clone_from(&segment.lines);
+            other.flush()?;
+            other.file.sync_all()?;
+            saved += memchr::memchr_iter(b'\n', &segment.lines).count();
+            segment.lines.clear();
+        }
+        Ok(saved)
+    }
+
     /// Bytes that wait for the disk.
     pub fn waiting_bytes(&self) -> usize {
         self.segments.iter().map(|segment| locked(segment).lines.len()).sum()

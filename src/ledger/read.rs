@@ -2,7 +2,7 @@
 
 use super::record::{Event, Record};
 use super::render::checked;
-use super::segment::EXTENSION;
+use super::segment::{EXTENSION, TORN};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -17,7 +17,10 @@ pub const RECORD_BYTES_MAX: usize = 16 << 20;
 pub struct RecordReader<R> {
     from: R,
     line: Vec<u8>,
+    /// Lines that are no records.
     pub damaged: usize,
+    /// Lines that were written in part.
+    pub torn: usize,
     pub bytes: u64,
     /// The last line that was read had its end.
     pub ended: bool,
@@ -25,7 +28,7 @@ pub struct RecordReader<R> {
 
 impl<R: BufRead> RecordReader<R> {
     pub fn new(from: R) -> Self {
-        Self { from, line: vec![], damaged: 0, bytes: 0, ended: true }
+        Self { from, line: vec![], damaged: 0, torn: 0, bytes: 0, ended: true }
     }
 
     /// Reads one line into `self.line`; false at the end. One that exceeds the bound is damage and left empty.
@@ -66,6 +69,8 @@ impl<R: BufRead> Iterator for RecordReader<R> {
                 Ok(true) if self.line.is_empty() => {}
                 Ok(true) => match checked(&self.line).and_then(record) {
                     Some(record) => return Some(Ok(record)),
+                    // What the writer left unfinished, and wrote again or was killed over, is no damage.
+                    None if !self.ended || self.line.ends_with(TORN.trim_ascii_end()) => self.torn += 1,
                     None => self.damaged += 1,
                 },
                 Ok(false) => return None,

@@ -186,6 +186,9 @@ pub struct Close {
     /// The provider's or the gateway's word for what went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What went wrong at the upstream, in the words of the system or the library: for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
     pub bytes_out: u64,
@@ -224,6 +227,7 @@ impl Close {
             status: 200,
             outcome,
             error: None,
+            cause: None,
             faults: vec![],
             bytes_out: 1,
             metered: true,

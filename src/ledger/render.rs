@@ -82,6 +82,9 @@ impl Rendered {
         if let Some(error) = &close.error {
             to.text(",\"error\":", error);
         }
+        if let Some(cause) = &close.cause {
+            to.text(",\"cause\":", cause);
+        }
         if !close.faults.is_empty() {
             to.texts(",\"faults\":", &close.faults);
         }
@@ -268,6 +271,7 @@ mod tests {
             status: 0,
             outcome: Outcome::Truncated,
             error: None,
+            cause: None,
             faults: vec![],
             bytes_out: 1,
             metered: true,
@@ -292,7 +296,13 @@ mod tests {
                 ..used.clone()
             }),
             Event::Usage(used),
-            Event::Close(Close { first_byte_ms: Some(5), error: Some(text("e")), faults: vec![text("a"), text("b")], ..close.clone() }),
+            Event::Close(Close {
+                first_byte_ms: Some(5),
+                error: Some(text("e")),
+                cause: Some(text("why")),
+                faults: vec![text("a"), text("b")],
+                ..close.clone()
+            }),
             Event::Close(close),
         ]
     }

@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// How the names of segments end.
 pub(super) const EXTENSION: &str = "jsonl";
 
+/// Ends a line that the disk took in part. No record ends so.
+pub(super) const TORN: &[u8] = b"!\n";
+
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) path: PathBuf,
@@ -71,10 +74,10 @@ impl Segment {
         Ok(())
     }
 
-    /// What was torn is damage, also where only its newline was missing; whole lines begin on a line of their own.
+    /// Ends a line that was written in part with [`TORN`]; it is written again, whole, on a line of its own.
     fn mend(&mut self) -> io::Result<()> {
         if self.torn {
-            (&*self.file).write_all(b"!\n")?;
+            (&*self.file).write_all(TORN)?;
             self.torn = false;
         }
         Ok(())

@@ -126,7 +126,44 @@ fn a_rule_holds_for_whom_it_names() {
     ] {
         assert_eq!(rule.group(&asks).as_deref(), want, "{rule:?}");
     }
-    assert_eq!(rule(Per::Org).group(&Who::default()), None);
+}
+
+#[test]
+fn clients_without_a_name_share_a_group() {
+    for (per, want) in [(Per::Org, ""), (Per::Project, "\n"), (Per::User, "\n"), (Per::Key, ""), (Per::All, "")] {
+        assert_eq!(rule(per).group(&Who::default()).as_deref(), Some(want), "{per:?}");
+    }
+    // A rule that names an organisation holds for nobody else.
+    assert_eq!(Rule { org: Some("acme".to_owned()), ..rule(Per::Org) }.group(&Who::default()), None);
+    let served = |served| rule(Per::Model).group(&Who { served, ..Who::default() });
+    assert_eq!(served("GPT-4o-Mini"), served("gpt-4o-mini"));
+}
+
+#[test]
+fn a_clock_that_goes_back_and_forth_over_midnight_forgets_nothing() {
+    let (limits, rules) = (Arc::new(Limits::default()), Arc::from([Rule { spend_per_day: Some(dollars(3)), ..rule(Per::Key) }]));
+    let one = Amount { tokens: 0, spend: dollars(1) };
+    let ask = |now| limits.reserve(&rules, &who("a"), one, now).map(|hold| hold.settle(one, now)).is_ok();
+    let midnight = (day(NOW) + 1) * 86_400_000;
+    assert!(ask(midnight + 1000) && ask(midnight + 2000));
+    // An hour back, into the day before, and forth again.
+    assert!(ask(midnight - 3_600_000));
+    assert!(!ask(midnight - 3_600_000) && !ask(midnight + 3000));
+    // The next day has its own three dollars.
+    assert!(ask(midnight + 86_400_000));
+}
+
+#[test]
+fn what_was_spent_on_other_days_is_not_counted_today() {
+    let mut spending = Spending::default();
+    let dollars = |amount: i128| PicoUsd(amount * 1_000_000_000_000);
+    // In any order, as after a restart: entries of batches are not in the order of time.
+    for (period, amount) in [(30, 1), (29, 5), (12, 7), (30, 1), (28, 9)] {
+        spending.add(period, dollars(amount));
+    }
+    assert_eq!(spending.room(30, dollars(1), dollars(3)), Room::Enough);
+    assert_eq!(spending.room(30, dollars(2), dollars(3)), Room::Spent);
+    assert!(spending.matters(30) && !spending.matters(31));
 }
 
 /// However many ask at once: never more than there is, while what they come to is what was reserved.

@@ -61,37 +61,38 @@ pub(super) enum Room {
     Spent,
 }
 
-/// Money of one period, and what requests under way may come to.
+/// Periods whose spending is remembered: the current one, and one more in case the clock is set back or forth.
+const PERIODS: usize = 2;
+
+/// Money spent per period, and the maximum cost of requests in flight.
+///
+/// A clock that is set back or forth ends no limit: a period that seems to lie in the past counts what later ones have spent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spending {
-    period: u64,
-    spent: i128,
+    /// Period and amount.
+    spent: [Option<(u64, i128)>; PERIODS],
     reserved: i128,
 }
 
 impl Spending {
-    fn turn(&mut self, period: u64) {
-        if period > self.period {
-            (self.period, self.spent) = (period, 0);
-        }
+    fn spent(&self, period: u64) -> i128 {
+        self.spent.iter().flatten().filter(|(of, _)| *of >= period).map(|(_, spent)| *spent).max().unwrap_or(0)
     }
 
-    pub(super) fn room(&mut self, period: u64, more: PicoUsd, limit: PicoUsd) -> Room {
-        self.turn(period);
-        // A clock that was set back does not make what is spent from now on forgotten.
-        self.period = self.period.min(period);
-        // What is spent must leave something, also for what seems to cost nothing.
+    pub(super) fn room(&self, period: u64, more: PicoUsd, limit: PicoUsd) -> Room {
+        let spent = self.spent(period);
+        // Something of the limit must be left, even for a request that seems to cost nothing.
         let fits = |taken: i128| taken < limit.0 && taken.saturating_add(more.0) <= limit.0;
-        match (fits(self.spent.saturating_add(self.reserved)), fits(self.spent)) {
+        match (fits(spent.saturating_add(self.reserved)), fits(spent)) {
             (true, _) => Room::Enough,
             (false, true) => Room::Reserved,
             (false, false) => Room::Spent,
         }
     }
 
-    /// True if it says something of this period.
+    /// True if it has spending of this period, or of requests in flight.
     pub fn matters(&self, period: u64) -> bool {
-        self.reserved != 0 || (self.period >= period && self.spent != 0)
+        self.reserved != 0 || self.spent(period) != 0
     }
 
     pub fn reserve(&mut self, spend: PicoUsd) {
@@ -102,11 +103,34 @@ impl Spending {
         self.reserved = self.reserved.saturating_sub(spend.0).max(0);
     }
 
-    /// Counts what was spent in a period, unless that is over.
+    /// Counts what was spent in a period of the past or the current one, if it is remembered.
     pub fn add(&mut self, period: u64, spend: PicoUsd) {
-        self.turn(period);
-        if period == self.period {
-            self.spent = self.spent.saturating_add(spend.0);
+        self.remember(period);
+        self.count(|of| of == period, spend);
+    }
+
+    /// Counts what was spent just now. A later period that is known means that the clock was set back: it counts there, too.
+    pub fn add_now(&mut self, period: u64, spend: PicoUsd) {
+        self.remember(period);
+        self.count(|of| of >= period, spend);
+    }
+
+    fn count(&mut self, counts: impl Fn(u64) -> bool, spend: PicoUsd) {
+        for (_, spent) in self.spent.iter_mut().flatten().filter(|(of, _)| counts(*of)) {
+            *spent = spent.saturating_add(spend.0);
+        }
+    }
+
+    /// Makes room for a period: the one that is farthest from it is forgotten. One before all that are known is not taken up.
+    fn remember(&mut self, period: u64) {
+        let known = |kept: &Option<(u64, i128)>| kept.map(|(of, _)| of);
+        let past = self.spent.iter().all(|kept| known(kept).is_some_and(|of| of > period));
+        if past || self.spent.iter().any(|kept| known(kept) == Some(period)) {
+            return;
+        }
+        let distance = |kept: &&mut Option<(u64, i128)>| known(kept).map_or(u64::MAX, |of| of.abs_diff(period));
+        if let Some(place) = self.spent.iter_mut().max_by_key(distance) {
+            *place = Some((period, 0));
         }
     }
 }

@@ -42,6 +42,12 @@ pub struct Amount {
 }
 
 impl Amount {
+    /// The larger of both, by money and by tokens.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { tokens: self.tokens.max(other.tokens), spend: self.spend.max(other.spend) }
+    }
+
     /// Both together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -161,7 +167,10 @@ impl Limits {
                 let counter = counters.of(rule, &group);
                 counter.used_ms = counter.used_ms.max(at);
                 rule.tokens_per_minute.into_iter().for_each(|limit| counter.tokens.add(limit, amount.tokens, at));
-                counter.spend(rule, amount.spend, at);
+                if rule.counts_money() {
+                    counter.day.add(meter::day(at), amount.spend);
+                    counter.month.add(meter::month(at), amount.spend);
+                }
             }
         }
     }
@@ -275,14 +284,10 @@ impl Counter {
             self.day.release(reserved.spend);
             self.month.release(reserved.spend);
         }
-        self.spend(rule, actual.spend, now);
-    }
-
-    /// A group that nobody asks for its money is forgotten when it is idle.
-    fn spend(&mut self, rule: &Rule, spend: PicoUsd, at: u64) {
+        // Rules without a budget need no memory of what was spent.
         if rule.counts_money() {
-            self.day.add(meter::day(at), spend);
-            self.month.add(meter::month(at), spend);
+            self.day.add_now(meter::day(now), actual.spend);
+            self.month.add_now(meter::month(now), actual.spend);
         }
     }
 

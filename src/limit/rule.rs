@@ -52,7 +52,9 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// With whom who asks is counted; `None`: the rule does not hold for them.
+    /// The group that the client's requests are counted in; `None` if the rule does not hold for them. Clients without an
+    /// organisation, a project or an end user share one group. Models that differ only in case are one: some providers take
+    /// them for the same.
     pub fn group(&self, who: &Who<'_>) -> Option<String> {
         let same = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|wanted| is == Some(wanted));
         let holds = self.key.as_deref().is_none_or(|wanted| who.key.is_some_and(|(id, name)| id == wanted || name == wanted))
@@ -61,15 +63,15 @@ impl Rule {
             && self.model.as_deref().is_none_or(|pattern| fits(who.model, pattern) || fits(who.served, pattern));
         let key = who.key.map(|(id, _)| id);
         let group = || match self.per {
-            // Without keys everybody is one.
-            Per::Key => Some(key.unwrap_or_default().to_owned()),
-            Per::Org => who.org.map(str::to_owned),
-            Per::Project => who.project.map(|project| format!("{}\n{project}", who.org.unwrap_or_default())),
-            Per::User => who.user.map(|user| format!("{}\n{user}", key.unwrap_or_default())),
-            Per::Model => Some(who.served.to_owned()),
-            Per::All => Some(String::new()),
+            // Without keys all clients are one.
+            Per::Key => key.unwrap_or_default().to_owned(),
+            Per::Org => who.org.unwrap_or_default().to_owned(),
+            Per::Project => format!("{}\n{}", who.org.unwrap_or_default(), who.project.unwrap_or_default()),
+            Per::User => format!("{}\n{}", key.unwrap_or_default(), who.user.unwrap_or_default()),
+            Per::Model => who.served.to_lowercase(),
+            Per::All => String::new(),
         };
-        if holds { group() } else { None }
+        holds.then(group)
     }
 
     /// True if it looks at money.

@@ -10,6 +10,8 @@ pub const USAGE_BYTES_MAX: usize = 256 * 1024;
 const USAGES_MAX: usize = 8;
 /// An error object longer than this is noticed but not read.
 pub const ERROR_BYTES_MAX: usize = 16 * 1024;
+/// Containers that one event may name.
+const CONTAINERS_MAX: usize = 16;
 /// A longer number is no count.
 const NUMBER_BYTES_MAX: usize = 32;
 /// A model name, id or tier longer than this is not read.
@@ -37,6 +39,8 @@ pub struct Event {
     pub exception: Option<String>,
     output: OutputItem,
     pub searches: Option<u64>,
+    /// Raw ids of containers, of which there are few.
+    pub containers: Vec<Vec<u8>>,
     head: [u8; 8],
     head_len: usize,
     pub marks: Marks,
@@ -74,6 +78,7 @@ impl Event {
         let texts = [usage, tool_usage, model, id, tier, error, kind, metrics, number, &mut output.kind, &mut output.action];
         texts.into_iter().for_each(Vec::clear);
         usage_starts.clear();
+        self.containers.clear();
         let Self { counts, fallback, exception, searches, head_len, .. } = self;
         (*exception, *searches, *head_len) = (None, None, 0);
         for counts in [counts, fallback] {
@@ -129,6 +134,7 @@ impl Event {
             Slot::OutputType => (&mut self.output.kind, TEXT_BYTES_MAX),
             Slot::OutputAction => (&mut self.output.action, TEXT_BYTES_MAX),
             Slot::Metrics => (&mut self.metrics, USAGE_BYTES_MAX),
+            Slot::Container => (self.containers.last_mut()?, TEXT_BYTES_MAX),
             Slot::Set(_) | Slot::Add(_) | Slot::Begun(_) => (&mut self.number, NUMBER_BYTES_MAX),
             Slot::Finish | Slot::Choice | Slot::Output | Slot::Each(_) | Slot::Ignored => return None,
         })
@@ -144,6 +150,7 @@ impl Visit<Slot> for Event {
             Slot::Choice => self.marks.choice = true,
             Slot::Finish => self.marks.finish |= !null,
             Slot::Output => self.output = OutputItem::default(),
+            Slot::Container if !null && self.containers.len() < CONTAINERS_MAX => self.containers.push(vec![]),
             Slot::Error => self.marks.has_error |= matches!(first, b'{' | b'"'),
             _ => {}
         }

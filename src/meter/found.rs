@@ -56,6 +56,8 @@ pub struct Found {
     pub cost: Option<String>,
     /// The `type` or `code` of an error carried in the body, `"error"` if it has none.
     pub error: Option<String>,
+    /// The error came in an event that names this response.
+    pub error_names_response: bool,
     /// The model stopped, or the last event of the response was seen.
     pub finished: bool,
     /// Nothing that matters can follow: the last event of the response, or the end of its document, was seen.
@@ -64,12 +66,28 @@ pub struct Found {
     pub opening: bool,
     /// Usage stated by someone other than the model (headers, invocation metrics), for want of better.
     pub fallback: Reported,
+    /// Containers in which server-side tools ran, by id.
+    pub containers: Vec<String>,
     pub faults: Faults,
     /// Counts how often usage was read: a change means there is news to record.
     pub usages: u32,
 }
 
 impl Found {
+    pub(super) fn take_containers(&mut self, event: &Event) {
+        const CONTAINERS_MAX: usize = 16;
+        for id in event.containers.iter().filter_map(|raw| text::decode(raw)) {
+            if self.containers.len() < CONTAINERS_MAX && !self.containers.iter().any(|known| **known == *id) {
+                self.containers.push(id.into_owned());
+            }
+        }
+    }
+
+    /// True if an error was reported that names this response.
+    pub fn names_failed_response(&self) -> bool {
+        self.error.is_some() && self.error_names_response
+    }
+
     /// True if anything was reported.
     pub fn has_usage(&self) -> bool {
         self.usages > 0

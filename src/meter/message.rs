@@ -25,9 +25,14 @@ impl Meter {
         self.end_event();
     }
 
-    /// The error that was read belongs to something else.
-    pub fn forget_error(&mut self) {
-        self.found.error = None;
+    /// Takes out the ids of containers that were read.
+    pub fn take_containers(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.found.containers)
+    }
+
+    /// Takes out the error that was read, since it belongs to something else.
+    pub fn take_error(&mut self) -> Option<String> {
+        self.found.error.take()
     }
 
     pub(super) fn message(&mut self, piece: Piece<'_>) {

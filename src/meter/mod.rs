@@ -13,7 +13,7 @@ pub use fault::{Fault, Faults};
 pub use found::{Found, Round};
 
 use crate::dialect::{Grammar, Slot};
-use crate::json::Scanner;
+use crate::json::{Scanner, text};
 use crate::stream::array::{self, Array};
 use crate::stream::event_stream::EventStream;
 use crate::stream::sse::{self, Kind, Piece, Sniffer, Sse};
@@ -313,6 +313,9 @@ impl Meter {
             *identified = !found.model.is_empty();
         }
         found.read_error(event);
+        found.take_containers(event);
+        found.error_names_response |=
+            event.marks.has_error && !event.id.is_empty() && text::decode(&event.id).is_some_and(|id| id == found.id);
         found.read_rest(event, grammar);
         found.ended |= grammar.last_types.iter().any(|last| event.kind_is(last));
         found.finished |= event.marks.finish || found.ended;

@@ -10,9 +10,9 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// Series that every request adds to, looked up once by the names they bear.
-pub(super) type Kept<T> = RwLock<HashMap<String, Arc<T>>>;
+pub(super) type SeriesMap<T> = RwLock<HashMap<String, Arc<T>>>;
 
-pub(super) fn kept<T>(series: &Kept<T>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
+pub(super) fn kept<T>(series: &SeriesMap<T>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
     if let Some(found) = series.read().unwrap_or_else(PoisonError::into_inner).get(name) {
         return found.clone();
     }
@@ -30,14 +30,14 @@ pub(super) struct Attempts {
     duration: HistogramVec,
     first_byte: HistogramVec,
     gap: HistogramVec,
-    providers: Kept<OfProvider>,
+    providers: SeriesMap<OfProvider>,
 }
 
 /// Those of a provider.
 struct OfProvider {
     duration: Histogram,
     first_byte: Histogram,
-    models: Kept<OfModel>,
+    models: SeriesMap<OfModel>,
 }
 
 /// Those of a model of a provider.
@@ -78,7 +78,7 @@ impl Attempts {
                 "The longest wait between two chunks of a stream.",
                 &["provider"],
             )?,
-            providers: Kept::default(),
+            providers: SeriesMap::default(),
         })
     }
 
@@ -92,7 +92,7 @@ impl Attempts {
         let series = kept(&self.providers, provider, || OfProvider {
             duration: self.duration.with_label_values(&[provider]),
             first_byte: self.first_byte.with_label_values(&[provider]),
-            models: Kept::default(),
+            models: SeriesMap::default(),
         });
         series.duration.observe(seconds(close.end_ms));
         close.first_byte_ms.into_iter().for_each(|first| series.first_byte.observe(seconds(first)));
@@ -102,7 +102,7 @@ impl Attempts {
         self.usage(entry, config, close.outcome, &series.models);
     }
 
-    fn usage(&self, entry: &Entry, config: &Config, outcome: Outcome, models: &Kept<OfModel>) {
+    fn usage(&self, entry: &Entry, config: &Config, outcome: Outcome, models: &SeriesMap<OfModel>) {
         let provider = entry.open.upstream.as_str();
         let catalog = config.upstream(provider).and_then(|at| config.upstreams.get(at)).map_or("", |upstream| &upstream.catalog);
         if entry.open.billed && outcome != Outcome::UpstreamError {

@@ -56,6 +56,7 @@ pub struct Metrics {
     sink_entries: IntCounterVec,
     sink_failures: IntCounterVec,
     sink_damaged: IntCounterVec,
+    databases_set_aside: IntCounter,
     sink_lag: IntGaugeVec,
     reload_ok: IntGauge,
     reloaded: IntGauge,
@@ -128,6 +129,7 @@ impl Metrics {
             sink_entries: make.counters("tollgate_sink_entries_total", "Entries a sink has taken.", &["sink"])?,
             sink_failures: make.counters("tollgate_sink_failures_total", "Times a sink took nothing; it is tried again.", &["sink"])?,
             sink_damaged: make.counters("tollgate_sink_damaged_lines_total", "Lines of the ledger that are no records.", &["sink"])?,
+            databases_set_aside: make.counter("tollgate_databases_set_aside_total", "Damaged databases that were replaced by fresh ones.")?,
             sink_lag: make.gauges("tollgate_sink_lag_bytes", "Bytes of the ledger that a sink has not read.", &["sink"])?,
             prices: make.counters(
                 "tollgate_prices_fetches_total",
@@ -190,6 +192,11 @@ impl Metrics {
     /// True if the configuration read last holds.
     pub fn config_holds(&self) -> bool {
         self.reload_ok.get() == 1
+    }
+
+    /// Databases that were set aside so far.
+    pub fn set_aside(&self, count: u64) {
+        self.databases_set_aside.inc_by(count.saturating_sub(self.databases_set_aside.get()));
     }
 
     /// The configuration was read again, at `now` seconds since 1970.

@@ -1,6 +1,6 @@
 //! What requests come to, whoever served them.
 
-use super::attempts::{Kept, kept};
+use super::attempts::{SeriesMap, kept};
 use super::make::Make;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 use std::sync::OnceLock;
@@ -19,7 +19,7 @@ pub(super) struct Requests {
     ended: IntCounterVec,
     refused: IntCounterVec,
     durations: HistogramVec,
-    dialects: Kept<OfDialect>,
+    dialects: SeriesMap<OfDialect>,
 }
 
 /// Series of requests of a dialect.
@@ -42,7 +42,7 @@ impl Requests {
                 "From a request's head to the end of its answer, all attempts included.",
                 &["dialect"],
             )?,
-            dialects: Kept::default(),
+            dialects: SeriesMap::default(),
         })
     }
 

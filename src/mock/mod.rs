@@ -218,7 +218,7 @@ pub fn answer(target: &str, body: &[u8], serial: u64) -> Script {
             &serde_json::json!({"object": "list", "data": [{"id": "mock-small", "object": "model", "created": 0, "owned_by": "mock"}]}),
         );
     }
-    if let Some(script) = batch::results(path) {
+    if let Some(script) = batch::response(path, body) {
         return script;
     }
     let Some(endpoint) = Endpoint::from_path(path) else {

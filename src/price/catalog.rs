@@ -149,6 +149,8 @@ pub struct Model {
     pub id: String,
     pub prices: Vec<Price>,
     pub regions: Vec<Region>,
+    /// The maximum of output tokens of one response.
+    pub max_output: Option<u32>,
 }
 
 /// What being served in a region multiplies, in whichever tier: every rate, but no fee.
@@ -225,8 +227,13 @@ impl Catalog {
         self.providers.get(provider).into_iter().flat_map(|prices| &prices.models)
     }
 
-    /// Adds a model, or replaces the one of the same id under all its names; only what it says of no region stays. A
-    /// name that another model bore goes to this one, so that overlays win.
+    /// The maximum of output tokens of one response of this model, if it is known.
+    pub fn max_output(&self, provider: &str, model: &str) -> Option<u64> {
+        self.model(provider, model)?.max_output.map(u64::from)
+    }
+
+    /// Adds a model, or replaces the one of the same id under all its names. Regions and the output limit stay unless the
+    /// new model states its own. A name of another model goes to this one, so that overlays win.
     pub fn add(&mut self, provider: &str, mut model: Model, names: &[&str]) {
         // They stay as long as the process, and most have one price: no room for more.
         model.prices.shrink_to_fit();
@@ -238,6 +245,7 @@ impl Catalog {
             Some(old) => {
                 let unsaid = old.regions.drain(..).filter(|region| model.percent(&region.name).is_none()).collect::<Vec<_>>();
                 model.regions.extend(unsaid);
+                model.max_output = model.max_output.or(old.max_output);
                 *old = model;
             }
             None => prices.models.push(model),
@@ -273,7 +281,7 @@ mod tests {
     fn model(id: &str, rate: i128) -> Model {
         let mut price = Price::default();
         price.rates.set(Dimension::Input, rate);
-        Model { id: id.to_owned(), prices: vec![price], regions: vec![] }
+        Model { id: id.to_owned(), prices: vec![price], regions: vec![], max_output: None }
     }
 
     fn rate(catalog: &Catalog, name: &str) -> Option<i128> {
@@ -322,6 +330,16 @@ mod tests {
         let found = catalog.model("p", "a").unwrap();
         assert_eq!(["us", "EU", "jp"].map(|region| found.percent(region)), [Some(110), Some(105), None]);
         assert_eq!((found.regions().collect::<Vec<_>>(), rate(&catalog, "a")), (vec!["", "eu", "us"], Some(3)));
+    }
+
+    #[test]
+    fn output_limits_outlive_new_prices() {
+        let mut catalog = Catalog::default();
+        catalog.add("p", Model { max_output: Some(4096), ..model("a", 1) }, &["a"]);
+        catalog.add("p", model("a", 2), &["a"]);
+        assert_eq!((catalog.max_output("p", "a"), catalog.max_output("p", "b")), (Some(4096), None));
+        catalog.add("p", Model { max_output: Some(8192), ..model("a", 2) }, &["a"]);
+        assert_eq!(catalog.max_output("p", "a"), Some(8192));
     }
 
     #[test]

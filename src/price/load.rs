@@ -83,11 +83,12 @@ fn read(text: &str, catalog: &mut Catalog, problems: &mut Problems) {
         let prices = map.take("prices").and_then(Node::items);
         let prices: Vec<Price> = prices.into_iter().flatten().map(|node| price(node, problems)).collect();
         let regions = regions(map.take("regions"), problems);
+        let max_output = map.take_as("max_output", problems, "a number of tokens", |text| text.parse().ok());
         if prices.is_empty() {
             problems.add(map.line(), format!("model `{id}` has no `prices`"));
         }
         map.finish(problems);
-        catalog.add(provider, Model { id: id.to_owned(), prices, regions }, &names);
+        catalog.add(provider, Model { id: id.to_owned(), prices, regions, max_output }, &names);
     }
 }
 

@@ -7,6 +7,7 @@ mod azure;
 mod bedrock;
 mod cerebras;
 mod cohere;
+pub mod collections;
 mod deepseek;
 mod fireworks;
 mod google;

@@ -4,10 +4,11 @@
 use super::shared::Shared;
 use super::state::now_s;
 use crate::error::Error;
-use crate::exchange::answer::{Keeper, Kept};
+use crate::exchange::stored_response::{ObjectStore, StoredObject};
+use crate::sink::copies::{is_damage, open_or_replace, set_aside};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -21,6 +22,8 @@ const KEPT_S: i64 = 35 * DAY_S;
 const CONVERSATION_KEPT_S: i64 = 2 * 365 * DAY_S;
 /// How the names of conversations begin.
 const CONVERSATION: &str = "conv_";
+/// Between an upstream and an object's id: files and the like, which providers keep until they are deleted, too.
+const OBJECT: char = '/';
 /// Forgotten at once; others wait for the database meanwhile.
 const FORGOTTEN_TOGETHER: usize = 1000;
 /// More that wait for the disk are written at once.
@@ -36,8 +39,10 @@ CREATE INDEX IF NOT EXISTS answers_used ON answers (used_s);";
 /// The database.
 pub struct Answers {
     connection: Mutex<Connection>,
+    path: PathBuf,
+    outlasts_power: bool,
     /// Not on disk yet.
-    waiting: Mutex<HashMap<String, Kept>>,
+    waiting: Mutex<HashMap<String, StoredObject>>,
     /// Who knows those of other gateways, and hears of ours.
     shared: Option<Arc<Shared>>,
     /// Why some could not be read when that was last tried; told once, since it is tried every second.
@@ -50,20 +55,37 @@ impl Answers {
     /// # Errors
     /// Says why it cannot be used.
     pub fn open(path: &Path, shared: Option<Arc<Shared>>, outlasts_power: bool) -> Result<Self, String> {
-        let open = || {
-            let connection = Connection::open(path)?;
-            connection.busy_timeout(Duration::from_secs(1))?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", if outlasts_power { "FULL" } else { "NORMAL" })?;
-            connection.execute_batch(TABLE)?;
-            Ok(connection)
-        };
-        let connection = open().map_err(|error: rusqlite::Error| format!("{}: {error}", path.display()))?;
-        Ok(Self { connection: Mutex::new(connection), waiting: Mutex::default(), shared, unread: Mutex::default() })
+        let connection = open_or_replace(path, LOST, || connect(path, outlasts_power))?;
+        Ok(Self {
+            connection: Mutex::new(connection),
+            path: path.to_owned(),
+            outlasts_power,
+            waiting: Mutex::default(),
+            shared,
+            unread: Mutex::default(),
+        })
+    }
+
+    /// Replaces a database that turns out to be damaged by a fresh one.
+    fn heal(&self, error: &rusqlite::Error) {
+        if !is_damage(error) {
+            return;
+        }
+        let mut connection = self.connection();
+        let fresh = set_aside(&self.path)
+            .map_err(|error| error.to_string())
+            .and_then(|aside| Ok((aside, connect(&self.path, self.outlasts_power).map_err(|error| error.to_string())?)));
+        match fresh {
+            Ok((aside, fresh)) => {
+                *connection = fresh;
+                log::error!("{}: {error}. It was set aside as {}: {LOST}", self.path.display(), aside.display());
+            }
+            Err(why) => log::error!("{}: {error}, and it cannot be set aside: {why}", self.path.display()),
+        }
     }
 
     /// Remembers answers: those that are to be billed before this returns, if the disk takes them.
-    pub fn remember(&self, kept: Vec<Kept>, now_s: i64) {
+    pub fn remember(&self, kept: Vec<StoredObject>, now_s: i64) {
         let now = kept.iter().any(|kept| kept.pending.is_some());
         self.shared.iter().for_each(|shared| kept.iter().for_each(|kept| shared.keep(kept, kept_for(&kept.id))));
         let mut waiting = self.waiting();
@@ -84,7 +106,9 @@ impl Answers {
         let mut connection = self.connection();
         let kept = std::mem::take(&mut *self.waiting());
         if let Err(error) = write(&mut connection, &kept, now_s) {
-            log::error!("{} kept answers could not be written down, and wait: {error}", kept.len());
+            log::error!("{} stored responses could not be written down, and wait: {error}", kept.len());
+            drop(connection);
+            self.heal(&error);
             let mut waiting = self.waiting();
             for (id, kept) in kept {
                 // Without bound only what is to be billed is kept.
@@ -96,7 +120,7 @@ impl Answers {
     }
 
     /// Those that are to be billed.
-    pub fn pending(&self) -> Vec<Kept> {
+    pub fn pending(&self) -> Vec<StoredObject> {
         let connection = self.connection();
         let read = || -> rusqlite::Result<Vec<_>> {
             let mut statement =
@@ -131,7 +155,7 @@ impl Answers {
     /// Forgets what was not used for long, and was billed.
     pub fn forget(&self, now_s: i64) {
         const FORGET: &str = "DELETE FROM answers WHERE id IN (SELECT id FROM answers
-            WHERE used_s < ?1 AND pending IS NULL AND (used_s < ?2 OR substr(id, 1, length(?3)) != ?3) LIMIT ?4)";
+            WHERE used_s < ?1 AND pending IS NULL AND (used_s < ?2 OR (substr(id, 1, length(?3)) != ?3 AND instr(id, '/') = 0)) LIMIT ?4)";
         let before = params![now_s - KEPT_S, now_s - CONVERSATION_KEPT_S, CONVERSATION, FORGOTTEN_TOGETHER];
         loop {
             match self.connection().execute(FORGET, before) {
@@ -146,7 +170,7 @@ impl Answers {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<String, StoredObject>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -154,7 +178,7 @@ impl Answers {
 impl Answers {
     /// Asks once for an answer that another gateway has seen; from then on it is known here. Other requests of this thread
     /// are served meanwhile by another.
-    fn ask_others(&self, id: &str) -> Result<Option<Kept>, Error> {
+    fn ask_others(&self, id: &str) -> Result<Option<StoredObject>, Error> {
         let Some((shared, runtime)) = self.shared.as_ref().zip(Handle::try_current().ok()) else { return Ok(None) };
         let kept = tokio::task::block_in_place(|| runtime.block_on(shared.find(id)))?;
         if let Some(kept) = &kept {
@@ -165,7 +189,7 @@ impl Answers {
     }
 
     /// One that was used is remembered longer; once a day is enough.
-    fn renew(&self, kept: &Kept, used_s: i64, now_s: i64) {
+    fn renew(&self, kept: &StoredObject, used_s: i64, now_s: i64) {
         if now_s - used_s < DAY_S {
             return;
         }
@@ -176,14 +200,27 @@ impl Answers {
     }
 }
 
+/// What is lost with a damaged database.
+const LOST: &str = "the gateway no longer knows who owns the stored responses and objects in it, and answers 404 for them; \
+                    background responses in it are not billed unless they are fetched";
+
+fn connect(path: &Path, outlasts_power: bool) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(1))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", if outlasts_power { "FULL" } else { "NORMAL" })?;
+    connection.execute_batch(TABLE)?;
+    Ok(connection)
+}
+
 fn kept_for(id: &str) -> Duration {
-    let seconds = if id.starts_with(CONVERSATION) { CONVERSATION_KEPT_S } else { KEPT_S };
+    let seconds = if id.starts_with(CONVERSATION) || id.contains(OBJECT) { CONVERSATION_KEPT_S } else { KEPT_S };
     Duration::from_secs(seconds.unsigned_abs())
 }
 
-fn write(connection: &mut Connection, kept: &HashMap<String, Kept>, now_s: i64) -> rusqlite::Result<()> {
+fn write(connection: &mut Connection, kept: &HashMap<String, StoredObject>, now_s: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    for Kept { id, upstream, owner, pending } in kept.values() {
+    for StoredObject { id, upstream, owner, pending } in kept.values() {
         let pending = pending.as_ref().and_then(|open| serde_json::to_string(open).ok());
         // Whose it is does not change; one that was billed stays so.
         transaction
@@ -193,16 +230,16 @@ fn write(connection: &mut Connection, kept: &HashMap<String, Kept>, now_s: i64) 
     transaction.commit()
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Kept> {
+fn read(row: &Row<'_>) -> rusqlite::Result<StoredObject> {
     let (id, pending): (String, Option<String>) = (row.get(0)?, row.get(3)?);
     let pending = pending.map(|open| serde_json::from_str(&open)).transpose();
     let named = |error| Box::from(format!("{id}: {error}"));
     let pending = pending.map_err(|error| rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, named(error)))?;
-    Ok(Kept { id, upstream: row.get(1)?, owner: row.get(2)?, pending })
+    Ok(StoredObject { id, upstream: row.get(1)?, owner: row.get(2)?, pending })
 }
 
-impl Keeper for Answers {
-    fn find(&self, id: &str) -> Result<Option<Kept>, Error> {
+impl ObjectStore for Answers {
+    fn find(&self, id: &str) -> Result<Option<StoredObject>, Error> {
         if let Some(kept) = self.waiting().get(id) {
             return Ok(Some(kept.clone()));
         }
@@ -217,7 +254,8 @@ impl Keeper for Answers {
             }
             Ok(None) => self.ask_others(id),
             Err(error) => {
-                log::error!("kept answers cannot be read: {error}");
+                log::error!("stored responses cannot be read: {error}");
+                self.heal(&error);
                 Err(Error::AnswersUnknown)
             }
         }
@@ -229,9 +267,9 @@ mod tests {
     use super::*;
     use crate::ledger::Open;
 
-    fn kept(id: &str, pending: bool) -> Kept {
+    fn kept(id: &str, pending: bool) -> StoredObject {
         let pending = pending.then(|| Box::new(Open { request_id: "r".to_owned(), ..Open::default() }));
-        Kept { id: id.to_owned(), upstream: "up".to_owned(), owner: Some("key".to_owned()), pending }
+        StoredObject { id: id.to_owned(), upstream: "up".to_owned(), owner: Some("key".to_owned()), pending }
     }
 
     #[test]
@@ -247,7 +285,7 @@ mod tests {
         assert_eq!((other.find("b").unwrap(), other.pending()), (Some(kept("b", true)), vec![kept("b", true)]));
         assert_eq!(other.find("a").unwrap(), Some(kept("a", false)));
         // Nobody takes over what is another's.
-        other.remember(vec![Kept { owner: None, ..kept("a", false) }], at + 100);
+        other.remember(vec![StoredObject { owner: None, ..kept("a", false) }], at + 100);
         other.write_out(at + 100);
         assert_eq!(answers.find("a").unwrap(), Some(kept("a", false)));
         other.forget(at + 101 + KEPT_S);

@@ -6,7 +6,7 @@ use super::reload::Live;
 use super::state::{State, now_ms, now_s};
 use crate::config::{Credentials, Upstream, certificates};
 use crate::dialect::Dialect;
-use crate::exchange::answer::{Kept, bill, lost};
+use crate::exchange::stored_response::{StoredObject, bill, lost};
 use crate::meter::{Framing, Meter};
 use futures::StreamExt;
 use pingora::http::RequestHeader;
@@ -97,7 +97,7 @@ impl Background {
     }
 
     /// One for each set of certificates to trust.
-    fn client(&mut self, live: &Live, kept: &Kept) -> Result<Client, String> {
+    fn client(&mut self, live: &Live, kept: &StoredObject) -> Result<Client, String> {
         let upstream = live.config.upstream(&kept.upstream).and_then(|at| live.config.upstreams.get(at));
         let ca = upstream.ok_or("it is no longer configured")?.ca.clone();
         if let Some(client) = self.clients.get(&ca) {
@@ -120,7 +120,7 @@ impl Due {
     }
 }
 
-fn settle(state: &State, live: &Live, kept: &Kept, came: Came) {
+fn settle(state: &State, live: &Live, kept: &StoredObject, came: Came) {
     let (config, now) = (&live.config, now_ms());
     let started = kept.pending.as_ref().map_or(0, |open| open.start_ms);
     let closed = match came {
@@ -142,7 +142,7 @@ fn settle(state: &State, live: &Live, kept: &Kept, came: Came) {
     state.answers.billed(&kept.id);
 }
 
-async fn fetch(live: &Live, kept: &Kept, client: &Client) -> Result<Came, String> {
+async fn fetch(live: &Live, kept: &StoredObject, client: &Client) -> Result<Came, String> {
     let at = live.config.upstream(&kept.upstream).ok_or("no longer configured")?;
     let upstream = live.config.upstreams.get(at).ok_or("no longer configured")?;
     // Its caller brought the key, and may fetch it.
@@ -176,7 +176,7 @@ async fn request(live: &Live, at: usize, upstream: &Upstream, id: &str) -> Resul
         Some(holder) => holder.held(live.config.timeouts.connect).await,
         None => None,
     };
-    let route = crate::route::kept_path(upstream, &format!("/responses/{id}")).ok_or("it keeps no answers")?;
+    let route = crate::route::stored_path(upstream, &format!("/responses/{id}")).ok_or("it keeps no answers")?;
     let mut header = RequestHeader::build("GET", route.as_bytes(), None).map_err(|error| error.to_string())?;
     let outgoing = Outgoing {
         upstream,

@@ -90,12 +90,14 @@ struct Place {
     inbox: UnboundedSender<Arrival>,
 }
 
-/// Makes workers and whoever accepts for them; all of them are services of Pingora's.
+/// Makes workers and whoever accepts for them; all of them are services of Pingora's. They stop with the process, or when `until`
+/// says so.
 pub fn crew<A: ServerApp + Send + Sync + 'static>(
     name: &str,
     size: usize,
     doors: Vec<Door>,
     ready: &Ready,
+    until: Option<ShutdownWatch>,
     app: impl Fn(Load) -> A,
 ) -> Vec<Box<dyn ServiceWithDependents>> {
     let size = size.max(1);
@@ -103,11 +105,17 @@ pub fn crew<A: ServerApp + Send + Sync + 'static>(
     for at in 0..size {
         let (inbox, arrivals) = unbounded_channel();
         let load = Load::default();
-        services.push(Worker { name: format!("{name} {at}"), app: Arc::new(app(load.clone())), arrivals, accepting: None });
+        services.push(Worker {
+            name: format!("{name} {at}"),
+            app: Arc::new(app(load.clone())),
+            arrivals,
+            accepting: None,
+            until: until.clone(),
+        });
         places.push(Place { load, inbox });
     }
     ready.expect();
-    let accepting = Accepting { name: format!("{name} accept"), doors, places: places.into(), ready: ready.clone() };
+    let accepting = Accepting { name: format!("{name} accept"), doors, places: places.into(), ready: ready.clone(), until };
     match services.as_mut_slice() {
         // A thread that only accepts would be one more to wake.
         [only] => only.accepting = Some(accepting),
@@ -125,11 +133,13 @@ struct Worker<A> {
     app: Arc<A>,
     arrivals: UnboundedReceiver<Arrival>,
     accepting: Option<Accepting>,
+    until: Option<ShutdownWatch>,
 }
 
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> Service for Worker<A> {
     async fn start_service(&mut self, _fds: Option<ListenFds>, shutdown: ShutdownWatch, _listeners_per_fd: usize) {
+        let shutdown = self.until.clone().unwrap_or(shutdown);
         if let Some(accepting) = &mut self.accepting {
             accepting.start(&shutdown);
         }
@@ -218,6 +228,7 @@ struct Accepting {
     doors: Vec<Door>,
     places: Arc<[Place]>,
     ready: Ready,
+    until: Option<ShutdownWatch>,
 }
 
 impl Accepting {
@@ -240,6 +251,7 @@ impl Accepting {
 #[async_trait]
 impl Service for Accepting {
     async fn start_service(&mut self, _fds: Option<ListenFds>, shutdown: ShutdownWatch, _listeners_per_fd: usize) {
+        let shutdown = self.until.clone().unwrap_or(shutdown);
         futures::future::join_all(self.start(&shutdown)).await;
     }
 

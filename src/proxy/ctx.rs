@@ -7,10 +7,11 @@ use super::downstream::{self, Outlet};
 use super::identity::Held;
 use super::reload::Live;
 use super::respond::Asker;
+use super::socket_slots::SocketSlot;
 use super::state::{State, now_ms};
 use crate::dialect::Dialect;
 use crate::error::Error;
-use crate::exchange::turns::Turns;
+use crate::exchange::websocket::WebSocketSession;
 use crate::exchange::{Ending, Exchange};
 use crate::limit::Hold;
 use crate::stream::decode::Decoder;
@@ -32,8 +33,8 @@ pub struct Ctx {
     /// What holds for this request, whatever is reloaded meanwhile.
     pub(super) live: Option<Arc<Live>>,
     pub(super) exchange: Option<Box<Exchange>>,
-    /// Of a WebSocket.
-    pub(super) turns: Option<Box<Turns>>,
+    /// The session of a metered WebSocket.
+    pub(super) session: Option<Box<WebSocketSession>>,
     pub(super) outlet: Outlet,
     pub(super) permit: Option<Permit>,
     /// A comment with the cost ends a stream.
@@ -41,6 +42,11 @@ pub struct Ctx {
     /// That was asked for.
     pub(super) asks_comments: bool,
     pub(super) refused: Option<Error>,
+    /// The name of the key, and the model that was requested, for the log of a refusal.
+    pub(super) key_name: Option<String>,
+    pub(super) model: Option<String>,
+    /// Counts a WebSocket for its key.
+    pub(super) socket_slot: Option<SocketSlot>,
     /// Another attempt follows, after so long.
     pub(super) again: Option<Duration>,
     /// What a cloud handed out for the upstream.
@@ -64,7 +70,9 @@ pub struct Ctx {
 impl Drop for Ctx {
     /// After a panic in a hook nobody calls `logging`: the attempt is closed here.
     fn drop(&mut self) {
-        if let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.is_open()) {
+        if self.session.is_some() {
+            super::socket::end(self, &Ending::Failed(Error::Internal));
+        } else if let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.is_open()) {
             self.state.close(exchange, &Ending::Failed(Error::Internal), self.trace.as_deref());
         }
         let came_to = self.exchange.as_ref().map(|exchange| exchange.came_to()).unwrap_or_default();
@@ -73,7 +81,7 @@ impl Drop for Ctx {
         if self.streams {
             self.state.metrics.streams.dec();
         }
-        if self.turns.is_some() {
+        if self.session.is_some() {
             self.state.metrics.sockets.dec();
         }
     }
@@ -90,12 +98,15 @@ impl Ctx {
             dialect: Dialect::Chat,
             live: None,
             exchange: None,
-            turns: None,
+            session: None,
             outlet: Outlet::default(),
             permit: None,
             comments: false,
             asks_comments: false,
             refused: None,
+            key_name: None,
+            model: None,
+            socket_slot: None,
             again: None,
             held: None,
             decoder: None,

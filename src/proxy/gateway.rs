@@ -82,6 +82,12 @@ impl ProxyHttp for Gateway {
         session.downstream_session.set_write_timeout(Some(live.config.timeouts.downstream_write));
         ctx.readers = Readers::of(&session.req_header().headers, &live.config.origins);
         ctx.live = Some(live);
+        let raw = || session.downstream_session.as_http1().map(|http1| http1.get_headers_raw_bytes());
+        if let Err(error) = head::check_framing(&session.req_header().headers, raw) {
+            session.downstream_session.set_keepalive(None);
+            self.refuse(session, ctx, error).await;
+            return Ok(true);
+        }
         if socket::is_wanted(session.req_header()) {
             ctx.dialect = Dialect::Responses;
             return match self.plan_socket(session, ctx) {
@@ -134,29 +140,16 @@ impl ProxyHttp for Gateway {
             let provider = exchange.upstream().map_or("", |upstream| &upstream.name).to_owned();
             state.close(exchange, &Ending::Failed(Error::UpstreamBroken { provider }), ctx.trace.as_deref());
         }
-        if ctx.turns.is_none() {
-            ctx.trace.iter_mut().for_each(|trace| trace.attempt());
-            let (id, open) = exchange.attempt(now_ms());
-            if !state.begin_together(id, open, &live.config).await {
-                exchange.abandon();
-                ctx.refused = Some(Error::Unbillable);
-                return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
-            }
-            if live.config.ledger.sync == Sync::Always {
-                state.commits.wait().await;
-                if state.ledger.is_unsynced() && !live.config.ledger.serve_unwritten {
-                    ctx.refused = Some(Error::Unbillable);
-                    state.close(exchange, &Ending::Failed(Error::Unbillable), ctx.trace.as_deref());
-                    return Err(pingora::Error::new_in(ErrorType::HTTPStatus(503)));
-                }
-            }
+        if ctx.session.is_none() {
+            self.begin_attempt(ctx, &live.config).await?;
         }
+        let Some(exchange) = &mut ctx.exchange else { return Err(pingora::Error::new_in(ErrorType::InternalError)) };
         if exchange.drains() {
             let draining = state.metrics.draining.clone();
             ctx.outlet.drain().allow(Some(Terms { bounds: live.config.drain, draining }));
         }
         // Pingora upgrades HTTP/1.1 alone.
-        let socket = ctx.turns.is_some() || exchange.is_unmetered();
+        let socket = ctx.session.is_some() || exchange.is_unmetered();
         let (patience, now) = (exchange.patience(), Instant::now());
         ctx.begins = Some(now);
         ctx.read.take().into_iter().for_each(|read| state.metrics.overhead.observe((now - read).as_secs_f64()));
@@ -164,7 +157,7 @@ impl ProxyHttp for Gateway {
         ctx.held = ctx.credential(&live, at).await?;
         let Some(peer) = live.peers.get(at) else { return Err(pingora::Error::new_in(ErrorType::InternalError)) };
         let peer = if socket { peer.get_http1().await } else { peer.get().await };
-        let mut peer = peer.map_err(|_| ctx.judge_connect(pingora::Error::new_up(ErrorType::ConnectError)))?;
+        let mut peer = peer.map_err(|error| ctx.judge_connect(error))?;
         Peer::wait(&mut peer, &patience);
         Ok(peer)
     }
@@ -185,7 +178,7 @@ impl ProxyHttp for Gateway {
         };
         head::upstream_request(request, outgoing)?;
         match &ctx.trace {
-            Some(trace) if ctx.turns.is_some() => request.insert_header(TRACEPARENT, trace.connection()),
+            Some(trace) if ctx.session.is_some() => request.insert_header(TRACEPARENT, trace.connection()),
             Some(trace) => request.insert_header(TRACEPARENT, trace.header()),
             None => Ok(()),
         }
@@ -208,6 +201,9 @@ impl ProxyHttp for Gateway {
         if response.status == http::StatusCode::SWITCHING_PROTOCOLS && !socket::is_wanted(session.req_header()) {
             // Nobody asked for it.
             return Err(pingora::Error::explain(ErrorType::InvalidHTTPHeader, "a 101 that was not asked for").into_up());
+        }
+        for name in head::gateway_headers(&response.headers) {
+            response.remove_header(&name);
         }
         if response.status.is_informational() {
             return Ok(());
@@ -365,14 +361,17 @@ impl ProxyHttp for Gateway {
         // What was not sent is written all the same.
         ctx.outlet.dues().settle(&self.state).await;
         let failed = error.filter(|error| !client_left(error)).map(|error| failure(error, ctx.provider()));
+        error.filter(|error| !client_left(error)).into_iter().for_each(|error| ctx.note_cause(error));
         if ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_open()) {
             let ending = match error {
                 None if ctx.outlet.drain().has_left() => Ending::Drained,
-                None => ctx.turns.as_ref().map_or(Ending::Complete, |turns| turns.ending(ctx.provider())),
+                None => ctx.session.as_ref().map_or(Ending::Complete, |session| session.ending(ctx.provider())),
                 Some(error) if client_left(error) => Ending::ClientClosed,
                 Some(error) => Ending::Failed(ctx.refused.take().unwrap_or_else(|| failure(error, ctx.provider()))),
             };
-            if let Some(exchange) = &mut ctx.exchange {
+            if ctx.session.is_some() {
+                socket::end(ctx, &ending);
+            } else if let Some(exchange) = &mut ctx.exchange {
                 // Handed over is not written: HTTP/1.1 says how far that came.
                 if session.upstream_body_bytes_sent().is_some_and(|sent| sent < exchange.body().len()) {
                     exchange.sent(false);

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::provider::Auth;
 use crate::provider::auth::{AwsKeys, Unsigned, sign_v4};
 use crate::rewrite::cache::Header;
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -45,6 +46,11 @@ fn never_goes_up(name: &str) -> bool {
         "te" | "trailer" | "expect" | "sec-websocket-extensions" | "transfer-encoding" => true,
         // Which pages may ask is settled here; providers refuse browsers.
         "origin" => true,
+        // They turn a request into another one: <https://cloud.google.com/apis/docs/system-parameters>.
+        "x-http-method-override" | "x-http-method" | "x-method-override" => true,
+        "x-goog-api-client" | "x-goog-request-params" => false,
+        // The account that pays, the fields and the encoding of a response.
+        _ if name.starts_with("x-goog-") => true,
         _ => name.starts_with(GATEWAY_PREFIX),
     }
 }
@@ -54,6 +60,50 @@ const HOP_BY_HOP: &[&str] = &["keep-alive", "proxy-authenticate", "proxy-connect
 /// May not be taken away by being named in `Connection`.
 const FRAMING: &[&str] = &["close", "connection", "content-length", "transfer-encoding", "content-type"];
 const GATEWAY_PREFIX: &str = "x-gateway-";
+
+/// Refuses a head that could be read in two ways: a `Connection` header that is no list of names, or that takes away a header which
+/// decides over the request (named headers are not forwarded), and a body whose length is stated twice. `raw` is the head as it came.
+///
+/// # Errors
+/// [`Error::BadConnection`] or [`Error::BadFraming`].
+pub fn check_framing(headers: &http::HeaderMap, raw: impl FnOnce() -> Option<Bytes>) -> Result<(), Error> {
+    // Pingora takes away a `Content-Length` beside `Transfer-Encoding`: only the head as it came shows it.
+    let length =
+        |line: &[u8]| line.split(|byte| *byte == b':').next().is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"content-length"));
+    let stated = || headers.contains_key(header::CONTENT_LENGTH) || raw().is_some_and(|raw| raw.split(|byte| *byte == b'\n').any(length));
+    let framed_twice = headers.contains_key(header::TRANSFER_ENCODING) && stated();
+    if framed_twice || headers.get_all(header::TRANSFER_ENCODING).iter().count() > 1 {
+        return Err(Error::BadFraming);
+    }
+    for value in headers.get_all(header::CONNECTION) {
+        let mut names = value.to_str().map_err(|_| Error::BadConnection)?.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let may_go = |name: &str| HeaderName::from_bytes(name.as_bytes()).is_ok_and(|name| !STAYS.contains(&name.as_str()));
+        if !names.all(may_go) {
+            return Err(Error::BadConnection);
+        }
+    }
+    Ok(())
+}
+
+/// Headers that `Connection` must not take away.
+const STAYS: &[&str] = &[
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "content-type",
+    "content-encoding",
+    "authorization",
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "x-gateway-key",
+    "x-provider",
+];
+
+/// Headers of an upstream that only the gateway may set: a client would read them as the gateway's own.
+pub fn gateway_headers(headers: &http::HeaderMap) -> Vec<HeaderName> {
+    headers.keys().filter(|name| name.as_str().starts_with(GATEWAY_PREFIX)).cloned().collect()
+}
 
 /// Without keys the gateway serves this machine alone, and any web page can post to it: so the Host must be a name of
 /// the gateway, and requests of other sites are refused.
@@ -284,6 +334,46 @@ mod tests {
         );
         assert!(request.headers["x-api-key"].is_sensitive() && !format!("{request:?}").contains("sk-own"));
         assert_eq!(request.uri.path_and_query().unwrap().as_str(), "/v1/messages?beta=true");
+    }
+
+    #[test]
+    fn a_head_that_could_be_read_in_two_ways_is_refused() {
+        for (headers, want) in [
+            (&[("connection", "keep-alive, X-Hop, upgrade")][..], Ok(())),
+            (&[("connection", ""), ("content-length", "3")], Ok(())),
+            (&[("connection", "host")], Err(Error::BadConnection)),
+            (&[("connection", "close"), ("connection", "x, Content-Length")], Err(Error::BadConnection)),
+            (&[("connection", "a b")], Err(Error::BadConnection)),
+            (&[("connection", "é")], Err(Error::BadConnection)),
+            (&[("connection", "authorization")], Err(Error::BadConnection)),
+            (&[("content-length", "3"), ("transfer-encoding", "chunked")], Err(Error::BadFraming)),
+            (&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Err(Error::BadFraming)),
+        ] {
+            assert_eq!(check_framing(&request(headers).headers, || None), want, "{headers:?}");
+        }
+        let chunked = &request(&[("transfer-encoding", "chunked")]).headers;
+        for (raw, want) in [
+            ("POST / HTTP/1.1\r\nContent-length : 3\r\n\r\n", Err(Error::BadFraming)),
+            ("POST / HTTP/1.1\r\nX: content-length: 3\r\n\r\n", Ok(())),
+        ] {
+            assert_eq!(check_framing(chunked, || Some(Bytes::from(raw))), want, "{raw}");
+        }
+    }
+
+    #[test]
+    fn headers_that_turn_a_request_into_another_stay_here() {
+        let config = load(&Source::Embedded, &|_| None).unwrap();
+        let mut request = request(&[
+            ("x-http-method-override", "GET"),
+            ("x-goog-fieldmask", "candidates"),
+            ("X-Goog-User-Project", "other"),
+            ("x-goog-encode-response-if-executable", "base64"),
+            ("x-goog-api-client", "gl-python"),
+        ]);
+        let upstream = Upstream::of(provider::find("googleai").unwrap(), "googleai");
+        upstream_request(&mut request, outgoing(&upstream, "/p", b"{}", &config)).unwrap();
+        let left: Vec<_> = request.headers.keys().map(HeaderName::as_str).filter(|name| name.starts_with("x-")).collect();
+        assert_eq!(left.iter().filter(|name| **name != "x-request-id").collect::<Vec<_>>(), [&"x-goog-api-client"]);
     }
 
     #[test]

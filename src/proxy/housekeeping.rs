@@ -7,7 +7,7 @@ use super::commit;
 use super::prices::Fetching;
 use super::reload::WATCH_PERIOD;
 use super::state::{State, now_ms};
-use crate::config::{LedgerRules, Sync, Watch};
+use crate::config::{Sync, Watch};
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
@@ -60,7 +60,7 @@ impl BackgroundService for Housekeeping {
             }
             self.0.start_identities();
             let config = self.0.config();
-            let rules = config.ledger;
+            let rules = &config.ledger;
             if fetch.is_due(WATCH_PERIOD) {
                 fetching.run(&self.0);
             }
@@ -79,7 +79,8 @@ impl BackgroundService for Housekeeping {
                 rotating.run(&self.0, move |state| told("continued in another segment", state.ledger.rotate(now.saturating_sub(age), now)));
             }
             if rules.keep.is_some() && forget.is_due(FORGET_PERIOD) {
-                forgetting.run(&self.0, move |state| forget_old(state, rules));
+                let keep = rules.keep;
+                forgetting.run(&self.0, move |state| forget_old(state, keep));
             }
             tokio::time::sleep(PERIOD).await;
             // A disk that refuses is asked again and again.
@@ -128,12 +129,12 @@ fn told(what: &str, done: std::io::Result<()>) {
     }
 }
 
-fn forget_old(state: &State, rules: LedgerRules) {
-    let before = rules.keep.and_then(|keep| SystemTime::now().checked_sub(keep));
+fn forget_old(state: &State, keep: Option<Duration>) {
+    let before = keep.and_then(|keep| SystemTime::now().checked_sub(keep));
     match before
         .map(|before| state.ledger.forget(before, |segment, bytes| state.sinks.iter().all(|sink| sink.progress.has_taken(segment, bytes))))
     {
-        Some(Ok(removed)) if removed > 0 => log::warn!("{removed} ledger segments older than `keep` were removed"),
+        Some(Ok(removed)) if removed > 0 => log::info!("{removed} ledger segments older than `keep` were removed"),
         Some(Err(error)) => log::error!("old ledger segments could not be removed: {error}"),
         _ => {}
     }

@@ -24,7 +24,7 @@ impl Gateway {
             return Ok(None);
         }
         let now = now_ms();
-        self.take(&exchange.config().limits, &exchange.who(), exchange.may_come_to(now), now).await
+        self.take(&exchange.config().limits, &exchange.who(), exchange.max_cost(now), now).await
     }
 
     /// Reserves an amount for who asks.
@@ -55,7 +55,7 @@ impl State {
             return Ok(());
         }
         if let Some(database) = &config.sinks.sqlite {
-            // As this version has it, before it is read. What comes of a failure is the sink's to tell.
+            // Brought up to date before it is read. The sink reports a failure.
             drop(Sqlite::open(database));
         }
         let begins = month_begins(now_ms());
@@ -92,7 +92,8 @@ impl State {
             // All of it is known there.
             return Ok(());
         }
-        let fresh = |rule: &&Rule| rule.counts_money() && known.iter().all(|old| old.name != rule.name);
+        // A rule that counted no money before knows of none that was spent.
+        let fresh = |rule: &&Rule| rule.counts_money() && known.iter().all(|old| old.name != rule.name || !old.counts_money());
         let rules: Vec<Rule> = config.limits.iter().filter(fresh).cloned().collect();
         if rules.is_empty() {
             return Ok(());
@@ -115,7 +116,8 @@ impl State {
             model: &row.model_requested,
             served: &row.model,
         };
-        self.limits.recall(rules, &who, Amount { tokens: 0, spend: line.charge }, row.start_ms);
+        // An entry of the future was written by a wrong clock: it counts as spent now.
+        self.limits.recall(rules, &who, Amount { tokens: 0, spend: line.charge }, row.start_ms.min(now_ms()));
     }
 }
 

@@ -34,6 +34,7 @@ pub mod server;
 mod shared;
 mod sinks;
 mod socket;
+mod socket_slots;
 mod sockets;
 mod spans;
 mod state;

@@ -11,7 +11,7 @@ use super::respond;
 use super::state::now_ms;
 use crate::error::Error;
 use crate::exchange::{Asked, Exchange};
-use crate::route::{self, Destination};
+use crate::route::{self, Destination, RequestFields};
 use bytes::Bytes;
 use pingora_proxy::Session;
 use tokio::time::Instant;
@@ -36,6 +36,7 @@ impl Gateway {
         }
         ctx.dialect = route::caller_dialect(request.uri.path(), &request.headers);
         let caller = self.admit(request, &config)?;
+        ctx.key_name = caller.as_ref().map(|caller| caller.key.name.clone());
         let head = request_head(request);
         if let Some(id) = bill::asked(&head, &config) {
             access::verify(caller.as_ref(), request, &[], &config)?;
@@ -61,14 +62,29 @@ impl Gateway {
             key: caller.map(|caller| caller.key),
             now: now_ms(),
             health,
-            memory: state.memory(),
+            memory: state.store(),
         };
-        let exchange = Exchange::plan(&head, destination, &body, config, asked)?;
+        let planned = Exchange::plan(&head, destination, &body, config, asked);
+        if planned.is_err() {
+            ctx.model = requested_model(&body);
+        }
+        let exchange = planned?;
         ctx.dialect = exchange.dialect();
-        ctx.hold = self.reserve(&exchange).await?;
+        let hold = self.reserve(&exchange).await;
+        if hold.is_err() {
+            ctx.model = Some(exchange.model_requested().to_owned());
+        }
+        ctx.hold = hold?;
         let asked = session.req_header().headers.get(&head::COST_EVENT).map(|value| value == "true");
         ctx.asks_comments = asked.unwrap_or(exchange.config().cost_event);
         ctx.permit = Some(permit);
         Ok(Planned::Forward(exchange))
     }
+}
+
+/// The model that a refused request names, for the log.
+fn requested_model(body: &[u8]) -> Option<String> {
+    const MODEL_BYTES_MAX: usize = 128;
+    let model = RequestFields::read(body, None).ok()?.model?.value;
+    Some(model.get(..model.floor_char_boundary(MODEL_BYTES_MAX))?.to_owned())
 }

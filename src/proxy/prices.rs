@@ -75,7 +75,7 @@ async fn refresh(state: &Arc<State>, published: &Published) -> bool {
     let name = published.format.name();
     state.metrics.prices(name, done.is_ok());
     match done {
-        Ok(true) => log::warn!("prices of {name} were fetched"),
+        Ok(true) => log::info!("prices of {name} were fetched"),
         Ok(false) => {}
         Err(why) => log::error!("prices of {name}: {why}; those in use stay"),
     }

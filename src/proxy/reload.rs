@@ -54,7 +54,7 @@ impl State {
         let taken =
             loaded.map_err(|problems| problems.iter().map(ToString::to_string).collect()).and_then(|fresh| self.take_over(fresh, &old));
         match &taken {
-            Ok(()) => log::warn!("the configuration was read again and holds from now on"),
+            Ok(()) => log::info!("the configuration was reloaded"),
             Err(problems) => {
                 problems.iter().for_each(|problem| log::error!("{problem}"));
                 log::error!("the configuration in use stays as it was");
@@ -76,6 +76,7 @@ impl State {
         for name in kept {
             log::warn!("`{name}` was changed; that takes a new process (start it with --upgrade, then send SIGQUIT)");
         }
+        live.config.process.apply_log_level();
         self.live.store(Arc::new(live));
         self.certificates.put(certificates);
         Ok(())

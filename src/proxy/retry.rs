@@ -6,16 +6,15 @@ use super::gateway::Gateway;
 use super::identity::Held;
 use super::reload::Live;
 use super::state::now_ms;
-use crate::config::Credentials;
+use crate::config::{Config, Credentials, Sync};
 use crate::error::Error;
-use crate::exchange::{Beginning, Ending};
-use crate::route::wait_asked;
+use crate::exchange::{Beginning, Ending, Limit};
+use crate::route::{is_account_limit, wait_asked};
 use http::{HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::{ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Asks to be told who answered (`true`), and how that is told.
 pub const DEBUG: HeaderName = HeaderName::from_static("x-gateway-debug");
@@ -46,11 +45,15 @@ pub(super) fn is_untouched(session: &Session) -> bool {
 
 impl Ctx {
     /// Ends a failed attempt whose caller has seen nothing. True if another follows.
-    fn try_again(&mut self, ending: &Ending, asked: Option<Duration>, status: Option<u16>) -> bool {
+    fn try_again(&mut self, ending: &Ending, refused: Option<(&ResponseHeader, u16)>) -> bool {
         let may = self.refused.is_none() && !self.outlet.drain().has_left();
         let Some(exchange) = self.exchange.as_mut().filter(|exchange| may && exchange.is_open()) else { return false };
+        let status = refused.map(|(_, status)| status);
+        let asked = refused.and_then(|(response, status)| wait_asked(status, &response.headers, now_ms()));
+        let account = refused.is_some_and(|(response, _)| is_account_limit(&response.headers));
         let limited = status == Some(429) || exchange.is_limited();
-        let Some(wait) = exchange.fail(asked, limited, now_ms()) else { return false };
+        let limit = limited.then_some(if account { Limit::Account } else { Limit::Request });
+        let Some(wait) = exchange.fail(asked, limit, now_ms()) else { return false };
         if let Some(status) = status {
             exchange.refused(status);
         }
@@ -67,8 +70,7 @@ impl Ctx {
     pub(super) fn judge(&mut self, session: &Session, response: &ResponseHeader) -> Result<()> {
         let status = response.status.as_u16();
         self.doubt_credential(status);
-        let asked = || wait_asked(status, &response.headers, now_ms());
-        if is_failure(status) && is_untouched(session) && self.try_again(&Ending::Complete, asked(), Some(status)) {
+        if is_failure(status) && is_untouched(session) && self.try_again(&Ending::Complete, Some((response, status))) {
             return Err(again(status));
         }
         let Some(exchange) = &mut self.exchange else { return Ok(()) };
@@ -88,7 +90,7 @@ impl Ctx {
     /// somebody and the caller has seen nothing.
     pub(super) fn judge_beginning(&mut self, end: bool) -> Result<()> {
         let beginning = self.exchange.as_ref().map_or(Beginning::Good, |exchange| exchange.beginning());
-        if beginning == Beginning::Trouble && self.try_again(&Ending::Complete, None, None) {
+        if beginning == Beginning::Trouble && self.try_again(&Ending::Complete, None) {
             self.outlet.forget_beginning();
             return Err(again(503));
         }
@@ -133,16 +135,18 @@ impl Ctx {
             self.exchange.as_ref().is_some_and(|exchange| !exchange.is_open() || exchange.attempt_age(now_ms()) <= DEAD_AT_ONCE_MS);
         error.retry.decide_reuse(reused && at_once);
         if !error.retry() && (*error.esource() == ErrorSource::Upstream || is_late(&error)) {
+            self.note_cause(&error);
             let ending = Ending::Failed(failure(&error, self.provider()));
-            error.set_retry(self.try_again(&ending, None, None));
+            error.set_retry(self.try_again(&ending, None));
         }
         error
     }
 
     /// Nobody could be reached.
     pub(super) fn judge_connect(&mut self, mut error: Box<pingora::Error>) -> Box<pingora::Error> {
+        self.note_cause(&error);
         let ending = Ending::Failed(failure(&error, self.provider()));
-        error.set_retry(self.try_again(&ending, None, None));
+        error.set_retry(self.try_again(&ending, None));
         error
     }
 
@@ -154,7 +158,7 @@ impl Ctx {
             return Ok(Some(held));
         }
         let failure = Error::NoCredential { provider: self.provider() };
-        let again = self.try_again(&Ending::Failed(failure.clone()), None, None);
+        let again = self.try_again(&Ending::Failed(failure.clone()), None);
         self.refused = Some(failure).filter(|_| !again);
         let mut error = pingora::Error::new_up(ErrorType::HTTPStatus(503));
         error.set_retry(again);
@@ -173,6 +177,25 @@ impl Ctx {
 }
 
 impl Gateway {
+    /// Writes the `start` record of an attempt before anything of it is sent.
+    pub(super) async fn begin_attempt(&self, ctx: &mut Ctx, config: &Config) -> Result<()> {
+        let Some(exchange) = &mut ctx.exchange else { return Ok(()) };
+        ctx.trace.iter_mut().for_each(|trace| trace.attempt());
+        let (id, open) = exchange.attempt(now_ms());
+        if !self.state.begin_together(id, open, config).await {
+            exchange.abandon();
+            return Err(unbillable(ctx));
+        }
+        if config.ledger.sync == Sync::Always {
+            self.state.commits.wait().await;
+            if self.state.ledger.is_unsynced() && !config.ledger.serve_unwritten {
+                self.state.close(exchange, &Ending::Failed(Error::Unbillable), ctx.trace.as_deref());
+                return Err(unbillable(ctx));
+            }
+        }
+        Ok(())
+    }
+
     /// Waits if the attempt before said so, and moves on to whom is asked next. A caller that leaves ends the wait.
     pub(super) async fn next_attempt(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         let Some(wait) = ctx.again.take() else { return Ok(()) };
@@ -190,4 +213,10 @@ impl Gateway {
         let Some(exchange) = &mut ctx.exchange else { return Ok(()) };
         exchange.advance(&session.req_header().headers, now_ms()).map_err(|_| pingora::Error::new_in(ErrorType::InternalError))
     }
+}
+
+/// Refuses a request that could not be billed.
+fn unbillable(ctx: &mut Ctx) -> Box<pingora::Error> {
+    ctx.refused = Some(Error::Unbillable);
+    pingora::Error::new_in(ErrorType::HTTPStatus(503))
 }

@@ -86,10 +86,11 @@ pub fn build(config: Config, start: Start) -> io::Result<Daemon> {
     let waits = waits(&config);
     let plain = |address| sockets.of(address).map(|socket| Door::plain(socket, waits)).into_iter().collect();
     if let Some(address) = config.admin {
-        serving.extend(crew("admin", 1, plain(address), &ready, |_| Admin::new(state.clone())));
+        let admin = crew("admin", 1, plain(address), &ready, Some(state.admin_shutdown()), |_| Admin::new(state.clone()));
+        serving.extend(admin);
     }
     if let Some(address) = config.mock {
-        serving.extend(crew("mock", 1, plain(address), &ready, |_| MockApp::default()));
+        serving.extend(crew("mock", 1, plain(address), &ready, None, |_| MockApp::default()));
     }
     server.add_services(serving);
     Ok(Daemon { server, state, sockets, launch })
@@ -111,7 +112,10 @@ impl Daemon {
         let signals = Signals { state, sockets: Mutex::new(Some(Arc::new(sockets))), launch, stop: Arc::default() };
         server.run(RunArgs { shutdown_signal: Box::new(signals) });
         // What was cut off has been closed by now.
-        held.finish();
+        match last_write(&held, Instant::now()) {
+            0 => {}
+            code => std::process::exit(code),
+        }
     }
 }
 
@@ -128,7 +132,7 @@ pub fn run_mock(address: SocketAddr, threads: usize) -> io::Result<()> {
     let socket = Sockets::bind(&[address])?.of(address);
     let doors = socket.map(|socket| Door::plain(socket, MOCK_WAITS)).into_iter().collect();
     let app = MockApp::default();
-    server.add_services(crew("mock", threads, doors, &Ready::default(), |_| app.clone()));
+    server.add_services(crew("mock", threads, doors, &Ready::default(), None, |_| app.clone()));
     server.run(RunArgs::default());
     Ok(())
 }
@@ -165,7 +169,7 @@ fn gateway(
         doors.extend(sockets.of(listener.address).map(|socket| Door { socket, opening }));
     }
     let idle = config.timeouts.idle;
-    Ok(crew("gateway", config.workers, doors, ready, |load| {
+    Ok(crew("gateway", config.workers, doors, ready, None, |load| {
         state.loads.lock().unwrap_or_else(PoisonError::into_inner).push(load.clone());
         let mut proxy = HttpProxy::new(Gateway::new(state.clone(), load), conf.clone());
         proxy.handle_init_modules();
@@ -217,7 +221,11 @@ impl ShutdownSignalWatch for Signals {
             let started = tokio::select! {
                 _ = terminate.recv() => {
                     tell_stopping();
-                    break;
+                    self.state.stop_being_ready();
+                    tokio::select! {
+                        () = tokio::time::sleep(self.state.config().process.shutdown_delay) => break,
+                        _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+                    }
                 }
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
                 _ = quit.recv() => false,
@@ -229,7 +237,11 @@ impl ShutdownSignalWatch for Signals {
             };
             tokio::select! {
                 handed = self.hand_over(started) => match handed {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        // The successor answers there now.
+                        self.state.stop_admin();
+                        break;
+                    }
                     Err(error) => {
                         self.state.metrics.upgrades_failed.inc();
                         log::error!("{}: {error}. Serving on", if started { "SIGUSR2" } else { "SIGQUIT" });
@@ -254,8 +266,7 @@ impl ShutdownSignalWatch for Signals {
         let state = self.state.clone();
         tokio::spawn(async move {
             interrupt.recv().await;
-            state.finish();
-            std::process::exit(0);
+            std::process::exit(last_write(&state, Instant::now()));
         });
         ShutdownSignal::GracefulTerminate
     }
@@ -280,8 +291,39 @@ impl Signals {
     }
 }
 
+/// Writes what requests left to the ledger before the process ends, and returns its exit code. A disk that takes nothing is tried
+/// until `deadline`; then the records go to `ledger.overflow`, or are lost, which is logged and makes the code 1.
+fn last_write(state: &State, deadline: Instant) -> i32 {
+    const RETRY: Duration = Duration::from_millis(200);
+    state.finish();
+    let overflow = state.config().ledger.overflow.clone();
+    while state.ledger.waiting_records() > 0 && overflow.is_none() && Instant::now() < deadline {
+        std::thread::sleep(RETRY);
+        state.finish();
+    }
+    let (records, bytes) = (state.ledger.waiting_records(), state.ledger.waiting_bytes());
+    if records == 0 {
+        return 0;
+    }
+    match overflow.map(|folder| (state.ledger.save_elsewhere(&folder, now_ms()), folder)) {
+        Some((Ok(saved), folder)) => {
+            log::error!(
+                "the ledger cannot be written: {saved} records are in {}; move its files into {} once that disk has room",
+                folder.display(),
+                state.config().data.join("ledger").display()
+            );
+            return 0;
+        }
+        Some((Err(error), folder)) => log::error!("{}: {error}", folder.display()),
+        None => {}
+    }
+    log::error!("{records} records of the ledger ({bytes} bytes) are lost: its disk did not take them before the process ended");
+    1
+}
+
 /// Pingora's grace period is a fixed sleep: a process that no longer accepts leaves as soon as its last request has ended.
 fn leave_when_idle(state: Arc<State>, after: Duration) {
+    let deadline = Instant::now() + state.config().timeouts.drain;
     let watch = move || {
         std::thread::sleep(after);
         // Idle twice: a request may just be on its way from one count to the next.
@@ -291,7 +333,7 @@ fn leave_when_idle(state: Arc<State>, after: Duration) {
             idle = if state.is_idle() { idle + 1 } else { 0 };
         }
         state.let_go();
-        state.finish();
+        let code = last_write(&state, deadline);
         // What limits and traces are yet to hear.
         let until = Instant::now() + TELL_MAX;
         let told =
@@ -299,7 +341,7 @@ fn leave_when_idle(state: Arc<State>, after: Duration) {
         while !told() && Instant::now() < until {
             std::thread::sleep(IDLE_CHECK);
         }
-        std::process::exit(0);
+        std::process::exit(code);
     };
     if let Err(error) = std::thread::Builder::new().name("drain".to_owned()).spawn(watch) {
         log::error!("the process will stay for the whole drain time: {error}");

@@ -9,14 +9,16 @@ use super::recent::Recent;
 use super::reload::Live;
 use super::shared::Shared;
 use super::sinks::{Running, configured};
+use super::socket_slots::SocketSlots;
 use super::spans::Spans;
 use crate::access_log::Log;
 use crate::config::Config;
-use crate::exchange::answer::{Kept, Memory};
+use crate::exchange::stored_response::{StoreHandle, StoredObject};
 use crate::exchange::{Closed, Ending, Exchange, Records, amount_of, who_of};
 use crate::ledger::{Due, Entry, Ledger, Rendered};
 use crate::limit::{Amount, Hold, Limits};
 use crate::metrics::{Metrics, follow};
+use crate::sink::copies::set_aside_count;
 use crate::sink::{Progress, Tail};
 use crate::trace::Trace;
 use arc_swap::ArcSwap;
@@ -25,7 +27,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What all requests share.
 pub struct State {
@@ -46,9 +48,14 @@ pub struct State {
     pub(super) others: Mutex<Option<Tail>>,
     /// In place of those, and of answers known here alone.
     pub(super) shared: Option<Arc<Shared>>,
+    pub(super) socket_slots: SocketSlots,
     /// What is reserved for answers made in the background, by their ids.
     pub(super) background: Mutex<HashMap<String, Hold>>,
     leaving: AtomicBool,
+    /// `/readyz` says so.
+    unready: AtomicBool,
+    /// The admin listener outlives the others, until this says so.
+    admin_stop: watch::Sender<bool>,
     /// Rung when something was put off that [`State::write_out`] is to write.
     pub(super) put_off: Notify,
     /// Of the gateway's workers.
@@ -85,8 +92,11 @@ impl State {
             limits: Arc::default(),
             others: Mutex::default(),
             shared,
+            socket_slots: SocketSlots::default(),
             background: Mutex::default(),
             leaving: AtomicBool::new(false),
+            unready: AtomicBool::new(false),
+            admin_stop: watch::Sender::new(false),
             put_off: Notify::new(),
             loads: Mutex::default(),
             spans,
@@ -101,6 +111,25 @@ impl State {
     /// Nothing new is accepted any more.
     pub(super) fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// The process was told to stop: load balancers are to send it nothing new.
+    pub(super) fn stop_being_ready(&self) {
+        self.unready.store(true, Ordering::Relaxed);
+    }
+
+    /// True until the process was told to stop.
+    pub fn is_ready(&self) -> bool {
+        !self.unready.load(Ordering::Relaxed) && !self.is_leaving()
+    }
+
+    /// True once the admin listener is to stop.
+    pub(super) fn admin_shutdown(&self) -> watch::Receiver<bool> {
+        self.admin_stop.subscribe()
+    }
+
+    pub(super) fn stop_admin(&self) {
+        self.admin_stop.send_replace(true);
     }
 
     /// True once nothing is under way, and nothing waits to be sent on a connection but on WebSockets without a turn.
@@ -247,6 +276,7 @@ impl State {
         for sink in &self.sinks {
             self.metrics.sink(sink.name, &sink.progress);
         }
+        self.metrics.set_aside(set_aside_count());
         self.answers.write_out(now_s());
     }
 
@@ -262,13 +292,13 @@ impl State {
     }
 
     /// What is known of kept answers.
-    pub(super) fn memory(&self) -> Memory {
-        Memory(Some(self.answers.clone()))
+    pub(super) fn store(&self) -> StoreHandle {
+        StoreHandle(Some(self.answers.clone()))
     }
 
     /// Remembers answers that a provider keeps.
     pub(super) fn remember(&self, exchange: &mut Exchange, hold: &mut Option<Hold>) {
-        let kept = exchange.keeps();
+        let kept = exchange.take_stored_responses();
         if !kept.is_empty() {
             self.keep(kept);
         }
@@ -281,7 +311,7 @@ impl State {
     }
 
     /// Remembers answers that are to be found again.
-    pub(super) fn keep(&self, kept: Vec<Kept>) {
+    pub(super) fn keep(&self, kept: Vec<StoredObject>) {
         self.answers.remember(kept, now_s());
         self.put_off.notify_one();
     }
@@ -331,6 +361,9 @@ impl State {
             self.append(id, used);
         }
         self.ledger.append_later(id, &closed.records.close);
+        if closed.unreserved {
+            self.recall(&closed.entry, config, amount_of(&closed.entry), now_ms());
+        }
         closed.gap_ms.into_iter().for_each(|gap| self.metrics.gap(&closed.entry.open.upstream, gap));
         self.tell(closed, config);
     }

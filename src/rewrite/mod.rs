@@ -1,4 +1,4 @@
-//! Rewriting: a route and the facts of a body become splices. Only the bytes of `model` and `stream_options` change;
+//! Rewriting: a route and the fields of a body become splices. Only the bytes of `model` and `stream_options` change;
 //! everything else keeps its order, spelling and blanks, since providers cache prompts by their bytes.
 
 pub mod cache;
@@ -9,7 +9,7 @@ use crate::json::Want::{self, Fields, Take};
 use crate::json::{Scanner, Splices, Visit, text};
 use crate::keys::Key;
 use crate::provider::{CacheBy, StreamUsage};
-use crate::route::{Facts, ModelPlace, Route, Target};
+use crate::route::{ModelPlace, RequestFields, Route, Target};
 use bytes::Bytes;
 use http::HeaderMap;
 use std::borrow::Cow;
@@ -26,23 +26,30 @@ pub struct Rewritten {
 }
 
 /// Applies what the route demands.
-pub fn rewrite(body: &Bytes, facts: &Facts, route: &Route, upstream: &Upstream, key: Option<&Key>, headers: &HeaderMap) -> Rewritten {
+pub fn rewrite(
+    body: &Bytes,
+    fields: &RequestFields,
+    route: &Route,
+    upstream: &Upstream,
+    key: Option<&Key>,
+    headers: &HeaderMap,
+) -> Rewritten {
     let mut splices = Splices::default();
     if route.model_place == ModelPlace::PathOnly {
-        let members = [facts.model.as_ref().map(|model| model.span.clone()), facts.stream.as_ref().map(|stream| stream.span.clone())];
+        let members = [fields.model.as_ref().map(|model| model.span.clone()), fields.stream.as_ref().map(|stream| stream.span.clone())];
         remove_members(body, members.into_iter().flatten(), &mut splices);
-    } else if let Some(model) = &facts.model
+    } else if let Some(model) = &fields.model
         && route.model_place == ModelPlace::Body
         && model.value != route.model
     {
-        let renamed = if facts.form { route.model.clone().into_bytes() } else { text::encode(&route.model) };
+        let renamed = if fields.form { route.model.clone().into_bytes() } else { text::encode(&route.model) };
         splices.replace(model.span.clone(), renamed);
     }
     let asks = matches!(route.target, Target::Endpoint(_))
         && route.dialect.has_stream_options()
         && upstream.stream_usage == StreamUsage::OnRequest;
-    let streams = facts.stream.as_ref().filter(|stream| stream.value && asks);
-    let usage_asked = streams.is_some_and(|stream| ask_for_usage(body, facts, stream.span.end, &mut splices));
+    let streams = fields.stream.as_ref().filter(|stream| stream.value && asks);
+    let usage_asked = streams.is_some_and(|stream| ask_for_usage(body, fields, stream.span.end, &mut splices));
     let mut headers = match (prompt_cache(upstream, key), upstream.provider.cache_by) {
         (Some(cache), Some(by)) if matches!(route.target, Target::Endpoint(endpoint) if endpoint.is_billed()) => {
             cache::mark(body, route.dialect, by, &cache, &cache::Asked::read(headers), &mut splices)
@@ -97,8 +104,8 @@ fn key_start(body: &[u8], value: usize) -> Option<usize> {
 const ASK: &[u8] = br#""include_usage":true"#;
 
 /// Sets `stream_options.include_usage`, keeping the caller's other keys; true if that was needed.
-fn ask_for_usage(body: &[u8], facts: &Facts, stream_end: usize, splices: &mut Splices) -> bool {
-    let Some(options) = facts.stream_options.clone() else {
+fn ask_for_usage(body: &[u8], fields: &RequestFields, stream_end: usize, splices: &mut Splices) -> bool {
+    let Some(options) = fields.stream_options.clone() else {
         return splices.replace(stream_end..stream_end, [&b",\"stream_options\":{"[..], ASK, b"}"].concat());
     };
     let raw = body.get(options.clone()).unwrap_or_default();
@@ -147,7 +154,7 @@ mod tests {
     fn rewritten(body: &str, model: &str, stream_usage: StreamUsage, dialect: Dialect) -> (String, bool) {
         let provider = provider::find("openai").unwrap();
         let upstream = Upstream { stream_usage, ..Upstream::of(provider, "openai") };
-        let facts = Facts::read(body.as_bytes()).unwrap();
+        let fields = RequestFields::read(body.as_bytes(), None).unwrap();
         let route = Route {
             upstream: 0,
             target: Target::Endpoint(Endpoint::ChatCompletions),
@@ -159,7 +166,7 @@ mod tests {
             model: model.to_owned(),
             patience: crate::config::Patience::default(),
         };
-        let out = rewrite(&Bytes::from(body.to_owned()), &facts, &route, &upstream, None, &HeaderMap::new());
+        let out = rewrite(&Bytes::from(body.to_owned()), &fields, &route, &upstream, None, &HeaderMap::new());
         (String::from_utf8(out.body.to_vec()).unwrap(), out.usage_asked)
     }
 
@@ -236,8 +243,8 @@ mod tests {
             (r#"{"model":"m","stream":false}"#, "{}"),
             (r#"{"a":1,"mod\u0065l":"m","b":2}"#, r#"{"a":1,"b":2}"#),
         ] {
-            let facts = Facts::read(body.as_bytes()).unwrap();
-            let values = [facts.model.map(|model| model.span), facts.stream.map(|stream| stream.span)];
+            let fields = RequestFields::read(body.as_bytes(), None).unwrap();
+            let values = [fields.model.map(|model| model.span), fields.stream.map(|stream| stream.span)];
             let mut splices = Splices::default();
             remove_members(body.as_bytes(), values.into_iter().flatten(), &mut splices);
             let out = splices.apply(&Bytes::from(body.to_owned()));

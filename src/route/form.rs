@@ -59,6 +59,10 @@ pub fn parts<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<Part<'a>>, &'stat
         let part = rest.get(2..length.max(2)).unwrap_or_default();
         let head =
             memmem::find(part, b"\r\n\r\n").filter(|head| *head <= HEAD_BYTES_MAX).ok_or("a field has no head, or too long a one")?;
+        let value = part.get(head + 4..length.saturating_sub(2)).unwrap_or_default();
+        if holds_delimiter(value, boundary.as_bytes()) {
+            return Err("a value has a line that begins like a boundary");
+        }
         let (name, file) = part.get(..head).and_then(disposition).ok_or("a field's head does not say its name as `name=\"…\"`")?;
         if found.len() == FIELDS_MAX {
             return Err("it has too many fields");
@@ -66,6 +70,15 @@ pub fn parts<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<Part<'a>>, &'stat
         found.push(Part { name, value: at + 2 + head + 4..at + length, file });
         at += length + delimiter.len();
     }
+}
+
+/// True if a lenient server may end a value early: a line of it begins with the boundary, after a bare line feed or carriage return.
+fn holds_delimiter(value: &[u8], boundary: &[u8]) -> bool {
+    let mut dashes = memmem::find_iter(value, b"--");
+    dashes.any(|at| {
+        let begins_line = at.checked_sub(1).is_none_or(|before| matches!(value.get(before), Some(b'\n' | b'\r')));
+        begins_line && value.get(at + 2..).is_some_and(|rest| rest.starts_with(boundary))
+    })
 }
 
 /// The name that `Content-Disposition: form-data; name="…"` says, if it says so plainly and once, and whether a file's.
@@ -150,6 +163,9 @@ mod tests {
             sound.replacen("--x\r\n", "--x \r\n", 1),
             sound.trim_end_matches("--x--\r\n").to_owned(),
             "--x\r\n\r\n--x--".to_owned(),
+            form(&[(FILE, &format!("a\n--x\n{MODEL}\n\nother\n--x--"))]),
+            form(&[(FILE, &format!("a\r--x\r{MODEL}"))]),
+            form(&[(FILE, "--x")]),
         ] {
             assert!(parts(body.as_bytes(), "x").is_err(), "{body:?}");
         }

@@ -1,6 +1,6 @@
 //! Formats: the endpoint that a body is meant for, and the upstream that a path belongs to.
 
-use super::{Facts, Named};
+use super::{Named, RequestFields};
 use crate::config::{Config, Upstream};
 use crate::dialect::Endpoint;
 use crate::error::Error;
@@ -27,26 +27,26 @@ pub fn without_model(endpoint: Endpoint, config: &Config) -> Option<usize> {
 }
 
 /// The endpoint of a body sent to no path in particular.
-pub fn guess(facts: &Facts, upstream: &Upstream) -> Result<Endpoint, Error> {
-    let streams = facts.stream.as_ref().is_some_and(|stream| stream.value);
+pub fn guess(fields: &RequestFields, upstream: &Upstream) -> Result<Endpoint, Error> {
+    let streams = fields.stream.as_ref().is_some_and(|stream| stream.value);
     let own = upstream.endpoints.first();
-    if facts.contents {
+    if fields.contents {
         return Ok(if streams { Endpoint::StreamGenerateContent } else { Endpoint::GenerateContent });
     }
-    if facts.messages && own == Some(&Endpoint::Converse) {
+    if fields.messages && own == Some(&Endpoint::Converse) {
         return Ok(if streams { Endpoint::ConverseStream } else { Endpoint::Converse });
     }
-    if facts.messages && own == Some(&Endpoint::CohereChat) {
+    if fields.messages && own == Some(&Endpoint::CohereChat) {
         return Ok(Endpoint::CohereChat);
     }
-    let messages_first = upstream.endpoints.first() == Some(&Endpoint::Messages) || facts.system;
-    if facts.messages && messages_first && upstream.endpoints.contains(&Endpoint::Messages) {
+    let messages_first = upstream.endpoints.first() == Some(&Endpoint::Messages) || fields.system;
+    if fields.messages && messages_first && upstream.endpoints.contains(&Endpoint::Messages) {
         Ok(Endpoint::Messages)
-    } else if facts.messages {
+    } else if fields.messages {
         Ok(Endpoint::ChatCompletions)
-    } else if facts.input {
+    } else if fields.input {
         Ok(Endpoint::Responses)
-    } else if facts.prompt {
+    } else if fields.prompt {
         Ok(Endpoint::Completions)
     } else {
         Err(Error::UnknownFormat)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A provider that asks for more than a day is not believed.
+/// A provider that asks for more than a day is not believed. An ejection is capped at [`Ejection::max`] besides.
 pub const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 const EJECT_MIN_MS: u64 = 1000;
 /// While one request probes, no other does.
@@ -39,7 +39,23 @@ struct Trouble {
     ejected_ms: u64,
     /// Its time has run out, and one request finds out how it is.
     probed: bool,
+    /// The client that was refused by a rate limit last, and when.
+    limited: Option<(u64, u64)>,
 }
+
+/// Why a target refused a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It failed.
+    Failure,
+    /// A rate limit that this client met, perhaps with the size of its own request.
+    Limit { client: u64 },
+    /// A rate limit of the whole account.
+    AccountLimit,
+}
+
+/// Rate limits that two clients met within this time are the account's.
+const LIMIT_EVIDENCE_MS: u64 = 60_000;
 
 /// How many failures in a row eject, and for how long at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,15 +94,23 @@ impl Circuit {
         }
     }
 
-    /// It failed; `wait` if it said for how long it wants to be left alone.
-    pub fn failed(&self, now: u64, wait: Option<Duration>, ejection: Ejection) {
+    /// It refused a request; `wait` if it said for how long it wants to be left alone. A limit that a single client met says
+    /// nothing about the others, and changes nothing.
+    pub fn failed(&self, now: u64, refusal: Refusal, wait: Option<Duration>, ejection: Ejection) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Refusal::Limit { client } = refusal {
+            let before = state.limited.replace((client, now));
+            let evidence = before.is_some_and(|(other, at)| other != client && now.saturating_sub(at) <= LIMIT_EVIDENCE_MS);
+            if !evidence {
+                return;
+            }
+        }
         self.clean.store(false, Ordering::Relaxed);
         let out = state.until > now && !state.probed;
         state.probed = false;
         if let Some(wait) = wait.filter(|wait| !wait.is_zero() && *wait <= WAIT_MAX) {
             self.ejections.fetch_add(u64::from(state.until <= now), Ordering::Relaxed);
-            state.until = state.until.max(now + millis(wait));
+            state.until = state.until.max(now + millis(wait.min(ejection.max)));
             return;
         }
         // Requests that were under way when it was left out say nothing new.

@@ -11,12 +11,12 @@ fn left_out(circuit: &Circuit, now: u64) -> u64 {
 fn failures_in_a_row_eject_for_longer_each_time() {
     let circuit = Circuit::default();
     for _ in 0..2 {
-        circuit.failed(0, None, EJECTION);
+        circuit.failed(0, Refusal::Failure, None, EJECTION);
         assert!(circuit.admits(0) && circuit.admits(0));
     }
     let mut now = 0;
     for want in [1000, 2000, 4000, 8000, 8000] {
-        circuit.failed(now, None, EJECTION);
+        circuit.failed(now, Refusal::Failure, None, EJECTION);
         assert_eq!(left_out(&circuit, now), want);
         now += want;
         // Only the one just let through probes.
@@ -24,39 +24,57 @@ fn failures_in_a_row_eject_for_longer_each_time() {
     }
     circuit.succeeded(now);
     assert!(circuit.admits(now) && circuit.admits(now));
-    circuit.failed(now, None, EJECTION);
+    circuit.failed(now, Refusal::Failure, None, EJECTION);
     assert!(circuit.admits(now), "a success forgives");
 }
 
 #[test]
 fn many_that_fail_at_once_eject_once() {
     let circuit = Circuit::default();
-    (0..100).for_each(|_| circuit.failed(0, None, EJECTION));
+    (0..100).for_each(|_| circuit.failed(0, Refusal::Failure, None, EJECTION));
     assert_eq!(left_out(&circuit, 0), 1000);
 }
 
 #[test]
 fn a_probe_that_never_ends_is_followed_by_another() {
     let circuit = Circuit::default();
-    (0..3).for_each(|_| circuit.failed(0, None, EJECTION));
+    (0..3).for_each(|_| circuit.failed(0, Refusal::Failure, None, EJECTION));
     assert!(circuit.admits(1000) && !circuit.admits(1000 + PROBE_MS - 1) && circuit.admits(1000 + PROBE_MS));
 }
 
 #[test]
-fn what_a_provider_asks_for_is_respected_up_to_a_day() {
+fn the_wait_that_a_provider_states_is_respected_up_to_the_longest_ejection() {
     let circuit = Circuit::default();
-    circuit.failed(0, Some(Duration::from_secs(30)), EJECTION);
-    circuit.failed(10, Some(Duration::from_secs(5)), EJECTION);
-    // An answer to a request that was under way does not shorten it.
+    circuit.failed(0, Refusal::Failure, Some(Duration::from_secs(6)), EJECTION);
+    circuit.failed(10, Refusal::Failure, Some(Duration::from_secs(2)), EJECTION);
+    // The response to a request that was in flight does not shorten it.
     circuit.succeeded(20);
-    assert!(!circuit.admits(29_999) && circuit.admits(30_000));
-    circuit.succeeded(30_010);
+    assert!(!circuit.admits(5999) && circuit.admits(6000));
+    circuit.succeeded(6010);
     assert!(circuit.admits(0));
-    circuit.failed(0, Some(WAIT_MAX), EJECTION);
-    assert!(!circuit.admits(millis(WAIT_MAX) - 1) && circuit.admits(millis(WAIT_MAX)));
+    for wait in [EJECTION.max + Duration::from_secs(1), WAIT_MAX] {
+        let circuit = Circuit::default();
+        circuit.failed(0, Refusal::Failure, Some(wait), EJECTION);
+        assert!(!circuit.admits(millis(EJECTION.max) - 1) && circuit.admits(millis(EJECTION.max)));
+    }
     let other = Circuit::default();
-    other.failed(0, Some(WAIT_MAX + Duration::from_secs(1)), EJECTION);
+    other.failed(0, Refusal::Failure, Some(WAIT_MAX + Duration::from_secs(1)), EJECTION);
     assert!(other.admits(0), "more than a day is a plain failure");
+}
+
+#[test]
+fn a_rate_limit_ejects_on_evidence_of_two_clients_or_of_the_account() {
+    let wait = Some(Duration::from_secs(5));
+    let circuit = Circuit::default();
+    (0..100).for_each(|now| circuit.failed(now, Refusal::Limit { client: 1 }, wait, EJECTION));
+    assert!(circuit.admits(100), "one client's limits are its own");
+    circuit.failed(100 + LIMIT_EVIDENCE_MS, Refusal::Limit { client: 2 }, wait, EJECTION);
+    assert!(circuit.admits(100 + LIMIT_EVIDENCE_MS), "too long after the other");
+    circuit.failed(200 + LIMIT_EVIDENCE_MS, Refusal::Limit { client: 1 }, wait, EJECTION);
+    assert_eq!(left_out(&circuit, 200 + LIMIT_EVIDENCE_MS), 5000);
+    let account = Circuit::default();
+    account.failed(0, Refusal::AccountLimit, wait, EJECTION);
+    assert_eq!(left_out(&account, 0), 5000);
 }
 
 /// A thousand random histories: one that is asked again and again is never left out for longer than the bounds say, and
@@ -77,9 +95,9 @@ fn no_history_keeps_a_candidate_out_for_ever() {
                 1 => {
                     let wait = next(20_000);
                     asked_until = asked_until.max(now + wait);
-                    circuit.failed(now, Some(Duration::from_millis(wait)), EJECTION);
+                    circuit.failed(now, Refusal::Failure, Some(Duration::from_millis(wait)), EJECTION);
                 }
-                2 => circuit.failed(now, None, EJECTION),
+                2 => circuit.failed(now, Refusal::Failure, None, EJECTION),
                 _ => drop(circuit.admits(now)),
             }
         }

@@ -4,23 +4,24 @@
 //! error. The path fixes the dialect where it can, else the body does.
 
 mod choose;
-mod facts;
 pub mod form;
 mod format;
 mod health;
-mod kept;
 mod path;
+mod request_fields;
+mod request_table;
+mod stored_paths;
 mod wait;
 
-pub use facts::{Facts, Spanned};
-pub use health::{Budget, Circuit, Ejection, Health};
-pub use kept::kept_path;
-pub use wait::asked as wait_asked;
+pub use health::{Budget, Circuit, Ejection, Health, Refusal};
+pub use request_fields::{Count, RequestFields, Spanned};
+pub use stored_paths::stored_path;
+pub use wait::{asked as wait_asked, is_account_limit};
 
 use crate::config::{Config, PathStyle, Patience, Upstream};
 use crate::dialect::{Dialect, Endpoint};
 use crate::error::Error;
-use crate::provider;
+use crate::provider::{self, collections};
 use choose::{Choice, choose, configured, without_own_prefix};
 use format::{guess, native, without_model};
 use http::{HeaderMap, HeaderName, Method};
@@ -42,8 +43,8 @@ pub struct Head<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Endpoint(Endpoint),
-    /// An answer that the provider keeps, or a conversation.
-    Kept,
+    /// A response that the provider stores, or a conversation.
+    Stored,
     /// A path of the allow-list, forwarded as it is.
     Pass,
 }
@@ -111,8 +112,8 @@ pub enum Destination {
     Models,
     /// An endpoint, or one the body must tell (`POST /`), perhaps below a mount.
     Endpoint { mount: Option<usize>, endpoint: Option<Endpoint>, named: Option<Named> },
-    /// An answer that a provider keeps (its id) or a conversation, and where it lies below the base path.
-    Kept { mount: Option<usize>, id: Option<String>, below: String },
+    /// A response that a provider stores (its id) or a conversation, and its path below the base path.
+    Stored { mount: Option<usize>, id: Option<String>, below: String },
     /// Another path below a mount.
     Pass { mount: usize, path: String },
 }
@@ -122,7 +123,7 @@ impl Destination {
     pub fn mount(&self) -> Option<usize> {
         match self {
             Self::Models => None,
-            Self::Endpoint { mount, .. } | Self::Kept { mount, .. } => *mount,
+            Self::Endpoint { mount, .. } | Self::Stored { mount, .. } => *mount,
             Self::Pass { mount, .. } => Some(*mount),
         }
     }
@@ -135,8 +136,8 @@ impl Destination {
 pub fn destination(head: &Head<'_>, config: &Config) -> Result<Destination, Error> {
     path::check(head.path)?;
     let (mount, rest) = path::mount(head.path, head.query, config)?;
-    if let Some(kept) = kept::find(head.method, rest, mount, config) {
-        return Ok(kept);
+    if let Some(stored) = stored_paths::find(head.method, rest, mount, config) {
+        return Ok(stored);
     }
     // What the operator let through is not taken for an endpoint whose name it happens to end in.
     let passed = mount.map(|mount| pass(head, config, mount, rest));
@@ -177,15 +178,11 @@ fn pass(head: &Head<'_>, config: &Config, mount: usize, rest: &str) -> Result<De
         return Err(Error::NotAllowed { path: head.path.to_owned() });
     }
     // What is kept belongs to who asked for it, which no list can say.
-    if kept::is_spelled(below) {
+    if stored_paths::is_spelled(below) {
         return Err(Error::NotAllowed { path: head.path.to_owned() });
     }
-    // What a job made is billed by where it lies, so there is one way to say where.
-    let plain = percent_encoding::percent_decode_str(below).decode_utf8_lossy();
-    let unclear = below.contains('%') || below.contains("//");
-    if unclear && upstream.provider.batch.is_some_and(|batch| batch.manages(&plain.replace("//", "/"))) {
-        return Err(Error::BadPath);
-    }
+    // The owner of an object is found by its path, so there is one way to spell that.
+    collections::place(below).map_err(|_| Error::BadPath)?;
     Ok(Destination::Pass { mount, path: format!("{}{below}", upstream.base_path) })
 }
 
@@ -206,7 +203,7 @@ pub fn caller_dialect(path: &str, headers: &HeaderMap) -> Dialect {
 pub fn routes(
     head: &Head<'_>,
     destination: Destination,
-    facts: &Facts,
+    fields: &RequestFields,
     config: &Config,
     draw: u64,
     bound: Option<usize>,
@@ -217,16 +214,18 @@ pub fn routes(
             let dialect = caller_dialect(&path, head.headers);
             return Ok((Route::pass(mount, dialect, path), vec![]));
         }
-        Destination::Kept { mount, below, .. } => return kept::route(head, bound.or(mount), &below, config).map(|route| (route, vec![])),
+        Destination::Stored { mount, below, .. } => {
+            return stored_paths::route(head, bound.or(mount), &below, config).map(|route| (route, vec![]));
+        }
         Destination::Models => return Err(Error::Internal),
     };
-    let in_body = facts.model.as_ref().map_or("", |model| model.value.as_str());
+    let in_body = fields.model.as_ref().map_or("", |model| model.value.as_str());
     let requested = named.as_ref().map_or(in_body, |named| named.model.as_str());
     let native = endpoint.and_then(|endpoint| {
         let unnamed = || requested.is_empty().then(|| without_model(endpoint, config)).flatten();
         native(endpoint, named.as_ref(), config).or_else(unnamed)
     });
-    let asked = Wanted { head, facts, endpoint, named: named.as_ref(), requested, config };
+    let asked = Wanted { head, fields, endpoint, named: named.as_ref(), requested, config };
     if let Some(at) = bound {
         return Ok((asked.at(at, &model_at(requested, at, config))?, vec![]));
     }
@@ -255,7 +254,7 @@ pub fn routes(
 /// What is wanted, whoever may give it.
 struct Wanted<'a> {
     head: &'a Head<'a>,
-    facts: &'a Facts,
+    fields: &'a RequestFields,
     endpoint: Option<Endpoint>,
     named: Option<&'a Named>,
     requested: &'a str,
@@ -265,12 +264,12 @@ struct Wanted<'a> {
 impl Wanted<'_> {
     /// The route to an upstream, and a model as it is called there.
     fn at(&self, at: usize, model: &str) -> Result<Route, Error> {
-        let Wanted { head, facts, named, requested, config, .. } = *self;
+        let Wanted { head, fields, named, requested, config, .. } = *self;
         let upstream = config.upstreams.get(at).ok_or(Error::Internal)?;
         let guessed = self.endpoint.is_none();
         let endpoint = match self.endpoint {
             Some(endpoint) => endpoint,
-            None => guess(facts, upstream)?,
+            None => guess(fields, upstream)?,
         };
         let dialect = endpoint.dialect();
         let in_path = dialect.has_model_in_path();

@@ -33,7 +33,7 @@ fn go(config: &Config, path: &str, headers: &[(&str, &str)], body: &str) -> Resu
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let head = Head { method: &Method::POST, path, query, headers: &headers };
     let destination = destination(&head, config)?;
-    let (route, _) = routes(&head, destination, &Facts::read(body.as_bytes())?, config, 0, None)?;
+    let (route, _) = routes(&head, destination, &RequestFields::read(body.as_bytes(), None)?, config, 0, None)?;
     let query = route.query.map(|(name, value)| format!("?{name}={value}")).unwrap_or_default();
     Ok(format!("{} {}{query} {}", config.upstreams[route.upstream].name, route.path, route.model))
 }
@@ -216,7 +216,7 @@ fn other_paths_pass_by_the_list_alone() {
     );
     assert!(matches!(at(&Method::POST, "/openai/v1/chat/completions"), Ok(Destination::Endpoint { .. })));
     assert!(matches!(at(&Method::DELETE, "/openai/v1/models/x"), Err(Error::NotAllowed { .. })));
-    assert!(matches!(at(&Method::GET, "/openai/v1/responses/resp_1"), Ok(Destination::Kept { .. })));
+    assert!(matches!(at(&Method::GET, "/openai/v1/responses/resp_1"), Ok(Destination::Stored { .. })));
     for spelled in [
         "/openai/v1/responses/resp%5F1",
         "/openai/v1/Responses/resp_1",

@@ -20,6 +20,15 @@ pub fn asked(status: u16, headers: &HeaderMap, now: u64) -> Option<Duration> {
     wait.filter(|wait| *wait <= WAIT_MAX)
 }
 
+/// True if the headers of a 429 say that the account has nothing left, of requests or of tokens:
+/// <https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers>,
+/// <https://platform.claude.com/docs/en/api/rate-limits#response-headers>.
+pub fn is_account_limit(headers: &HeaderMap) -> bool {
+    let remaining = |name: &str| name.contains("ratelimit") && name.contains("remaining");
+    let none_left = |value: &http::HeaderValue| value.to_str().is_ok_and(|text| text.trim() == "0");
+    headers.iter().any(|(name, value)| remaining(name.as_str()) && none_left(value))
+}
+
 fn seconds(text: &str) -> Option<Duration> {
     text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }

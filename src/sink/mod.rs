@@ -2,6 +2,7 @@
 //! however slow one is, no request meets it. An entry comes at least once, and is known by its id.
 
 pub mod clickhouse;
+pub mod copies;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod overview;
@@ -11,6 +12,7 @@ pub mod postgres;
 pub mod report;
 pub mod sqlite;
 pub mod tail;
+pub mod time;
 pub mod webhook;
 
 use crate::ledger::Entry;
@@ -41,6 +43,14 @@ pub trait Sink: Send {
     /// # Errors
     /// Says why that cannot be told now.
     fn cursor(&mut self) -> Result<Cursor, String>;
+
+    /// Finds out whether what it wrote is still there.
+    ///
+    /// # Errors
+    /// Says what is wrong; it is opened anew then.
+    fn check(&mut self) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Takes entries and how far they reach: both are safe when this returns, or neither.
     ///
@@ -127,6 +137,7 @@ impl Run {
         let mut tail = Tail::new(&self.ledger, cursor.clone());
         let (mut safe, mut damaged) = (cursor, 0);
         loop {
+            sink.check()?;
             let entries = tail.poll().map_err(|error| format!("the ledger cannot be read: {error}"))?;
             if tail.damaged > damaged {
                 let lines = tail.damaged - damaged;

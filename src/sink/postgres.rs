@@ -18,7 +18,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PUT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the tables look like; a database that has fewer steps behind it takes the missing ones.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE tollgate_entries (
   id uuid PRIMARY KEY, request_id text NOT NULL, attempt integer NOT NULL,
   started timestamptz NOT NULL, first_byte timestamptz, ended timestamptz,
@@ -35,7 +36,11 @@ CREATE TABLE tollgate_lines (
   entry uuid NOT NULL, line integer NOT NULL, model text NOT NULL, service_tier text NOT NULL, region text NOT NULL,
   usage jsonb NOT NULL, markup text, usd numeric NOT NULL, unpriced text[] NOT NULL, PRIMARY KEY (entry, line)
 );
-"];
+",
+    "
+ALTER TABLE tollgate_entries ADD COLUMN cause text;
+",
+];
 
 /// Whoever migrates holds this lock; the number says `tollgate`.
 const LOCK: i64 = 0x746f_6c6c_6761_7465;
@@ -48,13 +53,13 @@ SELECT id, request_id, attempt, 'epoch'::timestamptz + start_ms * interval '1 ms
   provider, upstream, dialect, endpoint, model_requested, model, stream, billed,
   status, coalesce(outcome, 'interrupted'), error, coalesce(faults, '{}'), source,
   key, key_name, org, project, \"user\", coalesce(tags, '{}'), credential,
-  bytes_in, bytes_out, catalog, provider_cost, response_id, coalesce(total, 0) * 0.000000000001
+  bytes_in, bytes_out, catalog, provider_cost, response_id, coalesce(total, 0) * 0.000000000001, cause
 FROM jsonb_to_recordset($1::text::jsonb) AS entry (
   id uuid, request_id text, attempt integer, start_ms bigint, first_byte_ms bigint, end_ms bigint,
   provider text, upstream text, dialect text, endpoint text, model_requested text, model text, stream boolean, billed boolean,
   status integer, outcome text, error text, faults text[], source text,
   key text, key_name text, org text, project text, \"user\" text, tags text[], credential text,
-  bytes_in numeric, bytes_out numeric, catalog text, provider_cost text, response_id text, total numeric)
+  bytes_in numeric, bytes_out numeric, catalog text, provider_cost text, response_id text, total numeric, cause text)
 ON CONFLICT DO NOTHING";
 
 const LINES: &str = "

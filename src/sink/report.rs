@@ -2,10 +2,12 @@
 //! it. The command line and the admin listener ask the same.
 
 use super::sqlite::{Row, Sqlite};
+use super::time::format_time;
 use super::{Cursor, Tail};
 use crate::config::DATABASE;
 use crate::ledger::{self, Entry, Source};
 use crate::price::PicoUsd;
+use crate::printable::printable;
 use crate::usage::{Dimension, indexed};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
@@ -48,8 +50,8 @@ impl By {
             Self::User => or_dash(&row.user),
             Self::Tag if row.tags.is_empty() => or_dash(&None),
             Self::Tag => row.tags.clone(),
-            Self::Hour => vec![time(row.start_ms, "%Y-%m-%d %H:00")],
-            Self::Day => vec![time(row.start_ms, "%Y-%m-%d")],
+            Self::Hour => vec![format_time(row.start_ms, "%Y-%m-%d %H:00")],
+            Self::Day => vec![format_time(row.start_ms, "%Y-%m-%d")],
             Self::Outcome => vec![row.outcome.clone()],
             Self::Source => or_dash(&row.source),
         }
@@ -62,11 +64,6 @@ impl By {
     }
 }
 
-fn time(ms: u64, format: &str) -> String {
-    let time = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(|| "-".to_owned(), |time| time.strftime(format).to_string())
-}
-
 /// What is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Question {
@@ -77,6 +74,8 @@ pub struct Question {
     pub until: Option<u64>,
     /// Only these groups.
     pub only: Vec<(By, String)>,
+    /// Groups that are kept apart; all others are summed up as [`OTHERS`]. `None`: all are kept apart.
+    pub groups_max: Option<usize>,
     /// So many groups at most: those that cost most, then those that were asked most.
     pub limit: Option<usize>,
 }
@@ -145,6 +144,11 @@ impl Sum {
     }
 }
 
+/// Stands for all groups beyond [`Question::groups_max`].
+pub const OTHERS: &str = "(others)";
+/// Groups of a report at the admin listener, whose process serves requests meanwhile.
+pub const ADMIN_GROUPS_MAX: usize = 10_000;
+
 /// The answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -198,7 +202,12 @@ impl Report {
                 .flat_map(|group| values.iter().map(|value| [group.as_slice(), std::slice::from_ref(value)].concat()))
                 .collect();
         }
-        groups.into_iter().for_each(|group| self.groups.entry(group).or_default().add(&sum));
+        for group in groups {
+            // Clients name users, models and tags as they like.
+            let full = question.groups_max.is_some_and(|max| self.groups.len() >= max) && !self.groups.contains_key(&group);
+            let group = if full { vec![OTHERS.to_owned(); self.by.len()] } else { group };
+            self.groups.entry(group).or_default().add(&sum);
+        }
     }
 
     /// An array of objects, one a group.
@@ -217,10 +226,13 @@ impl Report {
     /// The same as a table: <https://www.rfc-editor.org/rfc/rfc4180>.
     pub fn to_csv(&self) -> String {
         // A spreadsheet takes what begins like a formula for one.
-        let cell = |text: &str| match text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text != "-" {
-            true => format!("\"'{}\"", text.replace('"', "\"\"")),
-            false if text.contains([',', '"', '\n', '\r']) => format!("\"{}\"", text.replace('"', "\"\"")),
-            false => text.to_owned(),
+        let cell = |text: &str| {
+            let (formula, text) = (text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text != "-", printable(text));
+            match formula {
+                true => format!("\"'{}\"", text.replace('"', "\"\"")),
+                false if text.contains([',', '"']) => format!("\"{}\"", text.replace('"', "\"\"")),
+                false => text.into_owned(),
+            }
         };
         let names = self.by.iter().map(|by| by.name()).chain(Sum::default().counts().map(|(name, _)| name)).chain(["usd"]);
         let mut out = names.collect::<Vec<_>>().join(",") + "\r\n";
@@ -272,7 +284,8 @@ impl Past {
     /// Hands out what the database has, and says how far that goes.
     fn read(data: &Path, folder: &Path, since: Option<u64>, on: &mut impl FnMut(&Row)) -> Result<(Self, Cursor), String> {
         let database = data.join(DATABASE);
-        let sqlite = Sqlite::open_read_only(&database)?;
+        // A copy that cannot be read to its end is left out: the ledger has all of it.
+        let sqlite = Sqlite::open_read_only(&database).ok().flatten().filter(|sqlite| sqlite.is_readable(since));
         let cursor = match &sqlite {
             Some(sqlite) => sqlite.read(since, |row| on(&row)).map_err(|why| format!("{}: {why}", database.display()))?,
             None if !folder.is_dir() => return Err(format!("{}: there is no ledger", folder.display())),
@@ -375,16 +388,6 @@ pub fn request(data: &Path, id: &str) -> Result<Vec<Entry>, String> {
     Ok(found)
 }
 
-/// A moment as people write it: a date, a time, or an age before `now_ms`.
-pub fn moment(text: &str, now_ms: u64) -> Option<u64> {
-    if let Ok(age) = humantime::parse_duration(text) {
-        return u64::try_from(age.as_millis()).ok().map(|age| now_ms.saturating_sub(age));
-    }
-    let date = || text.parse::<jiff::civil::Date>().ok().and_then(|date| jiff::tz::Offset::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok());
-    let at = text.parse::<jiff::Timestamp>().ok().or_else(date)?;
-    u64::try_from(at.as_millisecond()).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -435,6 +438,15 @@ mod tests {
     }
 
     #[test]
+    fn groups_beyond_the_bound_are_summed_up() {
+        let rows: Vec<_> = (0..5).map(|at| Row { user: Some(format!("u{at}")), ..row(&at.to_string(), &[], 0, 1) }).collect();
+        let report = report(&Question { by: vec![By::User], groups_max: Some(3), ..Question::default() }, &rows);
+        let groups: Vec<_> = report.groups.iter().map(|(group, sum)| (group[0].as_str(), sum.requests)).collect();
+        assert_eq!(groups, [(OTHERS, 2), ("u0", 1), ("u1", 1), ("u2", 1)]);
+        assert_eq!(report.total.requests, 5);
+    }
+
+    #[test]
     fn filters_by_time_and_group() {
         let rows = [row("1", &["a"], 0, 1)];
         let at = rows[0].start_ms;
@@ -444,6 +456,7 @@ mod tests {
             until,
             only: only.into_iter().map(|(by, group)| (by, group.to_owned())).collect(),
             limit: None,
+            groups_max: None,
         };
         for (question, found) in [
             (asked(vec![], Some(at), Some(at + 1)), 1),
@@ -466,15 +479,5 @@ mod tests {
             "provider,model,requests,input,cached,output,unpriced,unmetered,estimated,usd\r\n\"'=u\",\"m,\"\"\",1,7,2,3,0,0,0,1.50\r\n"
         );
         assert_eq!(report.to_json()[0]["pico_usd"], "1500000000000");
-    }
-
-    #[test]
-    fn reads_moments() {
-        let now = 1_795_564_800_000;
-        for (text, want) in
-            [("24h", Some(now - 86_400_000)), ("2026-11-25", Some(now)), ("2026-11-25T00:00:01Z", Some(now + 1000)), ("soon", None)]
-        {
-            assert_eq!(moment(text, now), want, "{text}");
-        }
     }
 }

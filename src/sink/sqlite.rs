@@ -9,7 +9,8 @@ use crate::ledger::{Entry, Line, Outcome, Source};
 use crate::price::PicoUsd;
 use crate::usage::Usage;
 use rusqlite::{Connection, OpenFlags, Transaction, params};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// What the tables look like; a database that has fewer steps behind it takes the missing ones.
 const MIGRATIONS: &[&str] = &["
@@ -30,39 +31,52 @@ CREATE TABLE lines (
   PRIMARY KEY (entry, line)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE cursor (segment TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+", "
+ALTER TABLE entries ADD COLUMN cause TEXT;
 "];
 
 /// A charge is kept in two columns, whole millionths of a dollar and what is left in pico-dollars, so that sums over
 /// either stay exact far beyond what one integer of 64 bits could hold.
 const MICRO: i128 = 1_000_000;
 
+/// What is lost with a damaged database.
+const REBUILT: &str = "it is rebuilt from the ledger; entries whose segments `ledger.keep` has removed are in the old file alone";
+
 /// The database, and the cursor that was last written to it.
-pub struct Sqlite(Connection, Cursor);
+pub struct Sqlite {
+    connection: Connection,
+    cursor: Cursor,
+    path: PathBuf,
+    /// Device and number of the file that was opened, which may be deleted or replaced meanwhile.
+    file: Option<(u64, u64)>,
+}
+
+fn file_of(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|about| (about.dev(), about.ino()))
+}
 
 impl Sqlite {
-    /// Opens it to be fed, and makes it if need be.
+    /// Opens it to be fed, and makes it if need be. A damaged one is set aside.
     ///
     /// # Errors
     /// Says why it cannot be used.
     pub fn open(path: &Path) -> Result<Self, String> {
-        let told = |error: rusqlite::Error| format!("{}: {error}", path.display());
-        let mut connection = Connection::open(path).map_err(told)?;
-        // Readers do not wait for the writer. What a loss of power takes comes again: the cursor is in there, too.
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(told)?;
-        connection.pragma_update(None, "synchronous", "NORMAL").map_err(told)?;
-        connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(told)?;
-        let done: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(told)?;
+        let (connection, cursor, done) = super::copies::open_or_replace(path, REBUILT, || connect(path))?;
         if done > MIGRATIONS.len() {
             return Err(format!("{}: made by a newer tollgate", path.display()));
         }
-        for (step, migration) in MIGRATIONS.iter().enumerate().skip(done) {
-            let transaction = connection.transaction().map_err(told)?;
-            transaction.execute_batch(migration).map_err(told)?;
-            transaction.pragma_update(None, "user_version", step + 1).map_err(told)?;
-            transaction.commit().map_err(told)?;
+        Ok(Self { connection, cursor, path: path.to_owned(), file: file_of(path) })
+    }
+
+    /// Sets it aside if it turns out to be damaged, so that the next start of the sink makes a fresh one.
+    fn failed(&self, error: &rusqlite::Error) -> String {
+        if !super::copies::is_damage(error) {
+            return error.to_string();
         }
-        let known = cursor(&connection).map_err(told)?;
-        Ok(Self(connection, known))
+        match super::copies::set_aside(&self.path) {
+            Ok(aside) => format!("{error}. It was set aside as {}: {REBUILT}", aside.display()),
+            Err(why) => format!("{error}, and it cannot be set aside: {why}"),
+        }
     }
 
     /// Opens it to be asked alone, as it is at the first question; `None` if it is not there.
@@ -83,7 +97,7 @@ impl Sqlite {
             done if done >= MIGRATIONS.len() => {
                 // One view of it all: what is taken meanwhile is not there yet, and is found in the ledger.
                 connection.execute_batch("BEGIN").map_err(told)?;
-                Ok(Some(Self(connection, Cursor::new())))
+                Ok(Some(Self { connection, cursor: Cursor::new(), path: path.to_owned(), file: None }))
             }
             _ => Err(format!("{}: made by an older tollgate, and not brought up to date", path.display())),
         }
@@ -95,13 +109,26 @@ impl Sqlite {
     /// Says why it cannot be read.
     pub fn read(&self, since: Option<u64>, mut on: impl FnMut(Row)) -> Result<Cursor, String> {
         let told = |error: rusqlite::Error| error.to_string();
-        let cursor = cursor(&self.0).map_err(told)?;
-        let mut statement = self.0.prepare(ROWS).map_err(told)?;
+        let cursor = cursor(&self.connection).map_err(told)?;
+        let mut statement = self.connection.prepare(ROWS).map_err(told)?;
         let mut rows = statement.query([since.and_then(|since| i64::try_from(since).ok()).unwrap_or(0)]).map_err(told)?;
         while let Some(row) = rows.next().map_err(told)? {
             on(Row::of(row).map_err(told)?);
         }
         Ok(cursor)
+    }
+
+    /// True if all that [`Sqlite::read`] would hand out can be read.
+    pub fn is_readable(&self, since: Option<u64>) -> bool {
+        let read = || -> rusqlite::Result<()> {
+            let mut statement = self.connection.prepare(ROWS)?;
+            let mut rows = statement.query([since.and_then(|since| i64::try_from(since).ok()).unwrap_or(0)])?;
+            while let Some(row) = rows.next()? {
+                Row::of(row)?;
+            }
+            cursor(&self.connection).map(drop)
+        };
+        read().is_ok()
     }
 
     /// The entries of a request, and how far the database has got.
@@ -110,9 +137,9 @@ impl Sqlite {
     /// Says why it cannot be read.
     pub fn request(&self, id: &str) -> Result<(Vec<Entry>, Cursor), String> {
         let told = |error: rusqlite::Error| error.to_string();
-        let cursor = cursor(&self.0).map_err(told)?;
-        let mut statement = self.0.prepare("SELECT * FROM entries WHERE request_id = ? ORDER BY attempt").map_err(told)?;
-        let entries = statement.query_map([id], |row| entry::read(row, &self.0)).map_err(told)?;
+        let cursor = cursor(&self.connection).map_err(told)?;
+        let mut statement = self.connection.prepare("SELECT * FROM entries WHERE request_id = ? ORDER BY attempt").map_err(told)?;
+        let entries = statement.query_map([id], |row| entry::read(row, &self.connection)).map_err(told)?;
         Ok((entries.collect::<rusqlite::Result<_>>().map_err(told)?, cursor))
     }
 
@@ -121,9 +148,27 @@ impl Sqlite {
     /// # Errors
     /// Says why it cannot be read.
     pub fn has(&self, id: &str) -> Result<bool, String> {
-        let found = self.0.prepare_cached("SELECT 1 FROM entries WHERE id = ?").and_then(|mut found| found.exists([id]));
+        let found = self.connection.prepare_cached("SELECT 1 FROM entries WHERE id = ?").and_then(|mut found| found.exists([id]));
         found.map_err(|error| error.to_string())
     }
+}
+
+/// Opens a database and brings it up to date; how far it has got, and how many steps it has behind it.
+fn connect(path: &Path) -> rusqlite::Result<(Connection, Cursor, usize)> {
+    let mut connection = Connection::open(path)?;
+    // Readers do not wait for the writer. What a loss of power takes comes again: the cursor is in there, too.
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    let done: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    for (step, migration) in MIGRATIONS.iter().enumerate().skip(done) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", step + 1)?;
+        transaction.commit()?;
+    }
+    let cursor = if done > MIGRATIONS.len() { Cursor::new() } else { cursor(&connection)? };
+    Ok((connection, cursor, done))
 }
 
 const ROWS: &str = "
@@ -245,30 +290,40 @@ fn cursor(connection: &Connection) -> rusqlite::Result<Cursor> {
 
 impl Sink for Sqlite {
     fn cursor(&mut self) -> Result<Cursor, String> {
-        Ok(self.1.clone())
+        Ok(self.cursor.clone())
+    }
+
+    /// An operator may delete or replace the file, to have it made anew.
+    fn check(&mut self) -> Result<(), String> {
+        if file_of(&self.path) == self.file {
+            return Ok(());
+        }
+        Err(format!("{} was removed or replaced; it is opened again", self.path.display()))
     }
 
     fn put(&mut self, entries: &[Entry], cursor: Option<&Cursor>) -> Result<(), String> {
         let mut put = || -> rusqlite::Result<()> {
-            let transaction = self.0.transaction()?;
+            let transaction = self.connection.transaction()?;
             for entry in entries {
                 insert(&transaction, entry)?;
             }
             if let Some(cursor) = cursor {
                 let mut gone = transaction.prepare_cached("DELETE FROM cursor WHERE segment = ?")?;
-                for segment in self.1.keys().filter(|segment| !cursor.contains_key(*segment)) {
+                for segment in self.cursor.keys().filter(|segment| !cursor.contains_key(*segment)) {
                     gone.execute([segment])?;
                 }
                 let mut place = transaction.prepare_cached("INSERT OR REPLACE INTO cursor VALUES (?, ?)")?;
-                for (segment, bytes) in cursor.iter().filter(|(segment, bytes)| self.1.get(*segment) != Some(bytes)) {
+                for (segment, bytes) in cursor.iter().filter(|(segment, bytes)| self.cursor.get(*segment) != Some(bytes)) {
                     place.execute(params![segment, bytes])?;
                 }
             }
             transaction.commit()
         };
-        put().map_err(|error| error.to_string())?;
+        if let Err(error) = put() {
+            return Err(self.failed(&error));
+        }
         if let Some(cursor) = cursor {
-            self.1.clone_from(cursor);
+            self.cursor.clone_from(cursor);
         }
         Ok(())
     }
@@ -279,7 +334,7 @@ fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> 
     let json = |list: &[String]| serde_json::Value::from(list).to_string();
     // What comes again is the same.
     let mut statement = transaction.prepare_cached(
-        "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+        "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
     )?;
     let new = statement.execute(params![
         entry.id,
@@ -313,6 +368,7 @@ fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> 
         used.map(|used| used.catalog.as_str()),
         used.and_then(|used| used.provider_cost.as_deref()),
         used.map(|used| used.response_id.as_str()),
+        close.and_then(|close| close.cause.as_deref()),
     ])?;
     if new == 0 {
         return Ok(());
@@ -390,6 +446,7 @@ mod tests {
             status: 200,
             outcome: Outcome::Ok,
             error: None,
+            cause: None,
             faults: vec![],
             bytes_out: 1,
             metered: true,
@@ -423,7 +480,7 @@ mod tests {
         let mut want: Vec<Row> = entries.iter().flat_map(Row::of_entry).collect();
         want.iter_mut().flat_map(|row| &mut row.line).for_each(|(_, line)| line.service_tier = String::new());
         assert_eq!((rows, read), (want, cursor));
-        let sum: i64 = Sqlite::open(&path).unwrap().0.query_row("SELECT sum(micro_usd) FROM lines", [], |row| row.get(0)).unwrap();
+        let sum: i64 = Sqlite::open(&path).unwrap().connection.query_row("SELECT sum(micro_usd) FROM lines", [], |row| row.get(0)).unwrap();
         assert_eq!(sum, i64::MAX / 1000 - 2);
     }
 
@@ -461,7 +518,7 @@ mod tests {
     fn writes_to_no_newer_database_and_reads_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("usage.db");
-        Sqlite::open(&path).unwrap().0.pragma_update(None, "user_version", MIGRATIONS.len() + 1).unwrap();
+        Sqlite::open(&path).unwrap().connection.pragma_update(None, "user_version", MIGRATIONS.len() + 1).unwrap();
         assert!(Sqlite::open(&path).is_err() && Sqlite::open_read_only(&path).unwrap().is_some());
     }
 }

@@ -88,7 +88,7 @@ providers:
   azure: {base_url: "http://127.0.0.1:$mock_port/openai/v1", api_key: none, prices: mock}
   socketed: {kind: openai, base_url: "http://127.0.0.1:$socket_port/v1", api_key: upstream-key, prices: mock, allow: ["GET /realtime"]}
   jobs: {kind: openai, base_url: "http://127.0.0.1:$mock_port/v1", api_key: none, prices: mock, allow: ["GET /files/*", "POST /batches"]}
-  letters: {kind: anthropic, base_url: "http://127.0.0.1:$mock_port/v1", api_key: none, prices: mock, allow: ["GET /messages/batches/*"]}
+  letters: {kind: anthropic, base_url: "http://127.0.0.1:$mock_port/v1", api_key: none, prices: mock, allow: ["GET /messages/batches/*", "POST /messages/batches"]}
   signed:
     kind: bedrock
     base_url: "http://127.0.0.1:$mock_port/openai/v1"

@@ -9,14 +9,31 @@ from openai import OpenAI
 from own import OwnGateway, free_ports
 
 
-def of_openai(gateway, http):
-    client = OpenAI(base_url=f"{gateway}/jobs/v1", api_key="none", max_retries=0, http_client=http)
-    return [json.loads(line) for line in client.files.content("file-3").text.splitlines()]
+def openai(gateway, http):
+    return OpenAI(base_url=f"{gateway}/jobs/v1", api_key="none", max_retries=0, http_client=http)
 
 
-def of_anthropic(gateway, http):
-    client = Anthropic(base_url=f"{gateway}/letters", api_key="none", max_retries=0, http_client=http)
-    answer = client.get("/v1/messages/batches/msgbatch_3/results", cast_to=str, options={"headers": {"accept": "*/*"}})
+def create_openai(gateway, http):
+    return openai(gateway, http).batches.create(
+        input_file_id="file-3", endpoint="/v1/chat/completions", completion_window="24h"
+    ).output_file_id
+
+
+def fetch_openai(gateway, http, file):
+    return [json.loads(line) for line in openai(gateway, http).files.content(file).text.splitlines()]
+
+
+def anthropic(gateway, http):
+    return Anthropic(base_url=f"{gateway}/letters", api_key="none", max_retries=0, http_client=http)
+
+
+def create_anthropic(gateway, http):
+    return anthropic(gateway, http).messages.batches.create(requests=[]).id
+
+
+def fetch_anthropic(gateway, http, batch):
+    path = f"/v1/messages/batches/{batch}/results"
+    answer = anthropic(gateway, http).get(path, cast_to=str, options={"headers": {"accept": "*/*"}})
     return [json.loads(line) for line in answer.splitlines()]
 
 
@@ -34,12 +51,17 @@ def whole(entries):
     return entries if entries and all("close" in entry for entry in entries) else None
 
 
-@pytest.mark.parametrize(("provider", "fetch"), [("openai", of_openai), ("anthropic", of_anthropic)])
-def test_each_item_is_paid_for_once(gateway, http, bill, provider, fetch):
+@pytest.mark.parametrize(
+    ("provider", "create", "fetch"),
+    [("openai", create_openai, fetch_openai), ("anthropic", create_anthropic, fetch_anthropic)],
+)
+def test_each_item_is_paid_for_once(gateway, http, bill, provider, create, fetch):
     used, charge = USED[provider]
+    created = create(gateway, http)
+    bill.take(None)
     with_items = []
     for _ in range(2):
-        assert [item["custom_id"] for item in fetch(gateway, http)] == ["item-0", "item-1", "item-2"]
+        assert [item["custom_id"] for item in fetch(gateway, http, created)] == ["item-0", "item-1", "item-2"]
         request_id = bill.take(None)
         entries = bill.poll("the entries", lambda: whole(bill.entries(request_id)))
         [itself] = [entry for entry in entries if not entry["open"]["billed"]]
@@ -57,7 +79,7 @@ def test_each_item_is_paid_for_once(gateway, http, bill, provider, fetch):
 def test_what_is_fetched_again_after_a_restart_is_spent_once(tmp_path):
     _, charge = USED["openai"]
     [mock] = free_ports(1)
-    jobs = {"kind": "openai", "base_url": f"http://127.0.0.1:{mock}/v1", "api_key": "none", "prices": "mock", "allow": ["GET /files/*"]}
+    jobs = {"kind": "openai", "base_url": f"http://127.0.0.1:{mock}/v1", "api_key": "none", "prices": "mock", "allow": ["GET /files/*", "POST /batches"]}
     # More than the batch costs, and less than it would cost twice.
     settings = {"providers": {"jobs": jobs}, "limits": [{"per": "all", "usd_per_month": charge * 5 / 10**12}]}
     for database in (True, False):
@@ -65,7 +87,8 @@ def test_what_is_fetched_again_after_a_restart_is_spent_once(tmp_path):
         folder.mkdir()
         for items in (3, 0):
             with OwnGateway(folder, settings | {"sinks": {"sqlite": database}}, mock=mock) as gateway:
-                assert gateway.http.get("/jobs/v1/files/file-3/content").status_code == 200
+                made = gateway.http.post("/jobs/v1/batches", json={"input_file_id": "file-3"}).json()
+                assert gateway.http.get(f"/jobs/v1/files/{made['output_file_id']}/content").status_code == 200
                 ask = {"model": "mock-small", "messages": [], "max_tokens": 10}
                 assert gateway.http.post("/v1/chat/completions", json=ask).status_code == 200, gateway.said()
                 assert gateway.http.post("/v1/chat/completions", json=ask | {"max_tokens": 10_000}).status_code == 429
@@ -75,7 +98,7 @@ def test_what_is_fetched_again_after_a_restart_is_spent_once(tmp_path):
 
 
 def test_asking_for_a_batch_generates_nothing(http, bill):
-    # The mock has no such path; what matters is what the entry says.
     answer = http.post("/jobs/v1/batches", json={"input_file_id": "file-1", "endpoint": "/v1/chat/completions"})
-    assert answer.status_code == 404
-    assert not bill.failed(status=404, error="not_found")["open"]["billed"]
+    assert (answer.status_code, answer.json()["id"]) == (200, "batch_1")
+    [entry] = bill.poll("the entry", lambda: whole(bill.entries(bill.take(None))))
+    assert not entry["open"]["billed"] and "usage" not in entry

@@ -154,6 +154,35 @@ def test_a_disk_that_takes_nothing(tmp_path, choice, status):
     assert {row["outcome"]: row["requests"] for row in report} == {"ok": gateway.served}
 
 
+def test_the_usage_database_may_be_deleted_or_damaged_while_it_is_fed(tmp_path):
+    rows = lambda: [row["requests"] for row in json.loads(gateway.tollgate("usage", "--data", tmp_path, "--by", "outcome", "--json").stdout)]
+    database = tmp_path / "usage.db"
+    with Gateway(tmp_path, limits=[{"usd_per_month": 1000}]) as gateway:
+        settled = lambda: database.exists() and gateway.metric("tollgate_sink_lag_bytes") == 0 and rows() == [gateway.served]
+        gateway.ask()
+        until(settled, gateway.said)
+        for path in tmp_path.glob("usage.db*"):
+            path.unlink()
+        gateway.ask()
+        until(settled, gateway.said)
+        with database.open("r+b") as file:
+            file.seek(0)
+            file.write(b"garbage" * 3000)
+        gateway.ask()
+        until(lambda: gateway.metric("tollgate_databases_set_aside_total") > 0 and settled(), gateway.said)
+        assert list(tmp_path.glob("usage.db.damaged-*"))
+    # Nor does a start depend on it.
+    for name in ("usage.db", "answers.db"):
+        for path in tmp_path.glob(f"{name}-*"):
+            path.unlink()
+        (tmp_path / name).write_bytes(b"garbage" * 3000)
+    served = gateway.served
+    with Gateway(tmp_path, limits=[{"usd_per_month": 1000}]) as gateway:
+        gateway.ask()
+        until(lambda: rows() == [served + 1], gateway.said)
+        assert gateway.metric("tollgate_databases_set_aside_total") == 2
+
+
 def test_a_service_manager_hears_of_it(tmp_path):
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(str(tmp_path / "notify"))

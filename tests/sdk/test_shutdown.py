@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -62,6 +63,54 @@ def refused(url):
         return not httpx2.get(url, trust_env=False, timeout=2)
     except httpx2.ConnectError:
         return True
+
+
+def test_the_admin_listener_stays_open_and_readiness_ends_at_once(tmp_path):
+    [admin] = free_ports(1)
+    gateway = Gateway(tmp_path, admin=f"127.0.0.1:{admin}", shutdown={"delay": "1s"})
+    at = lambda path: httpx2.get(f"http://127.0.0.1:{admin}{path}", trust_env=False, timeout=5).status_code
+    assert [at("/healthz"), at("/readyz")] == [200, 200]
+    thread = gateway.stream(model="mock-small?chunks=40&delay_ms=100")
+    gateway.process.terminate()
+    until(lambda: at("/readyz") == 503, gateway.said)
+    # Until the delay is over, connections are accepted.
+    assert httpx2.post(f"{gateway.url}/v1/chat/completions", json=STREAM | {"stream": False}, trust_env=False).status_code == 200
+    until(lambda: refused(gateway.url))
+    # Then the stream goes on, and the admin listener with it.
+    assert [at("/healthz"), at("/metrics"), at("/readyz")] == [200, 200, 503]
+    thread.join()
+    assert gateway.told[0].endswith(b"data: [DONE]\n\n")
+    assert gateway.process.wait(5) == 0 and gateway.outcomes() == {"ok": 2}
+
+
+def fill(gateway):
+    """No file of the gateway grows any more, while a response is in progress; its records wait in memory."""
+    thread = gateway.stream(model="mock-small?chunks=5&delay_ms=100")
+    before = resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, (1, before[1]))
+    thread.join()
+    return before
+
+
+def test_records_that_the_disk_does_not_take_at_the_end_are_counted_as_lost(tmp_path):
+    gateway = Gateway(tmp_path, sinks={"sqlite": False}, timeouts={"drain": "2s"})
+    fill(gateway)
+    gateway.process.terminate()
+    assert gateway.process.wait(20) == 1
+    assert "records of the ledger" in gateway.said() and "are lost" in gateway.said()
+
+
+def test_records_wait_at_the_end_for_a_disk_that_recovers(tmp_path):
+    gateway = Gateway(tmp_path, sinks={"sqlite": False}, timeouts={"drain": "60s"})
+    before = fill(gateway)
+    gateway.process.terminate()
+    until(lambda: refused(gateway.url))
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, before)
+    assert gateway.process.wait(20) == 0, gateway.said()
+    assert gateway.outcomes() == {"ok": 1}
+    # A line that the full disk took in part is no damage.
+    report = subprocess.run([gateway.binary, "usage", "--data", tmp_path], capture_output=True, text=True)
+    assert report.returncode == 0 and "damaged" not in report.stderr, report.stderr
 
 
 def test_sigint_is_quick_and_the_cut_can_be_seen(tmp_path):

@@ -6,7 +6,7 @@ mod telling;
 
 use crate::config::RedisRules;
 use crate::error::Error;
-use crate::exchange::answer::Kept;
+use crate::exchange::stored_response::StoredObject;
 use crate::limit::{Amount, Exceeded, Hold, Kind, Left, Rule, Settle, Standing, Who, day, day_ends, groups, less, month, month_ends};
 use crate::price::PicoUsd;
 pub use line::Line;
@@ -257,7 +257,7 @@ impl Shared {
     }
 
     /// Remembers for all whose an answer is.
-    pub fn keep(&self, kept: &Kept, ttl: Duration) {
+    pub fn keep(&self, kept: &StoredObject, ttl: Duration) {
         let text = serde_json::json!({"upstream": kept.upstream, "owner": kept.owner}).to_string();
         self.tell(Job::Keep { key: self.key("answer", &kept.id), text, ttl });
     }
@@ -266,7 +266,7 @@ impl Shared {
     ///
     /// # Errors
     /// [`Error::AnswersUnknown`] if Redis does not answer.
-    pub async fn find(&self, id: &str) -> Result<Option<Kept>, Error> {
+    pub async fn find(&self, id: &str) -> Result<Option<StoredObject>, Error> {
         let asked = async { self.line.get()?.get::<_, Option<String>>(self.key("answer", id)).await };
         let found = self.line.within(asked).await.map_err(|unanswered| {
             if let Unanswered::Failed(why) = unanswered {
@@ -276,7 +276,7 @@ impl Shared {
         })?;
         let found = found.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
         let text = |name| found.as_ref()?.get(name)?.as_str().map(str::to_owned);
-        Ok(text("upstream").map(|upstream| Kept { id: id.to_owned(), upstream, owner: text("owner"), pending: None }))
+        Ok(text("upstream").map(|upstream| StoredObject { id: id.to_owned(), upstream, owner: text("owner"), pending: None }))
     }
 }
 

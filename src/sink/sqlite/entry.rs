@@ -31,6 +31,7 @@ pub(super) fn read(row: &Row<'_>, connection: &Connection) -> rusqlite::Result<E
             status: row.get("status")?,
             outcome,
             error: row.get("error")?,
+            cause: row.get("cause")?,
             faults: json(row, "faults")?,
             bytes_out: row.get("bytes_out")?,
             metered: used.is_some(),

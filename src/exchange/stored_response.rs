@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 /// An answer or a conversation that a provider keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoredObject {
     /// The provider's.
     pub id: String,
     pub upstream: String,
@@ -29,37 +29,37 @@ pub struct Kept {
 }
 
 /// Remembers them.
-pub trait Keeper: Send + Sync {
+pub trait ObjectStore: Send + Sync {
     /// # Errors
     /// [`Error::AnswersUnknown`] if who may know one cannot be asked.
-    fn find(&self, id: &str) -> Result<Option<Kept>, Error>;
+    fn find(&self, id: &str) -> Result<Option<StoredObject>, Error>;
 }
 
 /// Nobody, or who remembers.
 #[derive(Clone, Default)]
-pub struct Memory(pub Option<Arc<dyn Keeper>>);
+pub struct StoreHandle(pub Option<Arc<dyn ObjectStore>>);
 
-impl fmt::Debug for Memory {
+impl fmt::Debug for StoreHandle {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "Memory({})", self.0.is_some())
+        write!(to, "StoreHandle({})", self.0.is_some())
     }
 }
 
-impl Memory {
-    fn find(&self, id: &str) -> Result<Option<Kept>, Error> {
+impl StoreHandle {
+    pub(super) fn find(&self, id: &str) -> Result<Option<StoredObject>, Error> {
         self.0.as_ref().map_or(Ok(None), |keeper| keeper.find(id))
     }
 }
 
 /// What an exchange has to do with kept answers.
 #[derive(Debug, Default)]
-pub(super) struct Keeping {
+pub(super) struct StoredState {
     /// Made in the background.
     pub(super) background: bool,
     /// The conversation it belongs to.
     pub(super) conversation: Option<String>,
     /// The one it asks for or makes, if its bill is open.
-    pub(super) pending: Option<Kept>,
+    pub(super) pending: Option<StoredObject>,
     pub(super) remembered: bool,
     /// It was remembered as yet to be billed.
     pub(super) owes: Option<String>,
@@ -75,7 +75,7 @@ pub(super) fn bound<'i>(
     head: &Head<'_>,
     config: &Config,
     asked: &Asked,
-) -> Result<(Option<usize>, Option<Kept>), Error> {
+) -> Result<(Option<usize>, Option<StoredObject>), Error> {
     let (mut bound, mut pending) = (None, None);
     for id in ids {
         let unknown = || Error::UnknownAnswer { id: id.to_owned() };
@@ -94,7 +94,7 @@ pub(super) fn bound<'i>(
         }
         bound = Some(at);
         // What follows an answer says nothing of what that cost.
-        let itself = matches!(destination, Destination::Kept { .. });
+        let itself = matches!(destination, Destination::Stored { .. });
         pending = Some(kept).filter(|kept| itself && kept.pending.is_some());
         if pending.is_some() && head.method == Method::DELETE {
             return Err(Error::UnbilledAnswer { id: id.to_owned() });
@@ -104,15 +104,21 @@ pub(super) fn bound<'i>(
 }
 
 /// Whose what is made now will be.
-fn owner(key: Option<&Key>, upstream: &Upstream, head: &Head<'_>) -> Option<String> {
+pub(super) fn owner(key: Option<&Key>, upstream: &Upstream, head: &Head<'_>) -> Option<String> {
     key.map(|key| key.id.clone()).or_else(|| credential_hash(upstream, Dialect::Responses, head.headers))
 }
 
 impl Exchange {
     /// Answers that the provider keeps from now on, to be remembered; once.
-    pub fn keeps(&mut self) -> Vec<Kept> {
+    pub fn take_stored_responses(&mut self) -> Vec<StoredObject> {
+        let mut stored = self.take_objects();
+        stored.extend(self.take_stored_response());
+        stored
+    }
+
+    fn take_stored_response(&mut self) -> Vec<StoredObject> {
         let answers = self.route.target == Target::Endpoint(Endpoint::Responses);
-        let creates = self.route.target == Target::Kept && self.route.path.ends_with("/conversations");
+        let creates = self.route.target == Target::Stored && self.route.path.ends_with("/conversations");
         if !(answers || creates) || self.keeping.remembered {
             return vec![];
         }
@@ -121,7 +127,7 @@ impl Exchange {
         let pending = self.keeping.background && !found.has_usage() && found.error.is_none();
         let open = self.attempt.as_ref().filter(|_| pending).map(|attempt| Box::new(attempt.open.0.clone()));
         let owner = self.owner();
-        let kept = |id: &str, pending| Kept {
+        let kept = |id: &str, pending| StoredObject {
             id: id.to_owned(),
             upstream: self.upstream().map(|upstream| upstream.name.clone()).unwrap_or_default(),
             owner: owner.clone(),
@@ -142,14 +148,19 @@ impl Exchange {
     }
 
     /// Whose the answers to this caller are.
-    fn owner(&self) -> Option<String> {
+    pub(super) fn owner(&self) -> Option<String> {
         self.key.as_ref().map(|key| key.id.clone()).or_else(|| self.credential.clone())
     }
 
-    /// True if a turn may follow the answer of this id.
-    pub fn may_follow(&self, id: &str, memory: &Memory) -> bool {
-        let here = |kept: Kept| kept.owner == self.owner() && self.upstream().is_some_and(|upstream| upstream.name == kept.upstream);
-        memory.find(id).is_ok_and(|kept| kept.map_or(self.key.is_none(), here))
+    /// Checks that a turn may continue the stored response or conversation of this id.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAnswer`] if it belongs to another client or upstream; [`Error::AnswersUnknown`].
+    pub fn may_continue(&self, id: &str, store: &StoreHandle) -> Result<(), Error> {
+        let here = |stored: &StoredObject| {
+            stored.owner == self.owner() && self.upstream().is_some_and(|upstream| upstream.name == stored.upstream)
+        };
+        if store.find(id)?.as_ref().map_or(self.key.is_none(), here) { Ok(()) } else { Err(Error::UnknownAnswer { id: id.to_owned() }) }
     }
 
     /// What remains to be paid for an answer made in the background, now that it was fetched, or streamed to its end, and
@@ -171,7 +182,7 @@ impl Exchange {
 
 /// The entry of an answer that was made in the background. Its id follows from the answer, so that it is the same entry
 /// whoever fetched it, and however often.
-pub fn bill(kept: &Kept, found: &Found, config: &Config, now: UnixMs) -> Option<Closed> {
+pub fn bill(kept: &StoredObject, found: &Found, config: &Config, now: UnixMs) -> Option<Closed> {
     let (open, at) = (kept.pending.as_deref()?, config.upstream(&kept.upstream)?);
     let upstream = config.upstreams.get(at)?;
     let model = upstream.priced_as(&open.model);
@@ -180,10 +191,10 @@ pub fn bill(kept: &Kept, found: &Found, config: &Config, now: UnixMs) -> Option<
 }
 
 /// The entry of one of which nothing more can be learned.
-pub fn lost(kept: &Kept, why: &str, now: UnixMs) -> Option<Closed> {
+pub fn lost(kept: &StoredObject, why: &str, now: UnixMs) -> Option<Closed> {
     Some(Closed::lost(entry_id(kept), kept.pending.as_deref()?.clone(), why, now))
 }
 
-fn entry_id(kept: &Kept) -> String {
+fn entry_id(kept: &StoredObject) -> String {
     derived_id("answer", &kept.upstream, &kept.id, b"")
 }

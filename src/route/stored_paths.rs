@@ -2,10 +2,11 @@
 //! <https://platform.openai.com/docs/api-reference/responses>, <https://platform.openai.com/docs/api-reference/conversations>.
 
 use super::path::below_base;
-use super::{Destination, Facts, Head, ModelPlace, PROVIDER_HEADER, Route, Target, Wanted, configured};
+use super::{Destination, Head, ModelPlace, PROVIDER_HEADER, RequestFields, Route, Target, Wanted, configured};
 use crate::config::{Config, PathStyle, Upstream};
 use crate::dialect::Endpoint;
 use crate::error::Error;
+use crate::provider::collections;
 use http::Method;
 
 /// A longer id is none of theirs.
@@ -35,7 +36,7 @@ pub(super) fn find(method: &Method, rest: &str, mount: Option<usize>, config: &C
         ("conversations", Some(_), ["items", item]) => (get || delete) && is_id(item),
         _ => false,
     };
-    (known && id.is_none_or(is_id)).then(|| Destination::Kept { mount, id: id.map(str::to_owned), below: below.to_owned() })
+    (known && id.is_none_or(is_id)).then(|| Destination::Stored { mount, id: id.map(str::to_owned), below: below.to_owned() })
 }
 
 /// Azure's version-less API and its dated one have a prefix that its base path need not have.
@@ -49,8 +50,7 @@ fn below_openai<'a>(rest: &'a str, upstream: &Upstream) -> &'a str {
 
 /// True if a path leads to what is kept, in whatever spelling a server might take for it.
 pub(super) fn is_spelled(path: &str) -> bool {
-    let plain = percent_encoding::percent_decode_str(path).decode_utf8_lossy().to_ascii_lowercase();
-    plain.split('/').any(|segment| matches!(segment, "responses" | "conversations"))
+    collections::plain(path).split('/').any(|segment| matches!(segment, "responses" | "conversations"))
 }
 
 fn is_id(id: &str) -> bool {
@@ -66,11 +66,11 @@ pub(super) fn route(head: &Head<'_>, at: Option<usize>, below: &str, config: &Co
     let at = at.or(named).or(fallback).or_else(|| config.upstreams.iter().position(keeps));
     let at = at.ok_or_else(|| Error::NotFound { path: head.path.to_owned() })?;
     let upstream = config.upstreams.get(at).ok_or(Error::Internal)?;
-    let facts = Facts::default();
-    let wanted = Wanted { head, facts: &facts, endpoint: Some(Endpoint::Responses), named: None, requested: "", config };
+    let fields = RequestFields::default();
+    let wanted = Wanted { head, fields: &fields, endpoint: Some(Endpoint::Responses), named: None, requested: "", config };
     let route = wanted.at(at, "")?;
     let path = path_at(upstream, &route.path, below);
-    Ok(Route { target: Target::Kept, path, model_place: ModelPlace::Body, ..route })
+    Ok(Route { target: Target::Stored, path, model_place: ModelPlace::Body, ..route })
 }
 
 fn path_at(upstream: &Upstream, responses: &str, below: &str) -> String {
@@ -79,7 +79,7 @@ fn path_at(upstream: &Upstream, responses: &str, below: &str) -> String {
 }
 
 /// A path of what is kept at an upstream, with its query; `None` if it keeps nothing.
-pub fn kept_path(upstream: &Upstream, below: &str) -> Option<String> {
+pub fn stored_path(upstream: &Upstream, below: &str) -> Option<String> {
     let dated = upstream.api_version.as_ref().filter(|_| upstream.provider.id == "azure");
     let style = if dated.is_some() { PathStyle::Deployment } else { PathStyle::Usual };
     let path = path_at(upstream, &upstream.path(Endpoint::Responses, "", &style)?, below);
@@ -110,7 +110,7 @@ mod tests {
         ] {
             let found = find(&method.parse().unwrap(), path, None, &config);
             let found = found.map(|found| match found {
-                Destination::Kept { id, .. } => id,
+                Destination::Stored { id, .. } => id,
                 other => panic!("{other:?}"),
             });
             assert_eq!(found, id.map(|id| id.map(str::to_owned)), "{method} {path}");

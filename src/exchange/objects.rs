@@ -1,0 +1,263 @@
+//! Objects that a provider keeps for a client (see [`crate::provider::collections`]): each belongs to the key that created it, at
+//! the upstream where it was created. Others get 404, lists show a key its own objects, and requests that name an object go to
+//! its upstream.
+
+pub(super) mod lists;
+mod references;
+
+use super::attempt::Attempt;
+use super::stored_response::{StoreHandle, StoredObject, owner};
+use super::{Asked, Exchange};
+use crate::config::{Config, Upstream};
+use crate::error::Error;
+use crate::json::Want::{self, Fields, Items, Take};
+use crate::json::{Scanner, Visit, text};
+use crate::provider::collections::{self, Place};
+use crate::route::{Destination, Head};
+use http::Method;
+use lists::ListFilter;
+use references::references;
+
+/// Further objects of the same owner that one response may name; more are not known to the gateway.
+const YIELDS_MAX: usize = 64;
+/// A longer id is not kept.
+const ID_BYTES_MAX: usize = 256;
+
+/// The name under which an object is stored. Names of responses and conversations have no slash.
+pub fn object_key(upstream: &str, id: &str) -> String {
+    format!("{upstream}/{id}")
+}
+
+/// The name under which the results of a batch are stored: of other files nothing is billed.
+pub fn results_key(upstream: &str, id: &str) -> String {
+    format!("{upstream}/results/{id}")
+}
+
+/// What an exchange does with objects.
+#[derive(Clone, Debug, Default)]
+pub(super) enum ObjectAccess {
+    #[default]
+    None,
+    /// Reads a list, which is filtered to the objects of the key.
+    List(StoreHandle),
+    /// Creates, reads or changes an object: its response may name new ones.
+    Object,
+}
+
+/// What a path and a body name.
+pub(super) struct Referenced {
+    /// The only upstream that has the objects.
+    pub(super) upstream: Option<usize>,
+    pub(super) access: ObjectAccess,
+    /// The path leads to results of a batch, to be billed item by item.
+    pub(super) results: bool,
+}
+
+/// Checks the objects that a request names.
+///
+/// # Errors
+/// [`Error::UnknownObject`] if one belongs to another key, or to nobody known here; [`Error::AnswersUnknown`].
+pub(super) fn check(body: &[u8], destination: &Destination, head: &Head<'_>, config: &Config, asked: &Asked) -> Result<Referenced, Error> {
+    let mut found = Referenced { upstream: None, access: ObjectAccess::None, results: false };
+    if let Destination::Pass { mount, path } = destination {
+        let upstream = config.upstreams.get(*mount).ok_or(Error::Internal)?;
+        let below = path.strip_prefix(upstream.base_path.as_str()).unwrap_or(path);
+        match collections::place(below).map_err(|_| Error::BadPath)? {
+            None => return Ok(found),
+            Some(Place::Collection) if *head.method == Method::POST || *head.method == Method::PUT => found.access = ObjectAccess::Object,
+            Some(Place::Collection) if asked.key.is_some() => found.access = ObjectAccess::List(asked.memory.clone()),
+            Some(Place::Collection) => {}
+            Some(Place::Object { id, rest }) => {
+                let reads = matches!(*head.method, Method::GET | Method::HEAD);
+                if !(reads && upstream.shares(id)) {
+                    own(id, upstream, head, asked)?;
+                }
+                // Contents are a client's own text, and say nothing about objects.
+                if matches!(rest, "" | "/cancel" | "/complete") {
+                    found.access = ObjectAccess::Object;
+                }
+                if let Some(of) = upstream.provider.batch.and_then(|batch| batch.results(below)) {
+                    // A file that a client uploaded could state any usage.
+                    let of_file = asked.memory.find(&results_key(&upstream.name, of))?.is_some();
+                    let of_batch = asked.memory.find(&object_key(&upstream.name, of))?.is_some() && !below.starts_with("/files/");
+                    found.results = of_file || of_batch;
+                }
+            }
+        }
+    }
+    let keeps = |upstream: &Upstream| upstream.keeps_objects;
+    if asked.key.is_none() || !config.upstreams.iter().any(keeps) {
+        return Ok(found);
+    }
+    for id in references(body)? {
+        let candidates = || config.upstreams.iter().enumerate().filter(|(at, _)| destination.mount().is_none_or(|mount| mount == *at));
+        let mut owned = None;
+        let mut known = false;
+        for (at, upstream) in candidates() {
+            if let Some(object) = asked.memory.find(&object_key(&upstream.name, &id))? {
+                known = true;
+                owned = owned.or((object.owner == owner(asked.key.as_deref(), upstream, head)).then_some(at));
+            }
+        }
+        let shared = || candidates().find(|(_, upstream)| upstream.shares(&id)).map(|(at, _)| at);
+        let at = match owned.or_else(|| if known { None } else { shared() }) {
+            Some(at) => at,
+            // Clients' own texts may stand under the same names.
+            None if !known && !collections::looks_like_id(&id) => continue,
+            None => return Err(Error::UnknownObject { id }),
+        };
+        if found.upstream.is_some_and(|other| other != at) {
+            return Err(Error::UnknownObject { id });
+        }
+        found.upstream = Some(at);
+    }
+    Ok(found)
+}
+
+/// Checks that an object at an upstream belongs to the client.
+fn own(id: &str, upstream: &Upstream, head: &Head<'_>, asked: &Asked) -> Result<(), Error> {
+    let found = asked.memory.find(&object_key(&upstream.name, id))?;
+    let allowed = match found {
+        Some(object) => object.owner == owner(asked.key.as_deref(), upstream, head),
+        // Without keys all clients are one, and the object may have been created elsewhere.
+        None => asked.key.is_none(),
+    };
+    if allowed { Ok(()) } else { Err(Error::UnknownObject { id: id.to_owned() }) }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    Id,
+    Name,
+    /// Results of a batch.
+    Results,
+    /// Another object of the same owner.
+    Other,
+    List,
+    Item,
+    Ignored,
+}
+
+const OBJECT: &[(&str, Want<Which>)] = &[
+    ("id", Take(Which::Id)),
+    ("name", Take(Which::Name)),
+    ("output_file_id", Take(Which::Results)),
+    ("error_file_id", Take(Which::Results)),
+    // Mistral's names.
+    ("output_file", Take(Which::Results)),
+    ("error_file", Take(Which::Results)),
+    ("result_files", Items(Which::Ignored, &Take(Which::Other))),
+    ("file", Fields(&[("id", Take(Which::Other))])),
+];
+static OBJECT_ROOT: Want<Which> = Fields(OBJECT);
+/// Ids in an object of a response.
+#[derive(Clone, Debug, Default)]
+struct Ids {
+    own: Option<String>,
+    named: Option<String>,
+    results: Vec<String>,
+    others: Vec<String>,
+    raw: Vec<u8>,
+}
+
+impl Ids {
+    fn take(&mut self, which: Which) {
+        let text = text::decode(&self.raw).map(|text| text.rsplit('/').next().unwrap_or_default().to_owned());
+        let Some(id) = text.filter(|id| collections::is_id(id)) else { return };
+        match which {
+            Which::Id => self.own = Some(id),
+            Which::Name => self.named = Some(id),
+            Which::Results if self.results.len() < YIELDS_MAX => self.results.push(id),
+            Which::Other if self.others.len() < YIELDS_MAX => self.others.push(id),
+            _ => {}
+        }
+    }
+
+    /// The object itself. Google's have names in place of ids.
+    fn object(&self) -> Option<&str> {
+        self.own.as_deref().or(self.named.as_deref())
+    }
+}
+
+impl Visit<Which> for Ids {
+    fn begin(&mut self, which: Which, _: u64, _: u8) {
+        if !matches!(which, Which::Ignored | Which::Item) {
+            self.raw.clear();
+        }
+    }
+    fn bytes(&mut self, _: Which, piece: &[u8]) {
+        if self.raw.len() <= ID_BYTES_MAX * 2 {
+            self.raw.extend_from_slice(piece.get(..piece.len().min(ID_BYTES_MAX * 2)).unwrap_or_default());
+        }
+    }
+    fn end(&mut self, which: Which, _: u64) {
+        self.take(which);
+    }
+}
+
+/// Reads the response to a request about an object.
+#[derive(Debug)]
+pub(super) struct ObjectReader {
+    scanner: Scanner<Which>,
+    ids: Ids,
+}
+
+impl ObjectReader {
+    pub(super) fn new() -> Self {
+        Self { scanner: Scanner::new(&OBJECT_ROOT), ids: Ids::default() }
+    }
+
+    pub(super) fn push(&mut self, chunk: &[u8]) {
+        // Contents of files are no JSON, or no objects.
+        let _ = self.scanner.push(chunk, &mut self.ids);
+    }
+}
+
+/// What an object names that belongs to its owner.
+fn yields(ids: &Ids, upstream: &str, owner: Option<&str>) -> Vec<StoredObject> {
+    let stored = |id: String| StoredObject { id, upstream: upstream.to_owned(), owner: owner.map(str::to_owned), pending: None };
+    let files = ids.results.iter().chain(&ids.others).map(|id| object_key(upstream, id));
+    files.chain(ids.results.iter().map(|id| results_key(upstream, id))).map(stored).collect()
+}
+
+impl Exchange {
+    /// Prepares to read the response to a request about objects.
+    pub(super) fn read_objects(&mut self, status: u16, encoded: bool) {
+        let Some(attempt) = self.attempt.as_mut().filter(|_| status < 300) else { return };
+        match &self.access {
+            ObjectAccess::None => {}
+            ObjectAccess::List(store) => attempt.list = Some(Box::new(ListFilter::new(store.clone(), encoded))),
+            ObjectAccess::Object if encoded => {}
+            ObjectAccess::Object => attempt.object = Some(Box::new(ObjectReader::new())),
+        }
+    }
+
+    /// Objects that a whole response says the client owns.
+    pub(super) fn take_objects(&mut self) -> Vec<StoredObject> {
+        let keeps = self.upstream().is_some_and(|upstream| upstream.keeps_objects);
+        let pending = |attempt: &Attempt| attempt.object.is_some() || !attempt.learned.is_empty() || keeps;
+        if !self.attempt.as_deref().is_some_and(pending) {
+            return vec![];
+        }
+        let owner = self.owner();
+        let upstream = self.upstream().map(|upstream| upstream.name.clone()).unwrap_or_default();
+        let Some(attempt) = &mut self.attempt else { return vec![] };
+        let mut stored = std::mem::take(&mut attempt.learned);
+        if let Some(reader) = attempt.object.take_if(|reader| reader.scanner.is_done()) {
+            let object = reader.ids.object().map(|id| object_key(&upstream, id));
+            let object = object.map(|id| StoredObject { id, upstream: upstream.clone(), owner: owner.clone(), pending: None });
+            stored.extend(object);
+            stored.extend(yields(&reader.ids, &upstream, owner.as_deref()));
+        }
+        // Containers that server-side tools created.
+        let containers = attempt.meter.as_mut().filter(|_| keeps).map(|meter| meter.take_containers()).unwrap_or_default();
+        let container =
+            |id: String| StoredObject { id: object_key(&upstream, &id), upstream: upstream.clone(), owner: owner.clone(), pending: None };
+        stored.extend(containers.into_iter().map(container));
+        stored
+    }
+}
+
+#[cfg(test)]
+#[path = "objects_tests.rs"]
+mod tests;
