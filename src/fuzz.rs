@@ -223,7 +223,7 @@ fn play(script: &[u8], bytes: usize) -> (Vec<u8>, Vec<(String, i128)>) {
         };
         for chunk in sent.chunks(bytes) {
             let news = if from_caller {
-                let data = turns.on_client_data(chunk, MESSAGE_BYTES_MAX, |fields| exchange.admit_turn(fields));
+                let data = turns.on_client_data(chunk, MESSAGE_BYTES_MAX, |fields, _| exchange.admit_turn(fields));
                 up.extend_from_slice(&data.forward);
                 exchange.start_turns(&mut turns, data.turns, 1)
             } else {

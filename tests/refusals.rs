@@ -41,6 +41,12 @@ fn heads_that_could_be_read_in_two_ways_are_refused() {
         // Nothing behind it is taken for a request.
         assert_eq!(client.stream.read(&mut [0; 1]).unwrap_or(0), 0, "{headers}");
     }
+    for coding in ["gzip, chunked", "identity", "chunked, chunked"] {
+        let mut client = gateway.connect();
+        let head = format!("POST {CHAT} HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n", gateway.address);
+        client.write(head.as_bytes());
+        assert_eq!(client.response().status, 400, "{coding}");
+    }
     assert!(upstream.requests.lock().unwrap().is_empty());
 }
 
@@ -74,13 +80,26 @@ fn a_narrowed_key_reaches_no_other_model_by_any_field() {
         (r#""Model":"large""#, (400, "ambiguous_field")),
         (r#""model ":"large""#, (400, "ambiguous_field")),
         (r#""MODEL":"large""#, (400, "ambiguous_field")),
+        (r#""tools":[{"type":"openrouter:advisor","parameters":{"model":"large"}}]"#, (403, "field_not_allowed")),
+        (r#""tools":[{"t\u0079pe":"openrouter\u003afusion"}]"#, (403, "field_not_allowed")),
+        (r#""plugins":[{"id":"fusion","model":"large"}]"#, (403, "field_not_allowed")),
+        (r#""plugins":[{"id":"web"},{"id":"fusion"}]"#, (403, "field_not_allowed")),
+        (r#""stream":1"#, (400, "invalid_field")),
+        (r#""stream":"true""#, (400, "invalid_field")),
         (r#""deferred":true"#, (400, "invalid_field")),
     ] {
         let refused = ask(&format!(r#"{{"model":"small","messages":[],{more}}}"#));
         assert_eq!(code(&refused), (want.0, want.1.to_owned()), "{more}: {}", refused.text());
     }
     assert_eq!(upstream.requests.lock().unwrap().len(), before);
-    for more in [r#""models":["small"]"#, r#""models":null"#, r#""route":null"#, r#""fallbacks":[]"#] {
+    for more in [
+        r#""models":["small"]"#,
+        r#""models":null"#,
+        r#""route":null"#,
+        r#""fallbacks":[]"#,
+        r#""plugins":[{"id":"web"}]"#,
+        r#""stream":null"#,
+    ] {
         assert_eq!(ask(&format!(r#"{{"model":"small","messages":[],{more}}}"#)).status, 200, "{more}");
     }
 }

@@ -88,7 +88,10 @@ pub(super) fn check_query(dialect: Dialect, query: Option<&str>) -> Result<(), E
                 }
             }
             "callback" => return Err(Error::BadParameter { name: "callback", want: "absent" }),
-            "httpmethod" | ".httpmethod" => return Err(Error::BadParameter { name: "$httpMethod", want: "absent" }),
+            "prettyprint" | "key" | "fields" | "quotauser" | ".xgafv" | "userproject" => {}
+            // `$httpMethod`, `$httpHeaders`, `$req` and others state another request than the one that is read.
+            _ if name.starts_with('$') => return Err(Error::BadParameter { name: "$…", want: "absent" }),
+            "httpmethod" | ".httpmethod" => return Err(Error::BadParameter { name: "httpMethod", want: "absent" }),
             _ => {}
         }
     }
@@ -173,6 +176,9 @@ mod tests {
             "callback=f",
             "$callback=f",
             "alt=%70roto",
+            "$httpHeaders=X-Goog-FieldMask%3Acandidates",
+            "%24httpheaders=x",
+            "$req=x",
         ] {
             assert!(matches!(check_query(Dialect::Generate, Some(query)), Err(Error::BadParameter { .. })), "{query}");
         }

@@ -80,6 +80,7 @@ impl Exchange {
             user: self.who.user.as_deref(),
             model: &self.route.model_requested,
             served: &self.route.model,
+            others: &self.bounds.other_models,
         }
     }
 
@@ -101,7 +102,7 @@ impl Exchange {
 
     /// Who asks for a turn, and the maximum that it may cost.
     pub fn max_turn_cost<'t>(&'t self, turn: &'t TurnRequest, now: UnixMs) -> (Who<'t>, Amount) {
-        let who = Who { model: &turn.requested, served: &turn.model, ..self.who() };
+        let who = Who { model: &turn.requested, served: &turn.model, others: &turn.bounds.other_models, ..self.who() };
         (who, self.amount(&turn.bounds, (self.route.upstream, &turn.model), now))
     }
 
@@ -211,5 +212,6 @@ pub fn who_of(open: &Open) -> Who<'_> {
         user: open.user.as_deref(),
         model: &open.model_requested,
         served: &open.model,
+        others: &[],
     }
 }

@@ -135,8 +135,8 @@ impl Exchange {
             fields = RequestFields::read(body, Some(route.dialect))?;
         }
         check_query(route.dialect, head.query)?;
-        let keeping =
-            StoredState { background: fields.background, conversation: fields.conversation.clone(), pending, ..StoredState::default() };
+        let (background, stores_chat, conversation) = (fields.background, fields.store, fields.conversation.clone());
+        let keeping = StoredState { background, stores_chat, conversation, pending, ..StoredState::default() };
         if let Some(key) = &asked.key {
             others.retain(|other| permit(key, other, &fields, &config, head).is_ok());
             if let Err(error) = permit(key, &route, &fields, &config, head) {

@@ -16,7 +16,7 @@ use crate::provider::collections::{self, Place};
 use crate::route::{Destination, Head};
 use http::Method;
 use lists::ListFilter;
-use references::references;
+use references::{References, locate, may_refer};
 
 /// Further objects of the same owner that one response may name; more are not known to the gateway.
 const YIELDS_MAX: usize = 64;
@@ -59,21 +59,25 @@ pub(super) struct Referenced {
 /// [`Error::UnknownObject`] if one belongs to another key, or to nobody known here; [`Error::AnswersUnknown`].
 pub(super) fn check(body: &[u8], destination: &Destination, head: &Head<'_>, config: &Config, asked: &Asked) -> Result<Referenced, Error> {
     let mut found = Referenced { upstream: None, access: ObjectAccess::None, results: false };
+    let (mut collection, mut upload) = (false, false);
     if let Destination::Pass { mount, path } = destination {
         let upstream = config.upstreams.get(*mount).ok_or(Error::Internal)?;
         let below = path.strip_prefix(upstream.base_path.as_str()).unwrap_or(path);
-        match collections::place(below).map_err(|_| Error::BadPath)? {
-            None => return Ok(found),
+        let place = collections::place(below).map_err(|_| Error::BadPath)?;
+        (collection, upload) = (place.is_some(), collections::is_upload(path));
+        match place {
+            None => {}
             Some(Place::Collection) if *head.method == Method::POST || *head.method == Method::PUT => found.access = ObjectAccess::Object,
             Some(Place::Collection) if asked.key.is_some() => found.access = ObjectAccess::List(asked.memory.clone()),
             Some(Place::Collection) => {}
             Some(Place::Object { id, rest }) => {
                 let reads = matches!(*head.method, Method::GET | Method::HEAD);
-                if !(reads && upstream.shares(id)) {
+                let shared = reads && upstream.shares(id);
+                if !shared {
                     own(id, upstream, head, asked)?;
                 }
-                // Contents are a client's own text, and say nothing about objects.
-                if matches!(rest, "" | "/cancel" | "/complete") {
+                // Contents are a client's own text, and say nothing about objects. A shared object belongs to nobody.
+                if !shared && matches!(rest, "" | "/cancel" | "/complete") {
                     found.access = ObjectAccess::Object;
                 }
                 if let Some(of) = upstream.provider.batch.and_then(|batch| batch.results(below)) {
@@ -89,25 +93,20 @@ pub(super) fn check(body: &[u8], destination: &Destination, head: &Head<'_>, con
     if asked.key.is_none() || !config.upstreams.iter().any(keeps) {
         return Ok(found);
     }
-    for id in references(body)? {
-        let candidates = || config.upstreams.iter().enumerate().filter(|(at, _)| destination.mount().is_none_or(|mount| mount == *at));
-        let mut owned = None;
-        let mut known = false;
-        for (at, upstream) in candidates() {
-            if let Some(object) = asked.memory.find(&object_key(&upstream.name, &id))? {
-                known = true;
-                owned = owned.or((object.owner == owner(asked.key.as_deref(), upstream, head)).then_some(at));
-            }
-        }
-        let shared = || candidates().find(|(_, upstream)| upstream.shares(&id)).map(|(at, _)| at);
-        let at = match owned.or_else(|| if known { None } else { shared() }) {
-            Some(at) => at,
-            // Clients' own texts may stand under the same names.
-            None if !known && !collections::looks_like_id(&id) => continue,
-            None => return Err(Error::UnknownObject { id }),
+    let references = References::of(body, head.headers, collection, upload)?;
+    if collection && references.account {
+        return Err(Error::BadField {
+            name: "type",
+            want: "a source of your own data: stored responses of the account belong to several clients",
+        });
+    }
+    let candidates = config.upstreams.iter().enumerate().filter(|(at, _)| destination.mount().is_none_or(|mount| mount == *at));
+    for reference in &references.ids {
+        let Some(at) = locate(reference, candidates.clone(), &asked.memory, |upstream| owner(asked.key.as_deref(), upstream, head))? else {
+            continue;
         };
         if found.upstream.is_some_and(|other| other != at) {
-            return Err(Error::UnknownObject { id });
+            return Err(Error::UnknownObject { id: reference.id.clone() });
         }
         found.upstream = Some(at);
     }
@@ -129,10 +128,13 @@ fn own(id: &str, upstream: &Upstream, head: &Head<'_>, asked: &Asked) -> Result<
 enum Which {
     Id,
     Name,
+    BatchId,
     /// Results of a batch.
     Results,
     /// Another object of the same owner.
     Other,
+    /// The same, by a name of Google's.
+    OtherName,
     List,
     Item,
     Ignored,
@@ -141,13 +143,16 @@ enum Which {
 const OBJECT: &[(&str, Want<Which>)] = &[
     ("id", Take(Which::Id)),
     ("name", Take(Which::Name)),
+    // xAI's name.
+    ("batch_id", Take(Which::BatchId)),
     ("output_file_id", Take(Which::Results)),
     ("error_file_id", Take(Which::Results)),
     // Mistral's names.
     ("output_file", Take(Which::Results)),
     ("error_file", Take(Which::Results)),
     ("result_files", Items(Which::Ignored, &Take(Which::Other))),
-    ("file", Fields(&[("id", Take(Which::Other))])),
+    ("thread_id", Take(Which::Other)),
+    ("file", Fields(&[("id", Take(Which::Other)), ("name", Take(Which::OtherName))])),
 ];
 static OBJECT_ROOT: Want<Which> = Fields(OBJECT);
 /// Ids in an object of a response.
@@ -162,18 +167,22 @@ struct Ids {
 
 impl Ids {
     fn take(&mut self, which: Which) {
-        let text = text::decode(&self.raw).map(|text| text.rsplit('/').next().unwrap_or_default().to_owned());
-        let Some(id) = text.filter(|id| collections::is_id(id)) else { return };
+        let Some(text) = text::decode(&self.raw) else { return };
+        // Google's names are `files/abc`. Elsewhere a client names its objects as it likes.
+        let named = || text.split_once('/').filter(|(collection, _)| collections::is_named(collection)).map(|(_, id)| id);
+        let id = if matches!(which, Which::Name | Which::OtherName) { named() } else { text.rsplit('/').next() };
+        let Some(id) = id.filter(|id| collections::is_id(id)).map(str::to_owned) else { return };
         match which {
             Which::Id => self.own = Some(id),
             Which::Name => self.named = Some(id),
+            Which::BatchId => self.named = self.named.take().or(Some(id)),
             Which::Results if self.results.len() < YIELDS_MAX => self.results.push(id),
-            Which::Other if self.others.len() < YIELDS_MAX => self.others.push(id),
+            Which::Other | Which::OtherName if self.others.len() < YIELDS_MAX => self.others.push(id),
             _ => {}
         }
     }
 
-    /// The object itself. Google's have names in place of ids.
+    /// The object itself. Google's have names in place of ids, and xAI's batches a field of another name.
     fn object(&self) -> Option<&str> {
         self.own.as_deref().or(self.named.as_deref())
     }
@@ -221,6 +230,20 @@ fn yields(ids: &Ids, upstream: &str, owner: Option<&str>) -> Vec<StoredObject> {
 }
 
 impl Exchange {
+    /// Checks the objects that a message on a WebSocket names.
+    ///
+    /// # Errors
+    /// [`Error::UnknownObject`] if one is not the client's, or not at the connection's upstream; [`Error::AnswersUnknown`].
+    pub fn check_objects(&self, message: &[u8], store: &StoreHandle) -> Result<(), Error> {
+        let Some(upstream) = self.upstream().filter(|upstream| upstream.keeps_objects && self.key.is_some()) else { return Ok(()) };
+        if may_refer(message) {
+            for reference in &References::of_json(message)?.ids {
+                locate(reference, std::iter::once((self.route.upstream, upstream)), store, |_| self.owner())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Prepares to read the response to a request about objects.
     pub(super) fn read_objects(&mut self, status: u16, encoded: bool) {
         let Some(attempt) = self.attempt.as_mut().filter(|_| status < 300) else { return };
@@ -250,7 +273,13 @@ impl Exchange {
             stored.extend(yields(&reader.ids, &upstream, owner.as_deref()));
         }
         // Containers that server-side tools created.
-        let containers = attempt.meter.as_mut().filter(|_| keeps).map(|meter| meter.take_containers()).unwrap_or_default();
+        let mut containers = attempt.meter.as_mut().filter(|_| keeps).map(|meter| meter.take_containers()).unwrap_or_default();
+        let completion = attempt.meter.as_ref().filter(|_| keeps && attempt.status < 300).map(|meter| &meter.found().id);
+        if let Some(id) = completion.filter(|id| collections::is_id(id))
+            && std::mem::take(&mut self.keeping.stores_chat)
+        {
+            containers.push(id.clone());
+        }
         let container =
             |id: String| StoredObject { id: object_key(&upstream, &id), upstream: upstream.clone(), owner: owner.clone(), pending: None };
         stored.extend(containers.into_iter().map(container));

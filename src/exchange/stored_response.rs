@@ -61,6 +61,8 @@ pub(super) struct StoredState {
     /// The one it asks for or makes, if its bill is open.
     pub(super) pending: Option<StoredObject>,
     pub(super) remembered: bool,
+    /// A chat completion that the provider stores, whose id is not known yet.
+    pub(super) stores_chat: bool,
     /// It was remembered as yet to be billed.
     pub(super) owes: Option<String>,
 }

@@ -132,10 +132,10 @@ impl WebSocketSession {
         }
     }
 
-    /// Takes bytes of the client. `admit` decides about a turn by its fields and returns the model's name at the upstream. The
+    /// Takes bytes of the client. `admit` decides about a turn by its fields and its message, and returns the model's name at the upstream. The
     /// session is refused if a message has more than `max` bytes or is not a JSON object with a `type`, if bytes are not WebSocket
     /// frames, if too many turns are requested, or if `admit` refuses one.
-    pub fn on_client_data(&mut self, chunk: &[u8], max: u64, admit: impl Fn(&RequestFields) -> Result<String, Error>) -> ClientData {
+    pub fn on_client_data(&mut self, chunk: &[u8], max: u64, admit: impl Fn(&RequestFields, &[u8]) -> Result<String, Error>) -> ClientData {
         let (mut out, mut turns, mut failed) = (BytesMut::new(), vec![], None);
         let mut frames = std::mem::take(&mut self.from_client);
         frames.push(chunk, |piece| {
@@ -213,7 +213,7 @@ impl WebSocketSession {
     /// Forwards a whole message: as received, unless the model has another name at the upstream.
     fn client_message(
         &mut self,
-        admit: &impl Fn(&RequestFields) -> Result<String, Error>,
+        admit: &impl Fn(&RequestFields, &[u8]) -> Result<String, Error>,
         out: &mut BytesMut,
     ) -> Result<Option<TurnRequest>, Error> {
         let (raw, plain) = (self.raw.split(), std::mem::take(&mut self.plain));
@@ -230,7 +230,7 @@ impl WebSocketSession {
         if fields.background {
             return Err(Error::BadField { name: "background", want: "absent on a WebSocket; create background responses over HTTP" });
         }
-        let model = admit(&fields)?;
+        let model = admit(&fields, &plain)?;
         let requested = fields.model.as_ref().map(|model| model.value.clone()).unwrap_or_default();
         let turn = TurnRequest {
             bytes: plain.len() as u64,

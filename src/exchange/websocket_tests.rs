@@ -43,7 +43,7 @@ fn play(script: &[(bool, Vec<u8>)], size: usize) -> (Vec<u8>, Vec<(Outcome, Stri
     for (from_caller, bytes) in script {
         for part in bytes.chunks(size) {
             let news = if *from_caller {
-                let data = session.on_client_data(part, MAX, |fields| exchange.admit_turn(fields));
+                let data = session.on_client_data(part, MAX, |fields, _| exchange.admit_turn(fields));
                 up.extend_from_slice(&data.forward);
                 exchange.start_turns(&mut session, data.turns, 1)
             } else {
@@ -154,7 +154,7 @@ fn a_turn_requested_during_another_one_waits() {
 fn every_requested_turn_has_its_start_record_before_it_is_forwarded() {
     let (mut exchange, mut session) = (exchange(), WebSocketSession::default());
     let two = [ask("gpt-5").1, ask("gpt-5-mini").1].concat();
-    let data = session.on_client_data(&two, MAX, |fields| exchange.admit_turn(fields));
+    let data = session.on_client_data(&two, MAX, |fields, _| exchange.admit_turn(fields));
     let events = exchange.start_turns(&mut session, data.turns, 1);
     assert!(matches!(events[..], [SessionEvent::Start(..), SessionEvent::Start(..)]));
     let events = exchange.end_session(&mut session, &Ending::ClientClosed, 2);
@@ -222,7 +222,7 @@ fn an_unfinished_response_that_nobody_requested_is_estimated() {
 fn refused(message: &[u8]) -> Option<(u16, Error)> {
     let mut session = WebSocketSession::default();
     let exchange = exchange();
-    let data = session.on_client_data(message, MAX, |fields| exchange.admit_turn(fields));
+    let data = session.on_client_data(message, MAX, |fields, _| exchange.admit_turn(fields));
     let error = data.refused?;
     let close = session.close_with(&error);
     let code = u16::from_be_bytes([close[2], close[3]]);
@@ -295,7 +295,7 @@ fn frames_in_an_invalid_order_close_the_connection() {
 fn messages_before_a_refused_one_are_forwarded() {
     let (mut exchange, mut session) = (exchange(), WebSocketSession::default());
     let bytes = [ask("gpt-5").1, frame(TEXT, MASK, b"no JSON"), ask("gpt-5").1].concat();
-    let data = session.on_client_data(&bytes, MAX, |fields| exchange.admit_turn(fields));
+    let data = session.on_client_data(&bytes, MAX, |fields, _| exchange.admit_turn(fields));
     assert_eq!(texts(&data.forward), [(TEXT, create("gpt-5")), (CLOSE, POLICY.to_be_bytes().to_vec())]);
     assert_eq!(exchange.start_turns(&mut session, data.turns, 1).len(), 1);
     assert!(data.refused.is_some() && session.ending("u".to_owned()) == Ending::ClientClosed);
@@ -305,7 +305,7 @@ fn messages_before_a_refused_one_are_forwarded() {
 fn the_side_that_closes_first_decides_how_a_turn_ended() {
     for (from_client, want) in [(true, Outcome::ClientClosed), (false, Outcome::UpstreamError)] {
         let (mut exchange, mut session) = (exchange(), WebSocketSession::default());
-        let admit = |_: &RequestFields| Ok("gpt-5".to_owned());
+        let admit = |_: &RequestFields, _: &[u8]| Ok("gpt-5".to_owned());
         let data = session.on_client_data(&ask("gpt-5").1, MAX, admit);
         exchange.start_turns(&mut session, data.turns, 1);
         if from_client {
@@ -323,7 +323,7 @@ fn a_turn_states_what_it_continues_once() {
     let request = |body: &str| {
         let mut session = WebSocketSession::default();
         let seen = std::cell::RefCell::new(vec![]);
-        let data = session.on_client_data(&frame(TEXT, MASK, body.as_bytes()), MAX, |fields| {
+        let data = session.on_client_data(&frame(TEXT, MASK, body.as_bytes()), MAX, |fields, _| {
             seen.borrow_mut().extend([&fields.previous, &fields.conversation].into_iter().flatten().cloned());
             Ok("m".to_owned())
         });
@@ -346,13 +346,13 @@ fn a_gateway_that_shuts_down_closes_between_frames_and_once() {
     assert_eq!(session.close_for_shutdown().unwrap(), [0x88, 2, 0x03, 0xf4]);
     assert!(session.close_for_shutdown().is_none() && session.close_sent());
     // Nothing more of the client is forwarded.
-    assert!(session.on_client_data(&ask("gpt-5").1, MAX, |fields| exchange.admit_turn(fields)).forward.is_empty());
+    assert!(session.on_client_data(&ask("gpt-5").1, MAX, |fields, _| exchange.admit_turn(fields)).forward.is_empty());
 }
 
 #[test]
 fn a_binary_message_is_read_like_text() {
     let (mut exchange, mut session) = (exchange(), WebSocketSession::default());
-    let data = session.on_client_data(&frame(BINARY, MASK, &create("openai/gpt-5")), MAX, |fields| exchange.admit_turn(fields));
+    let data = session.on_client_data(&frame(BINARY, MASK, &create("openai/gpt-5")), MAX, |fields, _| exchange.admit_turn(fields));
     let length = create("openai/gpt-5").len() as u64;
     assert_eq!(data.turns.iter().map(|turn| (turn.model.as_str(), turn.bytes)).collect::<Vec<_>>(), [("gpt-5", length)]);
     assert_eq!(data.forward[0], 0x82);
@@ -367,7 +367,7 @@ fn a_binary_message_is_read_like_text() {
 fn one_more_turn_than_may_wait_closes_the_connection() {
     let (mut exchange, mut session) = (exchange(), WebSocketSession::default());
     for at in 0..=WAITING_MAX + 1 {
-        let data = session.on_client_data(&ask("gpt-5").1, MAX, |fields| exchange.admit_turn(fields));
+        let data = session.on_client_data(&ask("gpt-5").1, MAX, |fields, _| exchange.admit_turn(fields));
         let refused = at > WAITING_MAX;
         assert_eq!((data.turns.len(), data.refused), if refused { (0, Some(Error::TooManyTurns)) } else { (1, None) }, "{at}");
         exchange.start_turns(&mut session, data.turns, 1);
@@ -384,6 +384,6 @@ fn the_reason_of_a_close_frame_is_bounded() {
 fn a_buffered_message_counts_with_all_its_copies() {
     let mut session = WebSocketSession::default();
     let message = frame(TEXT, MASK, &create("gpt-5"));
-    session.on_client_data(&message[..message.len() - 1], MAX, |_| Ok(String::new()));
+    session.on_client_data(&message[..message.len() - 1], MAX, |_, _| Ok(String::new()));
     assert!(session.buffered_bytes() >= 2 * (create("gpt-5").len() - 1));
 }

@@ -113,7 +113,15 @@ fn no_more_at_once_than_may_and_all_rules_or_none() {
 
 #[test]
 fn a_rule_holds_for_whom_it_names() {
-    let asks = Who { key: Some(("1f", "ci")), org: Some("acme"), project: Some("shop"), user: Some("u"), model: "fast", served: "gpt-5" };
+    let asks = Who {
+        key: Some(("1f", "ci")),
+        org: Some("acme"),
+        project: Some("shop"),
+        user: Some("u"),
+        model: "fast",
+        served: "gpt-5",
+        ..Who::default()
+    };
     for (rule, want) in [
         (Rule { key: Some("ci".to_owned()), ..rule(Per::Key) }, Some("1f")),
         (Rule { key: Some("1f".to_owned()), ..rule(Per::Org) }, Some("acme")),
@@ -126,6 +134,10 @@ fn a_rule_holds_for_whom_it_names() {
     ] {
         assert_eq!(rule.group(&asks).as_deref(), want, "{rule:?}");
     }
+    // A model that may serve in place of the one that is named.
+    let others = ["gpt-5-pro".to_owned()];
+    let rule = Rule { model: Some("gpt-5-pro".to_owned()), ..rule(Per::All) };
+    assert_eq!((rule.group(&asks), rule.group(&Who { others: &others, ..asks })), (None, Some(String::new())));
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct Who<'a> {
     /// As the caller names it, and as the upstream does.
     pub model: &'a str,
     pub served: &'a str,
+    /// Models that may serve in its place.
+    pub others: &'a [String],
 }
 
 /// What is left out does not matter.
@@ -60,7 +62,9 @@ impl Rule {
         let holds = self.key.as_deref().is_none_or(|wanted| who.key.is_some_and(|(id, name)| id == wanted || name == wanted))
             && same(&self.org, who.org)
             && same(&self.project, who.project)
-            && self.model.as_deref().is_none_or(|pattern| fits(who.model, pattern) || fits(who.served, pattern));
+            && self.model.as_deref().is_none_or(|pattern| {
+                fits(who.model, pattern) || fits(who.served, pattern) || who.others.iter().any(|other| fits(other, pattern))
+            });
         let key = who.key.map(|(id, _)| id);
         let group = || match self.per {
             // Without keys all clients are one.

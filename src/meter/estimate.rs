@@ -13,8 +13,25 @@ pub type Keys = &'static [&'static Lazy<Finder<'static>>];
 
 /// Of an event that is cut by the end of a chunk so much is kept; a longer one is counted in pieces.
 const PIECE_BYTES_MAX: usize = 4096;
-/// A longer string of a request that is all Base64 is data (a picture, sound), not text.
+/// A longer string of a request that is all Base64, and stands in a field for data, is data (a picture, sound), not text.
 const WORD_BYTES_MAX: usize = 512;
+/// Fields for data in Base64 at the providers, and for what they encrypt: OpenAI, Anthropic, Google, Bedrock, Mistral.
+/// <https://platform.openai.com/docs/api-reference/chat/create>, <https://platform.claude.com/docs/en/api/messages>,
+/// <https://ai.google.dev/api/caching#Blob>, <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ImageSource.html>.
+const DATA_FIELDS: &[&[u8]] = &[
+    b"data",
+    b"bytes",
+    b"b64_json",
+    b"file_data",
+    b"image_base64",
+    b"input_audio",
+    b"encrypted_content",
+    b"signature",
+    b"thoughtSignature",
+    b"thought_signature",
+];
+/// Broken lines of Base64 have at least so many characters: <https://www.rfc-editor.org/rfc/rfc2045#section-6.8> has 76.
+const BASE64_LINE_BYTES_MIN: usize = 60;
 /// Before a comma, what data is, in a URL: <https://www.rfc-editor.org/rfc/rfc2397>.
 const DATA_PREFIX_BYTES_MAX: usize = 128;
 const ASCII_PER_TOKEN: u64 = 4;
@@ -163,15 +180,18 @@ impl Text {
 
 /// The tokens of a prompt: all of a request's JSON but what is data. Roles, keys and tools are read by models, too.
 pub fn prompt_tokens(body: &[u8]) -> u64 {
-    let (mut count, mut rest) = (Count::default(), body);
+    let (mut count, mut rest, mut last) = (Count::default(), body, &b""[..]);
     while let Some(open) = memchr(b'"', rest) {
         let (before, string) = rest.split_at(open + 1);
         count.add(before);
         let end = string_end(string);
         let (text, tail) = string.split_at(end);
-        if text.len() <= WORD_BYTES_MAX || !is_data(text) {
+        let colon = before.strip_suffix(b"\"").is_some_and(|before| before.trim_ascii() == b":");
+        let field = if colon { last } else { b"" };
+        if text.len() <= WORD_BYTES_MAX || !is_data(field, text) {
             count.add(text);
         }
+        last = text;
         count.add(tail.get(..1).unwrap_or_default());
         rest = tail.get(1..).unwrap_or_default();
     }
@@ -179,11 +199,33 @@ pub fn prompt_tokens(body: &[u8]) -> u64 {
     count.tokens()
 }
 
-/// True for Base64 in any of its alphabets, however lines are broken in it, with what a URL of data has in front.
-fn is_data(text: &[u8]) -> bool {
+/// True for Base64 in any of its alphabets, in a field for data or in a URL of data. Text may look like Base64 too: words that an
+/// underscore joins, or that are written in escapes.
+fn is_data(field: &[u8], text: &[u8]) -> bool {
     let prefix = text.get(..DATA_PREFIX_BYTES_MAX).filter(|text| text.starts_with(b"data:")).and_then(|text| memchr(b',', text));
-    let mut rest = text.get(prefix.map_or(0, |at| at + 1)..).unwrap_or_default().iter();
-    rest.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=' | b'\\'))
+    if prefix.is_none() && !DATA_FIELDS.contains(&field) {
+        return false;
+    }
+    let data = text.get(prefix.map_or(0, |at| at + 1)..).unwrap_or_default();
+    let (mut rest, mut line, mut lower) = (data, 0, 0);
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = match (byte, tail.first()) {
+            (b'\\', Some(b'/')) => tail.get(1..).unwrap_or_default(),
+            // The last line may be short; it is followed by nothing.
+            (b'\\', Some(b'n' | b'r')) if line == 0 || line >= BASE64_LINE_BYTES_MIN || tail.len() <= 4 => {
+                line = 0;
+                tail.get(1..).unwrap_or_default()
+            }
+            (b'+' | b'/' | b'-' | b'_' | b'=', _) | (b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z', _) => {
+                lower += usize::from(byte.is_ascii_lowercase());
+                line += 1;
+                tail
+            }
+            _ => return false,
+        };
+    }
+    // Of Base64 that encodes data two in five are lower case; of English text more than four in five.
+    lower * 10 <= data.len() * 7
 }
 
 /// Where the string ends that begins here.
@@ -237,9 +279,10 @@ mod tests {
 
     #[test]
     fn prompts_are_all_but_their_data() {
-        let picture = format!(r#"{{"url":"{}"}}"#, "A".repeat(WORD_BYTES_MAX + 1));
-        assert_eq!(prompt_tokens(picture.as_bytes()), 3);
-        let broken = format!(r#"{{"url":"{}"}}"#, r"AAAA\/AA\n".repeat(WORD_BYTES_MAX));
+        let picture = format!(r#"{{"data" : "{}"}}"#, "A".repeat(WORD_BYTES_MAX + 1));
+        assert_eq!(prompt_tokens(picture.as_bytes()), 4);
+        let line = "Ab0".repeat(BASE64_LINE_BYTES_MIN / 3);
+        let broken = format!(r#"{{"bytes":"{}"}}"#, format!(r"{line}\/A\r\n").repeat(WORD_BYTES_MAX));
         assert_eq!(prompt_tokens(broken.as_bytes()), 3);
         let unbroken = format!("[\"{}\"]", "日".repeat(WORD_BYTES_MAX));
         assert_eq!(prompt_tokens(unbroken.as_bytes()), 1 + WORD_BYTES_MAX as u64);
@@ -247,6 +290,17 @@ mod tests {
         assert_eq!(prompt_tokens(words.as_bytes()), (words.len() as u64).div_ceil(4));
         let url = format!(r#"{{"url":"data:image/png;base64,{}=="}}"#, "A_b-".repeat(WORD_BYTES_MAX));
         assert_eq!(prompt_tokens(url.as_bytes()), 3);
+        // Text that looks like data.
+        for (field, text) in [
+            ("text", "A".repeat(WORD_BYTES_MAX + 1)),
+            ("data", r"\u0041".repeat(WORD_BYTES_MAX)),
+            ("data", r"Words\n".repeat(WORD_BYTES_MAX)),
+            ("data", "hello_my_name_is_".repeat(WORD_BYTES_MAX)),
+            ("url", "A".repeat(WORD_BYTES_MAX + 1)),
+        ] {
+            let body = format!(r#"{{"{field}":"{text}"}}"#);
+            assert_eq!(prompt_tokens(body.as_bytes()), (body.len() as u64).div_ceil(4), "{field}");
+        }
         // No blank in it, and text all the same.
         for text in ["a,1;".repeat(WORD_BYTES_MAX), "f(){x=1}".repeat(WORD_BYTES_MAX), format!("{}.", "a".repeat(WORD_BYTES_MAX))] {
             let body = format!(r#"{{"t":"{text}"}}"#);

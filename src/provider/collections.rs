@@ -29,6 +29,13 @@ pub const COLLECTIONS: &[&str] = &[
     "/libraries",
 ];
 
+/// Paths in a collection that create an object or generate something, and are no object themselves.
+const VERBS: &[(&str, &str)] =
+    &[("/videos", "edits"), ("/videos", "extensions"), ("/videos", "characters"), ("/agents", "completions"), ("/threads", "runs")];
+
+/// Collections of Google's, whose objects have names like `files/abc`: <https://ai.google.dev/api/files>.
+const NAMED: &[&str] = &["files", "batches", "operations", "cachedContents", "tunedModels", "corpora", "fileSearchStores"];
+
 /// A longer id belongs to no provider.
 const ID_BYTES_MAX: usize = 256;
 
@@ -59,7 +66,11 @@ pub fn place(path: &str) -> Result<Option<Place<'_>>, OtherSpelling> {
         let Some(inner) = rest.strip_prefix('/') else {
             return if before == plain_case(before) { Ok(Some(Place::Collection)) } else { Err(OtherSpelling) };
         };
+        if before == plain_case(before) && VERBS.iter().any(|(collection, verb)| before.ends_with(collection) && inner == *verb) {
+            return Ok(Some(Place::Collection));
+        }
         let (id, rest) = inner.split_at(inner.find('/').unwrap_or(inner.len()));
+        let (id, rest) = split_verb(id, rest);
         let fits = is_id(id) && rest.split('/').skip(1).all(is_id) && before == plain_case(before);
         return if fits { Ok(Some(Place::Object { id, rest })) } else { Err(OtherSpelling) };
     }
@@ -76,6 +87,26 @@ pub fn matches_any(pattern: &str) -> bool {
         collection.to_ascii_lowercase().starts_with(&start) || within(&start, &collection.to_ascii_lowercase()).is_some()
     };
     COLLECTIONS.iter().any(meets)
+}
+
+/// Splits a verb of Google's off an id: `abc:download`. Other ids may have colons, followed by no such word.
+fn split_verb<'p>(id: &'p str, rest: &'p str) -> (&'p str, &'p str) {
+    const VERBS: &[&str] =
+        &["cancel", "delete", "download", "importFile", "query", "uploadToFileSearchStore", "generateContent", "transferOwnership"];
+    match id.split_once(':') {
+        Some((id, verb)) if rest.is_empty() && VERBS.contains(&verb) => (id, "/:"),
+        _ => (id, rest),
+    }
+}
+
+/// True for a collection of Google's.
+pub fn is_named(collection: &str) -> bool {
+    NAMED.contains(&collection)
+}
+
+/// True if the body of a request to this path is a file: <https://ai.google.dev/api/files#method:-media.upload>.
+pub fn is_upload(path: &str) -> bool {
+    path.starts_with("/upload/")
 }
 
 fn within<'p>(path: &'p str, collection: &str) -> Option<&'p str> {
@@ -100,8 +131,22 @@ pub fn is_id(id: &str) -> bool {
 }
 
 /// How the ids of objects begin at providers that mark them.
-const PREFIXES: &[&str] =
-    &["file-", "file_", "vs_", "cntr_", "container_", "batch_", "msgbatch_", "upload_", "assistant-", "asst_", "thread_", "ftjob-"];
+const PREFIXES: &[&str] = &[
+    "file-",
+    "file_",
+    "vs_",
+    "cntr_",
+    "container_",
+    "batch_",
+    "msgbatch_",
+    "upload_",
+    "assistant-",
+    "asst_",
+    "thread_",
+    "ftjob-",
+    "skill_",
+    "video_",
+];
 
 /// True if a text is an id of an object by its looks.
 pub fn looks_like_id(text: &str) -> bool {

@@ -86,15 +86,40 @@ impl Answers {
 
     /// Remembers answers: those that are to be billed before this returns, if the disk takes them.
     pub fn remember(&self, kept: Vec<StoredObject>, now_s: i64) {
+        let kept: Vec<_> = kept.into_iter().filter(|kept| !self.is_of_another(kept)).collect();
         let now = kept.iter().any(|kept| kept.pending.is_some());
         self.shared.iter().for_each(|shared| kept.iter().for_each(|kept| shared.keep(kept, kept_for(&kept.id))));
         let mut waiting = self.waiting();
-        waiting.extend(kept.into_iter().map(|kept| (kept.id.clone(), kept)));
+        for kept in kept {
+            let known = waiting.entry(kept.id.clone()).or_insert_with(|| kept.clone());
+            // Whoever owns it stays its owner.
+            known.pending = known.pending.take().or(kept.pending);
+        }
         let many = waiting.len() > WAITING_MAX;
         drop(waiting);
         if now || many {
             self.write_out(now_s);
         }
+    }
+
+    /// True if another client owns an object already. A provider gives each object an id of its own: this one is not new.
+    fn is_of_another(&self, kept: &StoredObject) -> bool {
+        const OWNER: &str = "SELECT upstream, owner FROM answers WHERE id = ?";
+        let of_another = |upstream: &str, owner: Option<&str>| upstream != kept.upstream || owner != kept.owner.as_deref();
+        if let Some(known) = self.waiting().get(&kept.id) {
+            return of_another(&known.upstream, known.owner.as_deref());
+        }
+        // Ids of responses, which are stored much more often, come from the provider alone.
+        if !kept.id.contains(OBJECT) {
+            return false;
+        }
+        let connection = self.connection();
+        let known = connection.prepare_cached(OWNER).and_then(|mut statement| {
+            statement
+                .query_row([&kept.id], |row| Ok(of_another(&row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?.as_deref())))
+                .optional()
+        });
+        matches!(known, Ok(Some(true)))
     }
 
     /// Writes what waits. What the disk does not take waits on.
@@ -284,7 +309,15 @@ mod tests {
         answers.remember(vec![kept("b", true)], at);
         assert_eq!((other.find("b").unwrap(), other.pending()), (Some(kept("b", true)), vec![kept("b", true)]));
         assert_eq!(other.find("a").unwrap(), Some(kept("a", false)));
-        // Nobody takes over what is another's.
+        // Nobody takes over what is another's, before or after it is written.
+        let taken = |answers: &Answers, id: &str| {
+            answers.remember(vec![kept(id, false)], at);
+            answers.remember(vec![StoredObject { owner: Some("thief".to_owned()), ..kept(id, false) }], at);
+            answers.find(id).unwrap().unwrap().owner
+        };
+        assert_eq!(["up/file-1", "resp_2"].map(|id| taken(&answers, id)), [Some("key".to_owned()), Some("key".to_owned())]);
+        answers.write_out(at);
+        assert_eq!(taken(&other, "up/file-1").as_deref(), Some("key"));
         other.remember(vec![StoredObject { owner: None, ..kept("a", false) }], at + 100);
         other.write_out(at + 100);
         assert_eq!(answers.find("a").unwrap(), Some(kept("a", false)));

@@ -72,7 +72,9 @@ pub fn check_framing(headers: &http::HeaderMap, raw: impl FnOnce() -> Option<Byt
         |line: &[u8]| line.split(|byte| *byte == b':').next().is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"content-length"));
     let stated = || headers.contains_key(header::CONTENT_LENGTH) || raw().is_some_and(|raw| raw.split(|byte| *byte == b'\n').any(length));
     let framed_twice = headers.contains_key(header::TRANSFER_ENCODING) && stated();
-    if framed_twice || headers.get_all(header::TRANSFER_ENCODING).iter().count() > 1 {
+    let chunked = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    let codings = headers.get_all(header::TRANSFER_ENCODING);
+    if framed_twice || codings.iter().count() > 1 || !codings.iter().all(chunked) {
         return Err(Error::BadFraming);
     }
     for value in headers.get_all(header::CONNECTION) {

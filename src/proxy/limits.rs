@@ -115,6 +115,7 @@ impl State {
             user: row.user.as_deref(),
             model: &row.model_requested,
             served: &row.model,
+            others: std::slice::from_ref(&line.model),
         };
         // An entry of the future was written by a wrong clock: it counts as spent now.
         self.limits.recall(rules, &who, Amount { tokens: 0, spend: line.charge }, row.start_ms.min(now_ms()));

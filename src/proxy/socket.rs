@@ -74,13 +74,14 @@ impl Gateway {
         }
         // Each turn is authorized anew: a key that was revoked meanwhile gets no further turn.
         let store = state.store();
-        let admit = |fields: &RequestFields| {
+        let admit = |fields: &RequestFields, message: &[u8]| {
             if !state.still_admits(exchange.key_id()) {
                 return Err(Error::InvalidKey);
             }
             for id in [&fields.previous, &fields.conversation].into_iter().flatten() {
                 exchange.may_continue(id, &store)?;
             }
+            exchange.check_objects(message, &store)?;
             exchange.admit_turn(fields)
         };
         let ClientData { forward, mut turns, refused } = session.on_client_data(&chunk, exchange.config().bounds.body_bytes_max, admit);

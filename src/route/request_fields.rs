@@ -61,6 +61,8 @@ pub struct RequestFields {
     pub conversation: Option<String>,
     /// The client does not wait for the response.
     pub background: bool,
+    /// The provider stores the chat completion.
+    pub store: bool,
     /// The maximum of output tokens per choice.
     pub output_max: Count,
     /// The number of choices per prompt.
@@ -232,6 +234,12 @@ fn models(raw: &[u8], name: &'static str, into: &mut Vec<String>) -> Result<(), 
     Ok(())
 }
 
+/// Server tools and plugins of OpenRouter that use no other model; others may let the request or the model select one:
+/// <https://openrouter.ai/docs/guides/features/server-tools>, <https://openrouter.ai/docs/guides/features/plugins>.
+const OPENROUTER: &str = "openrouter:";
+const OPENROUTER_PLAIN_TOOLS: &[&str] = &["openrouter:web_search", "openrouter:web_fetch", "openrouter:datetime"];
+const OPENROUTER_PLAIN_PLUGINS: &[&str] = &["web", "file-parser", "response-healing", "context-compression"];
+
 /// Collects the values while the body is scanned.
 #[derive(Default)]
 struct Found {
@@ -261,7 +269,21 @@ impl Found {
                     let value = value.ok_or(Error::BadJson { why: "`model` is not a string of reasonable length" })?;
                     fields.model = Some(Spanned { value, span });
                 }
+                // Some servers take a number or a text for true.
+                Key::Stream if !matches!(raw, b"true" | b"false" | b"null") => {
+                    return Err(Error::BadField { name: "stream", want: "`true` or `false`" });
+                }
                 Key::Stream => fields.stream = Some(Spanned { value: raw == b"true", span }),
+                Key::Store => fields.store = raw != b"false" && !null,
+                Key::ToolType => {
+                    let hides = |kind: String| kind.starts_with(OPENROUTER) && !OPENROUTER_PLAIN_TOOLS.contains(&kind.as_str());
+                    if text().is_some_and(hides) {
+                        fields.hidden_model = Some("tools");
+                    }
+                }
+                Key::Plugin if text().is_none_or(|id| !OPENROUTER_PLAIN_PLUGINS.contains(&id.as_str())) => {
+                    fields.hidden_model = Some("plugins");
+                }
                 Key::StreamOptions => {
                     if raw.first() == Some(&b'{') {
                         unique::<1>(raw, &INCLUDE_USAGE, "stream_options")?;

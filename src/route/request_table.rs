@@ -30,6 +30,11 @@ pub(super) enum Key {
     OtherModel,
     /// The provider selects a model that the request does not name.
     Hidden(&'static str),
+    /// The provider stores the completion.
+    Store,
+    /// The type of a tool, and the id of a plugin: some select models.
+    ToolType,
+    Plugin,
     /// The response comes at another endpoint, which is not metered.
     Deferred,
     /// The type of a message on a WebSocket.
@@ -69,7 +74,8 @@ macro_rules! fields {
             // <https://learn.microsoft.com/en-us/azure/ai-foundry/openai/references/on-your-data>
             ("data_sources", Take(Key::Hidden("data_sources"))),
             // Server-side tools with a model of their own: image generation (OpenAI), advisor (Anthropic).
-            ("tools", Items(Key::Ignored, &Fields(&[("model", Take(Key::OtherModel))]))),
+            ("tools", Items(Key::Ignored, &Fields(&[("model", Take(Key::OtherModel)), ("type", Take(Key::ToolType))]))),
+            ("plugins", Items(Key::Ignored, &Fields(&[("id", Take(Key::Plugin))]))),
             // <https://console.groq.com/docs/compound>
             ("compound_custom", Fields(&[
                 ("models", Fields(&[("answering_model", Take(Key::OtherModel)), ("reasoning_model", Take(Key::OtherModel))])),
@@ -87,6 +93,7 @@ static CHAT: Want<Key> = fields![
     ("max_completion_tokens", Take(Key::OutputMax)),
     ("n", Take(Key::Choices)),
     ("best_of", Take(Key::Choices)),
+    ("store", Take(Key::Store)),
 ];
 
 /// <https://platform.openai.com/docs/api-reference/completions/create>
@@ -112,6 +119,17 @@ const GENERATION_CONFIG: Want<Key> = Fields(&[
     ("max_output_tokens", Take(Key::OutputMax)),
     ("candidateCount", Take(Key::Choices)),
     ("candidate_count", Take(Key::Choices)),
+    ("routingConfig", ROUTING_CONFIG),
+    ("routing_config", ROUTING_CONFIG),
+    ("modelConfig", Take(Key::Hidden("modelConfig"))),
+    ("model_config", Take(Key::Hidden("model_config"))),
+]);
+/// <https://cloud.google.com/vertex-ai/docs/reference/rest/v1/GenerationConfig#RoutingConfig>
+const ROUTING_CONFIG: Want<Key> = Fields(&[
+    ("manualMode", Fields(&[("modelName", Take(Key::OtherModel)), ("model_name", Take(Key::OtherModel))])),
+    ("manual_mode", Fields(&[("modelName", Take(Key::OtherModel)), ("model_name", Take(Key::OtherModel))])),
+    ("autoMode", Take(Key::Hidden("autoMode"))),
+    ("auto_mode", Take(Key::Hidden("auto_mode"))),
 ]);
 
 /// The native bodies of Bedrock's model families, one after another: Claude (new, old), Mistral, Cohere, Jamba; Nova; Titan;
@@ -192,7 +210,9 @@ impl Key {
             Self::Kind => "type",
             Self::Models(name) => name,
             Self::Hidden(_) | Self::Messages | Self::Input | Self::Prompt | Self::System | Self::Contents => return None,
-            Self::OutputMax | Self::Choices | Self::OtherModel | Self::Ignored => return None,
+            Self::OutputMax | Self::Choices | Self::OtherModel | Self::Ignored | Self::ToolType | Self::Plugin | Self::Store => {
+                return None;
+            }
         })
     }
 }

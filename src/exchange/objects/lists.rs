@@ -61,8 +61,15 @@ impl ListFilter {
 
     fn filter(&self, body: &Bytes, upstream: &str, owner: Option<&str>) -> Option<(Bytes, Vec<StoredObject>)> {
         let mut spans = Spans::default();
-        let mut scanner = Scanner::new(&LIST_ROOT);
-        scanner.push(body, &mut spans).ok().filter(|()| scanner.is_done())?;
+        let (start, length) = (body.len() - body.trim_ascii_start().len(), body.trim_ascii().len());
+        if body.get(start) == Some(&b'[') {
+            // Some providers answer with the list alone.
+            serde_json::from_slice::<serde::de::IgnoredAny>(body).ok()?;
+            spans.lists.push(start..start + length);
+        } else {
+            let mut scanner = Scanner::new(&LIST_ROOT);
+            scanner.push(body, &mut spans).ok().filter(|()| scanner.is_done())?;
+        }
         if spans.lists.is_empty() {
             return None;
         }
