@@ -65,7 +65,7 @@ pub struct Refusal<'a> {
     pub client: Option<String>,
     /// The name of the gateway key, if one was recognized, and the model that was requested, if the body was read.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<&'a str>,
+    pub key_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<&'a str>,
 }
@@ -244,7 +244,7 @@ mod tests {
         outcome: "refused",
         error: "not_found",
         client: None,
-        key: None,
+        key_name: None,
         model: None,
     };
 

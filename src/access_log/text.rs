@@ -60,7 +60,7 @@ impl Text {
     pub fn refusal(self, refusal: &Refusal<'_>, out: &mut Vec<u8>) {
         let mut line = self.head(refusal.end_ms, refusal.status, RED, refusal.error);
         let _ = write!(line, "  {} {}", refusal.method, printable(refusal.path));
-        for (name, value) in [("from", refusal.client.as_deref()), ("key", refusal.key), ("model", refusal.model)] {
+        for (name, value) in [("from", refusal.client.as_deref()), ("key", refusal.key_name), ("model", refusal.model)] {
             if let Some(value) = value {
                 let _ = write!(line, "  {name} {}", printable(value));
             }
@@ -157,7 +157,7 @@ mod tests {
             outcome: "refused",
             error: "not_found",
             client: Some("127.0.0.1:9".to_owned()),
-            key: Some("ci\x1b"),
+            key_name: Some("ci\x1b"),
             model: None,
         };
         Text { colored: false }.refusal(&refusal, &mut out);

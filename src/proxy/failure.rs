@@ -122,7 +122,7 @@ impl Gateway {
             outcome: "refused",
             error: refused.code(),
             client: session.client_addr().map(ToString::to_string),
-            key: ctx.key_name.as_deref(),
+            key_name: ctx.key_name.as_deref(),
             model: ctx.model.as_deref(),
         });
         self.state.put_off.notify_one();

@@ -100,5 +100,6 @@ def test_what_is_fetched_again_after_a_restart_is_spent_once(tmp_path):
 def test_asking_for_a_batch_generates_nothing(http, bill):
     answer = http.post("/jobs/v1/batches", json={"input_file_id": "file-1", "endpoint": "/v1/chat/completions"})
     assert (answer.status_code, answer.json()["id"]) == (200, "batch_1")
-    [entry] = bill.poll("the entry", lambda: whole(bill.entries(bill.take(None))))
+    request_id = bill.take(None)
+    [entry] = bill.poll("the entry", lambda: whole(bill.entries(request_id)))
     assert not entry["open"]["billed"] and "usage" not in entry

@@ -161,6 +161,8 @@ def test_clickhouse_has_a_row_a_line(tmp_path, clickhouse):
         until(lambda: gateway.metric('tollgate_sink_entries_total{sink="clickhouse"}') == 5, gateway.said)
     [(table, _), *inserts] = clickhouse.done
     assert table["database"] == "bills" and table["query"].startswith("CREATE TABLE IF NOT EXISTS tollgate_lines (")
+    [(altered, _), *inserts] = inserts
+    assert altered["query"] == "ALTER TABLE tollgate_lines ADD COLUMN IF NOT EXISTS cause String"
     assert {query["query"] for query, _ in inserts} == {"INSERT INTO tollgate_lines SETTINGS async_insert = 0 FORMAT JSONEachRow"}
     assert len({query["insert_deduplication_token"] for query, _ in inserts}) == len(inserts)
     rows = [row for _, rows in inserts for row in rows]

@@ -43,7 +43,7 @@ def guarded(tmp_path_factory):
         yield guarded
     keys = {entry.get("key_name") for entry in guarded.entries() if "key" in entry}
     assert keys == {"one", "narrow"}
-    assert all(entry["org"] == "acme" for entry in guarded.entries() if entry.get("key_name") == "one")
+    assert all(entry["org"] == "acme" for entry in guarded.entries() if "key" in entry and entry["key_name"] == "one")
     written = b"".join(file.read_bytes() for file in guarded.folder.rglob("*") if file.is_file() and file.suffix != ".yaml")
     assert guarded.key.rsplit("_", 1)[1].encode() not in written
     assert guarded.pair["AWS_SECRET_ACCESS_KEY"].encode() not in written

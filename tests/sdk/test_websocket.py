@@ -105,16 +105,27 @@ def test_turns(socket, provider, bill):
         assert (entry["open"]["model_requested"], entry["open"]["model"]) == ("socketed/mock-small", "mock-small")
 
 
+@pytest.mark.parametrize("message", ["no JSON", b"\x00\x01", "[]", '{"kind": "response.cancel"}', '{"type": "response.Create"}'])
+def test_what_cannot_be_read_closes_the_connection(socket, provider, message):
+    with pytest.raises(ConnectionClosed) as caught:
+        socket.send(message)
+        socket.recv(timeout=10)
+    assert caught.value.rcvd.code == 1008
+    assert provider.messages == []
+
+
 def test_what_is_no_turn_passes_as_it_is(socket, provider):
-    messages = ['{"type": "response.cancel"}', "no JSON", b"\x00\x01", "x" * 70_000]
+    cancel = '{"type": "response.cancel"%s}'
+    messages = [cancel % "", cancel % (', "pad": "%s"' % ("x" * 70_000)), (cancel % " ").encode()]
     for message in messages:
         socket.send(message)
     # In fragments, as they were sent.
-    socket.send(["frag", "men", "ted"])
+    fragments = ['{"type": "resp', "onse.can", 'cel"}']
+    socket.send(fragments)
     assert socket.ping().wait(5)
     ask(socket)
     until(socket, "response.completed")
-    assert provider.messages[:-1] == [*messages, "fragmented"]
+    assert provider.messages[:-1] == [*messages, "".join(fragments)]
 
 
 def test_large_messages_both_ways(socket, provider, bill):
@@ -205,7 +216,8 @@ def test_turns_of_a_ledger_that_is_synced_before_they_end(tmp_path):
 
 def test_messages_count_against_the_budget_of_bodies(tmp_path):
     [mock] = free_ports(1)
-    with OwnGateway(tmp_path, {"body": {"bytes_max": "300KiB", "budget": "300KiB"}}, mock=mock) as gateway:
+    # A message is held as it came and unmasked.
+    with OwnGateway(tmp_path, {"body": {"bytes_max": "300KiB", "budget": "600KiB"}}, mock=mock) as gateway:
         url = gateway.url.replace("http", "ws") + "/v1/responses"
         with connect(url, proxy=None) as first, connect(url, proxy=None) as second:
             text = json.dumps({"type": "response.create", "model": "mock-small", "input": "x" * 200_000})
