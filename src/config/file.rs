@@ -247,7 +247,7 @@ impl Reader<'_> {
     fn bounds(&mut self, node: Option<Node<'_>>) -> Bounds {
         const DEFAULT_MAX: u64 = 32 << 20;
         const DEFAULT_BUDGET: u64 = 1 << 30;
-        // Of a small machine or container the default share may be less than one body.
+        // On a small machine or in a small container, the default share may be less than one body.
         let share = bytes_or_share("25%").unwrap_or(DEFAULT_BUDGET).max(DEFAULT_MAX);
         let mut bounds = Bounds { body_bytes_max: DEFAULT_MAX, body_budget_bytes: share };
         let Some(node) = node else { return bounds };

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Settings of the process as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessRules {
-    /// What the gateway says about itself on stderr.
+    /// The level of the gateway's log on stderr.
     pub log_level: LevelFilter,
     /// How long a process that was told to stop still accepts connections, while `/readyz` answers 503.
     pub shutdown_delay: Duration,

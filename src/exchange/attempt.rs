@@ -41,7 +41,7 @@ pub(super) struct Attempt {
     pub(super) body_ended: bool,
     /// The request was sent to its end.
     sent: bool,
-    /// What went wrong at the upstream.
+    /// The cause of a failure at the upstream.
     cause: Option<String>,
     /// No limit has a reservation for it.
     pub(super) unreserved: bool,

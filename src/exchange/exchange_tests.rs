@@ -3,6 +3,7 @@ use super::*;
 use crate::config::{Source, load};
 use crate::ledger::{self, Outcome};
 use crate::usage::Dimension;
+use http::header;
 
 fn asked(id: &str) -> Asked {
     Asked { request_id: id.to_owned(), ..Asked::default() }

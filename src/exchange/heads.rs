@@ -66,6 +66,11 @@ pub(super) fn is_document(headers: &HeaderMap) -> bool {
     kind == DOCUMENT || essence().eq_ignore_ascii_case(DOCUMENT) || essence().ends_with("+json")
 }
 
+/// True if a body is compressed.
+pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity")
+}
+
 /// Refuses parameters of Google's that change the form of a response so that its usage could not be read:
 /// <https://cloud.google.com/apis/docs/system-parameters>.
 ///

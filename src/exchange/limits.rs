@@ -12,7 +12,7 @@ use crate::route::{Count, RequestFields, Route, Target};
 use crate::usage::{Dimension, Field, Usage};
 use memchr::memmem;
 
-/// What bounds the cost of a request.
+/// The bounds on the cost of a request.
 #[derive(Clone, Debug, Default)]
 pub struct CostBounds {
     /// Estimated tokens of the prompt.
@@ -100,7 +100,7 @@ impl Exchange {
         dearest.unwrap_or_else(|| amount(&self.route))
     }
 
-    /// Who asks for a turn, and the maximum that it may cost.
+    /// The client that a turn counts for, and the maximum that it may cost.
     pub fn max_turn_cost<'t>(&'t self, turn: &'t TurnRequest, now: UnixMs) -> (Who<'t>, Amount) {
         let who = Who { model: &turn.requested, served: &turn.model, others: &turn.bounds.other_models, ..self.who() };
         (who, self.amount(&turn.bounds, (self.route.upstream, &turn.model), now))

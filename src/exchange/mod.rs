@@ -35,8 +35,8 @@ use bytes::Bytes;
 pub use closed::{Closed, Records};
 use conceal::Conceal;
 pub use cost::Cost;
-use heads::{check_query, framing, implied, is_document, query, stated, stated_error};
-use http::{HeaderMap, Method, header};
+use heads::{check_query, framing, implied, is_document, is_encoded, query, stated, stated_error};
+use http::{HeaderMap, Method};
 use key_scope::permit;
 use limits::CostBounds;
 pub use limits::{amount_of, who_of};
@@ -281,7 +281,7 @@ impl Exchange {
     pub fn respond(&mut self, status: u16, headers: &HeaderMap) {
         let hides = self.usage_asked && status < 300;
         let grammar = self.route.dialect.grammar();
-        let encoded = headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
+        let encoded = is_encoded(headers);
         self.read_objects(status, encoded);
         let batch =
             if self.route.target == Target::Pass && self.batch_results { self.batch_results().map(|(dialect, _)| dialect) } else { None };

@@ -20,8 +20,9 @@ use references::{References, locate, may_refer};
 
 /// Further objects of the same owner that one response may name; more are not known to the gateway.
 const YIELDS_MAX: usize = 64;
-/// A longer id is not kept.
-const ID_BYTES_MAX: usize = 256;
+
+/// More of an id than this is not read: it has escapes, or is longer than any.
+const RAW_ID_BYTES_MAX: usize = collections::ID_BYTES_MAX * 2;
 
 /// The name under which an object is stored. Names of responses and conversations have no slash.
 pub fn object_key(upstream: &str, id: &str) -> String {
@@ -33,7 +34,7 @@ pub fn results_key(upstream: &str, id: &str) -> String {
     format!("{upstream}/results/{id}")
 }
 
-/// What an exchange does with objects.
+/// How an exchange treats the objects in its response.
 #[derive(Clone, Debug, Default)]
 pub(super) enum ObjectAccess {
     #[default]
@@ -44,7 +45,7 @@ pub(super) enum ObjectAccess {
     Object,
 }
 
-/// What a path and a body name.
+/// The objects that a path and a body name.
 pub(super) struct Referenced {
     /// The only upstream that has the objects.
     pub(super) upstream: Option<usize>,
@@ -155,6 +156,7 @@ const OBJECT: &[(&str, Want<Which>)] = &[
     ("file", Fields(&[("id", Take(Which::Other)), ("name", Take(Which::OtherName))])),
 ];
 static OBJECT_ROOT: Want<Which> = Fields(OBJECT);
+
 /// Ids in an object of a response.
 #[derive(Clone, Debug, Default)]
 struct Ids {
@@ -195,8 +197,8 @@ impl Visit<Which> for Ids {
         }
     }
     fn bytes(&mut self, _: Which, piece: &[u8]) {
-        if self.raw.len() <= ID_BYTES_MAX * 2 {
-            self.raw.extend_from_slice(piece.get(..piece.len().min(ID_BYTES_MAX * 2)).unwrap_or_default());
+        if self.raw.len() <= RAW_ID_BYTES_MAX {
+            self.raw.extend_from_slice(piece.get(..piece.len().min(RAW_ID_BYTES_MAX)).unwrap_or_default());
         }
     }
     fn end(&mut self, which: Which, _: u64) {
@@ -222,11 +224,10 @@ impl ObjectReader {
     }
 }
 
-/// What an object names that belongs to its owner.
+/// The objects that an object names: they belong to its owner.
 fn yields(ids: &Ids, upstream: &str, owner: Option<&str>) -> Vec<StoredObject> {
-    let stored = |id: String| StoredObject { id, upstream: upstream.to_owned(), owner: owner.map(str::to_owned), pending: None };
     let files = ids.results.iter().chain(&ids.others).map(|id| object_key(upstream, id));
-    files.chain(ids.results.iter().map(|id| results_key(upstream, id))).map(stored).collect()
+    files.chain(ids.results.iter().map(|id| results_key(upstream, id))).map(|id| StoredObject::owned(id, upstream, owner)).collect()
 }
 
 impl Exchange {
@@ -265,24 +266,21 @@ impl Exchange {
         let owner = self.owner();
         let upstream = self.upstream().map(|upstream| upstream.name.clone()).unwrap_or_default();
         let Some(attempt) = &mut self.attempt else { return vec![] };
+        let object = |id: &str| StoredObject::owned(object_key(&upstream, id), &upstream, owner.as_deref());
         let mut stored = std::mem::take(&mut attempt.learned);
         if let Some(reader) = attempt.object.take_if(|reader| reader.scanner.is_done()) {
-            let object = reader.ids.object().map(|id| object_key(&upstream, id));
-            let object = object.map(|id| StoredObject { id, upstream: upstream.clone(), owner: owner.clone(), pending: None });
-            stored.extend(object);
+            stored.extend(reader.ids.object().map(object));
             stored.extend(yields(&reader.ids, &upstream, owner.as_deref()));
         }
-        // Containers that server-side tools created.
-        let mut containers = attempt.meter.as_mut().filter(|_| keeps).map(|meter| meter.take_containers()).unwrap_or_default();
+        // Containers that server-side tools created, and a chat completion that is stored.
+        let containers = attempt.meter.as_mut().filter(|_| keeps).map(|meter| meter.take_containers()).unwrap_or_default();
+        stored.extend(containers.iter().map(|id| object(id)));
         let completion = attempt.meter.as_ref().filter(|_| keeps && attempt.status < 300).map(|meter| &meter.found().id);
         if let Some(id) = completion.filter(|id| collections::is_id(id))
             && std::mem::take(&mut self.keeping.stores_chat)
         {
-            containers.push(id.clone());
+            stored.push(object(id));
         }
-        let container =
-            |id: String| StoredObject { id: object_key(&upstream, &id), upstream: upstream.clone(), owner: owner.clone(), pending: None };
-        stored.extend(containers.into_iter().map(container));
         stored
     }
 }

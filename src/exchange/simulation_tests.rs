@@ -8,6 +8,7 @@ use crate::ledger::Outcome;
 use crate::limit::{Amount, Hold, Limits};
 use crate::meter::prompt_tokens;
 use crate::price::PicoUsd;
+use http::header;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 

@@ -28,6 +28,13 @@ pub struct StoredObject {
     pub pending: Option<Box<Open>>,
 }
 
+impl StoredObject {
+    /// One that nothing is to be billed for.
+    pub(super) fn owned(id: String, upstream: &str, owner: Option<&str>) -> Self {
+        Self { id, upstream: upstream.to_owned(), owner: owner.map(str::to_owned), pending: None }
+    }
+}
+
 /// Remembers them.
 pub trait ObjectStore: Send + Sync {
     /// # Errors
@@ -128,15 +135,10 @@ impl Exchange {
         let Some(found) = meter.map(|meter| meter.found()).filter(|found| !found.id.is_empty()) else { return vec![] };
         let pending = self.keeping.background && !found.has_usage() && found.error.is_none();
         let open = self.attempt.as_ref().filter(|_| pending).map(|attempt| Box::new(attempt.open.0.clone()));
-        let owner = self.owner();
-        let kept = |id: &str, pending| StoredObject {
-            id: id.to_owned(),
-            upstream: self.upstream().map(|upstream| upstream.name.clone()).unwrap_or_default(),
-            owner: owner.clone(),
-            pending,
-        };
-        let made = kept(&found.id, open);
-        let list = std::iter::once(made.clone()).chain(self.keeping.conversation.as_deref().map(|id| kept(id, None))).collect();
+        let (owner, upstream) = (self.owner(), self.upstream().map_or("", |upstream| upstream.name.as_str()));
+        let stored = |id: &str| StoredObject::owned(id.to_owned(), upstream, owner.as_deref());
+        let made = StoredObject { pending: open, ..stored(&found.id) };
+        let list = std::iter::once(made.clone()).chain(self.keeping.conversation.as_deref().map(stored)).collect();
         self.keeping.remembered = true;
         if pending {
             (self.keeping.owes, self.keeping.pending) = (Some(made.id.clone()), Some(made));

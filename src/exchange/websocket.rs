@@ -91,7 +91,7 @@ pub struct TurnRequest {
     others_before: u64,
 }
 
-/// What bytes of the client come to.
+/// The result of reading bytes of the client.
 #[derive(Debug)]
 pub struct ClientData {
     /// The bytes to forward: whole messages, and a close frame if the session is refused.

@@ -37,9 +37,9 @@ const VERBS: &[(&str, &str)] =
 const NAMED: &[&str] = &["files", "batches", "operations", "cachedContents", "tunedModels", "corpora", "fileSearchStores"];
 
 /// A longer id belongs to no provider.
-const ID_BYTES_MAX: usize = 256;
+pub const ID_BYTES_MAX: usize = 256;
 
-/// What a path names.
+/// The collection or object that a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place<'p> {
     /// A collection: reading it lists objects, posting to it creates one.
@@ -52,7 +52,7 @@ pub enum Place<'p> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OtherSpelling;
 
-/// What a path names; `None` if it is not in a collection. Versions and the like may stand before the collection.
+/// The collection or object that a path names; `None` if it is not in a collection. Versions and the like may stand before the collection.
 ///
 /// # Errors
 /// If the path is spelled so that a server may take it for one in a collection and the gateway would not: percent-encoded,
@@ -89,12 +89,13 @@ pub fn matches_any(pattern: &str) -> bool {
     COLLECTIONS.iter().any(meets)
 }
 
-/// Splits a verb of Google's off an id: `abc:download`. Other ids may have colons, followed by no such word.
+/// Splits a verb of Google's off an id: `abc:download`. The rest is then `/:`, which is below the object. Other ids may have colons,
+/// followed by no such word.
 fn split_verb<'p>(id: &'p str, rest: &'p str) -> (&'p str, &'p str) {
-    const VERBS: &[&str] =
+    const GOOGLE_VERBS: &[&str] =
         &["cancel", "delete", "download", "importFile", "query", "uploadToFileSearchStore", "generateContent", "transferOwnership"];
     match id.split_once(':') {
-        Some((id, verb)) if rest.is_empty() && VERBS.contains(&verb) => (id, "/:"),
+        Some((id, verb)) if rest.is_empty() && GOOGLE_VERBS.contains(&verb) => (id, "/:"),
         _ => (id, rest),
     }
 }
@@ -126,8 +127,12 @@ fn plain_case(path: &str) -> String {
 
 /// True for an id as providers make them.
 pub fn is_id(id: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':');
-    !id.is_empty() && id.len() <= ID_BYTES_MAX && id.bytes().all(plain)
+    !id.is_empty() && id.len() <= ID_BYTES_MAX && id.chars().all(is_id_character)
+}
+
+/// True for a character of an id.
+pub fn is_id_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.' | ':')
 }
 
 /// How the ids of objects begin at providers that mark them.

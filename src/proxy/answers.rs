@@ -5,7 +5,7 @@ use super::shared::Shared;
 use super::state::now_s;
 use crate::error::Error;
 use crate::exchange::stored_response::{ObjectStore, StoredObject};
-use crate::sink::copies::{is_damage, open_or_replace, set_aside};
+use crate::sink::copies::{is_damage, open_or_replace, replace};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -72,15 +72,9 @@ impl Answers {
             return;
         }
         let mut connection = self.connection();
-        let fresh = set_aside(&self.path)
-            .map_err(|error| error.to_string())
-            .and_then(|aside| Ok((aside, connect(&self.path, self.outlasts_power).map_err(|error| error.to_string())?)));
-        match fresh {
-            Ok((aside, fresh)) => {
-                *connection = fresh;
-                log::error!("{}: {error}. It was set aside as {}: {LOST}", self.path.display(), aside.display());
-            }
-            Err(why) => log::error!("{}: {error}, and it cannot be set aside: {why}", self.path.display()),
+        match replace(&self.path, LOST, error, || connect(&self.path, self.outlasts_power)) {
+            Ok(fresh) => *connection = fresh,
+            Err(why) => log::error!("{}: {error}, and it cannot be replaced: {why}", self.path.display()),
         }
     }
 

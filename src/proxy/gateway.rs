@@ -360,8 +360,9 @@ impl ProxyHttp for Gateway {
         timed::serves(false);
         // What was not sent is written all the same.
         ctx.outlet.dues().settle(&self.state).await;
-        let failed = error.filter(|error| !client_left(error)).map(|error| failure(error, ctx.provider()));
-        error.filter(|error| !client_left(error)).into_iter().for_each(|error| ctx.note_cause(error));
+        let upstream_error = error.filter(|error| !client_left(error));
+        let failed = upstream_error.map(|error| failure(error, ctx.provider()));
+        upstream_error.into_iter().for_each(|error| ctx.note_cause(error));
         if ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_open()) {
             let ending = match error {
                 None if ctx.outlet.drain().has_left() => Ending::Drained,

@@ -21,6 +21,11 @@ pub struct Part<'a> {
     pub file: bool,
 }
 
+/// True for the content type of a form.
+pub fn is_multipart(content_type: &[u8]) -> bool {
+    content_type.trim_ascii_start().get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"))
+}
+
 /// The boundary that the content type of a form names; `None` if it names none, or not plainly and once.
 pub fn boundary(content_type: &str) -> Option<&str> {
     let (kind, parameters) = content_type.split_once(';')?;

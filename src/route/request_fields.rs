@@ -110,8 +110,7 @@ impl RequestFields {
     pub fn of(body: &[u8], head: &Head<'_>, destination: &Destination) -> Result<Self, Error> {
         let Destination::Endpoint { endpoint, named, .. } = destination else { return Ok(Self::default()) };
         let types = || head.headers.get_all(CONTENT_TYPE).iter().map(http::HeaderValue::as_bytes);
-        let is_form = |kind: &[u8]| kind.trim_ascii_start().get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
-        let Some(kind) = types().find(|kind| is_form(kind)) else {
+        let Some(kind) = types().find(|kind| form::is_multipart(kind)) else {
             let mut fields = Self::read(body, endpoint.map(Endpoint::dialect))?;
             // The path names the model; another one in the body must be allowed as well.
             let in_body = fields.model.as_ref().map(|model| model.value.as_str());

@@ -126,11 +126,12 @@ const GENERATION_CONFIG: Want<Key> = Fields(&[
 ]);
 /// <https://cloud.google.com/vertex-ai/docs/reference/rest/v1/GenerationConfig#RoutingConfig>
 const ROUTING_CONFIG: Want<Key> = Fields(&[
-    ("manualMode", Fields(&[("modelName", Take(Key::OtherModel)), ("model_name", Take(Key::OtherModel))])),
-    ("manual_mode", Fields(&[("modelName", Take(Key::OtherModel)), ("model_name", Take(Key::OtherModel))])),
+    ("manualMode", MANUAL_MODE),
+    ("manual_mode", MANUAL_MODE),
     ("autoMode", Take(Key::Hidden("autoMode"))),
     ("auto_mode", Take(Key::Hidden("auto_mode"))),
 ]);
+const MANUAL_MODE: Want<Key> = Fields(&[("modelName", Take(Key::OtherModel)), ("model_name", Take(Key::OtherModel))]);
 
 /// The native bodies of Bedrock's model families, one after another: Claude (new, old), Mistral, Cohere, Jamba; Nova; Titan;
 /// Llama; AI21 J2. <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html>

@@ -9,9 +9,6 @@ use crate::error::Error;
 use crate::provider::collections;
 use http::Method;
 
-/// A longer id is none of theirs.
-const ID_BYTES_MAX: usize = 256;
-
 /// Where a path leads, if it is one of these.
 pub(super) fn find(method: &Method, rest: &str, mount: Option<usize>, config: &Config) -> Option<Destination> {
     let upstream = mount.and_then(|mount| config.upstreams.get(mount));
@@ -54,7 +51,7 @@ pub(super) fn is_spelled(path: &str) -> bool {
 }
 
 fn is_id(id: &str) -> bool {
-    !id.is_empty() && id.len() <= ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+    collections::is_id(id) && !id.contains(':')
 }
 
 /// The way there: to who knows the answer, else to who is named, else to the first that keeps any.
@@ -115,7 +112,7 @@ mod tests {
             });
             assert_eq!(found, id.map(|id| id.map(str::to_owned)), "{method} {path}");
         }
-        let long = format!("/v1/responses/{}", "r".repeat(ID_BYTES_MAX + 1));
+        let long = format!("/v1/responses/{}", "r".repeat(collections::ID_BYTES_MAX + 1));
         assert_eq!(find(&Method::GET, &long, None, &config), None);
     }
 }

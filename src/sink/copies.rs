@@ -45,16 +45,27 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
 /// # Errors
 /// Says why it cannot be used.
 pub fn open_or_replace<T>(path: &Path, lost: &str, open: impl Fn() -> Result<T, rusqlite::Error>) -> Result<T, String> {
-    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     match open() {
         Ok(opened) => Ok(opened),
-        Err(error) if is_damage(&error) || path.is_dir() => {
-            let aside = set_aside(path).map_err(|error| told(&error))?;
-            log::error!("{}: {error}. It was set aside as {}: {lost}", path.display(), aside.display());
-            open().map_err(|error| told(&error))
-        }
-        Err(error) => Err(told(&error)),
+        Err(error) if is_damage(&error) || path.is_dir() => replace(path, lost, &error, open),
+        Err(error) => Err(format!("{}: {error}", path.display())),
     }
+}
+
+/// Sets a database aside because of `error`, and opens a fresh one. `lost` says what that costs.
+///
+/// # Errors
+/// Says why it cannot be set aside, or the fresh one not be used.
+pub fn replace<T>(
+    path: &Path,
+    lost: &str,
+    error: &rusqlite::Error,
+    open: impl FnOnce() -> Result<T, rusqlite::Error>,
+) -> Result<T, String> {
+    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let aside = set_aside(path).map_err(|error| told(&error))?;
+    log::error!("{}: {error}. It was set aside as {}: {lost}", path.display(), aside.display());
+    open().map_err(|error| told(&error))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::config::Upstream;
 use crate::error::Error;
+use crate::exchange::heads::is_encoded;
 use crate::exchange::stored_response::StoreHandle;
 use crate::provider::collections;
 use crate::route::form;
@@ -79,7 +80,7 @@ pub(in crate::exchange) struct Reference {
     pub(super) certain: bool,
 }
 
-/// What a body names.
+/// The objects that a body names.
 #[derive(Debug, Default)]
 pub(in crate::exchange) struct References {
     pub(super) ids: Vec<Reference>,
@@ -93,9 +94,9 @@ impl References {
     /// # Errors
     /// If what the body names cannot be read: it would reach the provider unchecked.
     pub(super) fn of(body: &[u8], headers: &HeaderMap, collection: bool, upload: bool) -> Result<Self, Error> {
-        let encoded = headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
-        let kind = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default().trim_ascii_start();
-        if kind.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/")) {
+        let encoded = is_encoded(headers);
+        let kind = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+        if form::is_multipart(kind) {
             return Self::of_form(body, kind, collection && !upload);
         }
         if collection && !upload && !body.trim_ascii().is_empty() {
@@ -160,8 +161,7 @@ impl References {
     /// Adds the objects that a text names: by an id, or by a name or an address that contains one.
     pub(super) fn add(&mut self, text: &str) {
         let text = percent_encoding::percent_decode_str(text).decode_utf8_lossy();
-        let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.' | ':');
-        let parts: Vec<&str> = text.split(|character| !plain(character)).filter(|part| !part.is_empty()).collect();
+        let parts: Vec<&str> = text.split(|character| !collections::is_id_character(character)).filter(|part| !part.is_empty()).collect();
         let mut certain = false;
         for (at, part) in parts.iter().enumerate() {
             // Google's names, alone or in an address: `files/abc`, `https://…/v1beta/files/abc`.

@@ -11,7 +11,7 @@ use crate::meter::Meter;
 use crate::route::{self, Head as RequestHead, RequestFields, Target};
 use std::sync::Arc;
 
-/// What happened in a session, in order; to be recorded before the bytes are forwarded.
+/// Events of a session, in order; to be recorded before the bytes are forwarded.
 #[derive(Debug)]
 pub enum SessionEvent {
     /// A turn was requested: its entry's id and `start` record.
