@@ -112,6 +112,10 @@ pub enum Error {
     ForbiddenModel {
         model: String,
     },
+    /// A money limit holds and the catalog has no price for the model.
+    UnpricedModel {
+        model: String,
+    },
     /// A key that is limited to models may not use a field that selects a model which the request does not name.
     ForbiddenField {
         name: &'static str,
@@ -174,6 +178,7 @@ impl Error {
             | Self::UnknownFormat
             | Self::BadFrame
             | Self::ObjectsApart
+            | Self::UnpricedModel { .. }
             | Self::BadPath => 400,
             Self::MissingKey | Self::InvalidKey => 401,
             Self::ForbiddenHost
@@ -233,6 +238,7 @@ impl Error {
             Self::InvalidKey => "invalid_api_key",
             Self::BadSignature { .. } => "invalid_signature",
             Self::ForbiddenModel { .. } => "model_not_allowed",
+            Self::UnpricedModel { .. } => "model_not_priced",
             Self::ForbiddenField { .. } => "field_not_allowed",
             Self::BadFrame => "invalid_frame",
             Self::TooManyTurns => "too_many_turns",
@@ -319,6 +325,13 @@ impl fmt::Display for Error {
             Self::InvalidKey => to.write_str("the gateway key is not valid, or several keys were sent that differ"),
             Self::BadSignature { why } => write!(to, "the request's signature does not hold: {why}"),
             Self::ForbiddenModel { model } => write!(to, "this gateway key may not use the model `{model}`"),
+            Self::UnpricedModel { model } => {
+                write!(
+                    to,
+                    "a budget holds for this request and the price catalog has no price for the model `{}`; name a model with a price",
+                    shown(model)
+                )
+            }
             Self::ForbiddenField { name } => {
                 write!(to, "this gateway key is limited to models and may not use `{name}`, by which the provider selects a model itself")
             }

@@ -118,3 +118,35 @@ fn what_a_predecessor_still_spends_counts_at_its_successor() {
     let dearer = body.replace("\"max_tokens\":4", "\"max_tokens\":9");
     assert_eq!(new.connect().post(CHAT, &dearer).status, 429, "there is room for forty millionths, and it may come to 65");
 }
+
+#[test]
+fn model_without_a_price_is_refused_where_a_budget_holds() {
+    for (policy, want) in [("", 400), ("\nunpriced_models: allow", 200)] {
+        let upstream = Upstream::fixed(whole());
+        let gateway = Gateway::before(&upstream, &format!("limits: [{{per: all, usd_per_day: 1}}]{policy}"));
+        let answer = gateway.connect().request(CHAT, &[], br#"{"model":"unknown-model","messages":[]}"#);
+        assert_eq!(answer.status, want, "{}", answer.text());
+        if want == 400 {
+            let error = &answer.json()["error"];
+            assert_eq!(error["code"].as_str(), Some("model_not_priced"));
+            assert!(error["message"].as_str().unwrap().contains("`unknown-model`"), "{error}");
+            assert_eq!(upstream.requests.lock().unwrap().len(), 0);
+        }
+        assert_eq!(ask(&gateway, r#","max_tokens":10"#).status, 200);
+    }
+}
+
+#[test]
+fn reservation_stands_if_the_cost_stays_unknown() {
+    // The response states no usage and has no text to estimate it from.
+    let bare = r#"{"id":"c","model":"mock-small","choices":[]}"#;
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{bare}", bare.len());
+    for (answer, later) in [(head.into_bytes(), 429), (whole(), 200)] {
+        let upstream = Upstream::fixed(answer);
+        // A request reserves 1,000 tokens of output at $5 the million: half a cent.
+        let gateway = Gateway::before(&upstream, "limits: [{per: all, usd_per_day: 0.006}]");
+        assert_eq!(ask(&gateway, r#","max_tokens":1000"#).status, 200);
+        gateway.closed_entries(1);
+        assert_eq!(ask(&gateway, r#","max_tokens":1000"#).status, later);
+    }
+}

@@ -13,6 +13,12 @@ impl Reader<'_> {
         map.take_as("unbounded_output", &mut self.problems, "`model_max` or a number of tokens above zero", read).flatten()
     }
 
+    /// `refuse`, the default, or `allow`.
+    pub(super) fn admits_unpriced(&mut self, map: &mut Map<'_>) -> bool {
+        let read = |text: &str| ["refuse", "allow"].contains(&text).then(|| text == "allow");
+        map.take_as("unpriced_models", &mut self.problems, "`refuse` or `allow`", read).unwrap_or(false)
+    }
+
     pub(super) fn limits(&mut self, node: Option<Node<'_>>) -> Arc<[Rule]> {
         let Some(node) = node else { return Arc::default() };
         let items = node.items().map(Iterator::collect::<Vec<_>>);
@@ -112,6 +118,9 @@ mod tests {
         for (text, want) in [("{}", None), ("unbounded_output: model_max", None), ("unbounded_output: 2k", Some(2000))] {
             assert_eq!(load_text(text, &[]).unwrap().process.unbounded_output, want, "{text}");
         }
+        for (text, want) in [("{}", false), ("unpriced_models: refuse", false), ("unpriced_models: allow", true)] {
+            assert_eq!(load_text(text, &[]).unwrap().process.admits_unpriced, want, "{text}");
+        }
         for (bad, want) in [
             ("limits: {}", "must be a list"),
             ("limits: [{}]", "limits something"),
@@ -123,6 +132,7 @@ mod tests {
             ("limits: [{concurent: 1}]", "concurrent"),
             ("unbounded_output: all", "`model_max`"),
             ("unbounded_output: 0", "`model_max`"),
+            ("unpriced_models: free", "`refuse` or `allow`"),
         ] {
             assert!(load_text(bad, &[]).unwrap_err().join("\n").contains(want), "{bad}");
         }

@@ -15,6 +15,8 @@ pub struct ProcessRules {
     pub shutdown_delay: Duration,
     /// Output tokens that limits reserve for a request that does not bound its output; `None`: the model's maximum.
     pub unbounded_output: Option<u64>,
+    /// True if a request for a model without a price is admitted where a limit counts money.
+    pub admits_unpriced: bool,
     /// Open WebSockets of one key, or of all clients where there are no keys; one more is answered 429.
     pub websockets_per_key: usize,
 }
@@ -38,6 +40,7 @@ impl Reader<'_> {
             log_level: self.log_level(map.take("log")),
             shutdown_delay: self.shutdown_delay(map.take("shutdown")),
             unbounded_output: self.unbounded_output(map),
+            admits_unpriced: self.admits_unpriced(map),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is left of an attempt: its entry, and the records it was written down in.
 
 use super::UnixMs;
+use super::limits::is_cost_unknown;
 use super::settle::{Terms, settle};
 use crate::ledger::{Close, Entry, Open, Outcome, Rendered, Used, write_entry};
 use crate::meter::{Fault, Faults, Found};
@@ -15,6 +16,8 @@ pub struct Closed {
     pub gap_ms: Option<u64>,
     /// Limits have no reservation for it: its cost is yet to be counted.
     pub unreserved: bool,
+    /// The response was served and its cost is unknown: its reservation stands.
+    pub cost_unknown: bool,
 }
 
 /// An entry's records as text.
@@ -30,6 +33,10 @@ impl Closed {
     pub(super) fn billed(id: String, open: Open, found: &Found, terms: &Terms<'_>, now: UnixMs) -> Self {
         let (used, mut faults) = settle(found, terms);
         found.faults.iter().for_each(|fault| faults.add(fault));
+        if used.lines.is_empty() && found.error.is_none() {
+            // A response that was cancelled, say: the provider may charge for a part of it.
+            faults.add(Fault::Unmetered);
+        }
         let outcome = if found.error.is_some() { Outcome::UpstreamError } else { Outcome::Ok };
         Self::whole(id, open, Some(used), (outcome, found.error.clone()), &faults, now)
     }
@@ -63,7 +70,9 @@ impl Closed {
             last_reading: used.as_ref().map(|used| used.reading),
         };
         let records = Records { open: Rendered::open(&open), used: used.as_ref().map(Rendered::used), close: Rendered::close(&close) };
-        Self { entry: Entry { id, open, used, close: Some(close) }, records, usage_news: true, gap_ms: None, unreserved: false }
+        let entry = Entry { id, open, used, close: Some(close) };
+        let cost_unknown = is_cost_unknown(&entry);
+        Self { entry, records, usage_news: true, gap_ms: None, unreserved: false, cost_unknown }
     }
 
     /// Usage that has not been appended yet, and must be before the close.

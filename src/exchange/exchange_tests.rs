@@ -127,6 +127,7 @@ fn outcomes_tell_how_it_ended() {
         (200, ok, Ending::Complete, Outcome::Ok, ledger::Source::Reported),
         (200, &ok[..40], Ending::Complete, Outcome::Truncated, ledger::Source::Estimated),
         (200, "{}", Ending::Complete, Outcome::Ok, ledger::Source::None),
+        (200, r#"{"choices":[{"message":{"content":"text"}}]}"#, Ending::Complete, Outcome::Ok, ledger::Source::Estimated),
         (200, r#"{"error":{"type":"overloaded_error"}}"#, Ending::ClientClosed, Outcome::UpstreamError, ledger::Source::None),
         (200, "", Ending::ClientClosed, Outcome::ClientClosed, ledger::Source::Estimated),
         (429, r#"{"error":{"code":"rate_limited"}}"#, Ending::Complete, Outcome::UpstreamError, ledger::Source::None),

@@ -1,11 +1,13 @@
 //! The maximum that a request may cost, and its actual cost, as limits count them.
 
+use super::again::Candidates;
 use super::websocket::TurnRequest;
 use super::{Exchange, UnixMs};
 use crate::config::Upstream;
 use crate::dialect::{Dialect, Endpoint};
-use crate::ledger::{Entry, Open};
-use crate::limit::{Amount, Who};
+use crate::error::Error;
+use crate::ledger::{Entry, Open, Outcome};
+use crate::limit::{Amount, Hold, Who};
 use crate::meter::prompt_tokens;
 use crate::price::{Charge, Moment, Query, Sold, charge, factor};
 use crate::route::{Count, RequestFields, Route, Target};
@@ -189,9 +191,51 @@ impl Exchange {
         }
     }
 
-    /// What its attempts came to.
-    pub fn came_to(&self) -> Amount {
-        self.came_to
+    /// Settles the request's reservation by the cost of its attempts. If that is unknown, the reservation stands.
+    pub fn settle_hold(&self, hold: Hold, now: UnixMs) {
+        if self.cost_unknown { hold.keep(now) } else { hold.settle(self.came_to, now) }
+    }
+
+    /// Checks that a budget can count the request: each target's model has a price, or its provider has none at all.
+    ///
+    /// # Errors
+    /// [`Error::UnpricedModel`] if a rule about money holds for the client, unless the configuration admits such models.
+    pub fn check_priced(&self) -> Result<(), Error> {
+        if !self.billed || !matches!(self.route.target, Target::Endpoint(_)) {
+            return Ok(());
+        }
+        let candidates = self.candidates.as_deref().into_iter().flat_map(Candidates::routes);
+        let targets = std::iter::once(&self.route).chain(candidates).map(|route| (route.upstream, route.model.as_str()));
+        self.check_prices(&self.who(), targets, &self.bounds.other_models)
+    }
+
+    /// The same for a turn of a WebSocket.
+    ///
+    /// # Errors
+    /// As [`Exchange::check_priced`].
+    pub fn check_turn_priced(&self, turn: &TurnRequest) -> Result<(), Error> {
+        let who = Who { model: &turn.requested, served: &turn.model, others: &turn.bounds.other_models, ..self.who() };
+        self.check_prices(&who, std::iter::once((self.route.upstream, turn.model.as_str())), &turn.bounds.other_models)
+    }
+
+    fn check_prices<'t>(&self, who: &Who<'_>, targets: impl Iterator<Item = (usize, &'t str)>, others: &[String]) -> Result<(), Error> {
+        let counted = || self.config.limits.iter().any(|rule| rule.counts_money() && rule.group(who).is_some());
+        if self.config.process.admits_unpriced || !counted() {
+            return Ok(());
+        }
+        let prices = &self.config.prices;
+        for (at, model) in targets {
+            let Some(upstream) = self.config.upstreams.get(at).filter(|upstream| prices.models(&upstream.catalog).next().is_some()) else {
+                continue;
+            };
+            let others = others.iter().map(|other| crate::route::model_at(other, at, &self.config));
+            for model in std::iter::once(model.to_owned()).chain(others) {
+                if prices.model(&upstream.catalog, upstream.priced_as(&model)).is_none() {
+                    return Err(Error::UnpricedModel { model });
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -201,6 +245,15 @@ pub fn amount_of(entry: &Entry) -> Amount {
     let counts = |dimension: Dimension| dimension.is_input() || dimension.is_output();
     let tokens = used.lines.iter().filter_map(|line| line.usage.sum(counts)).fold(0, u64::saturating_add);
     Amount { tokens, spend: used.total }
+}
+
+/// True if a request was served and nothing is known of its cost: the response states no usage and no text was seen, or its
+/// model has no price. An attempt that failed owes nothing.
+pub(super) fn is_cost_unknown(entry: &Entry) -> bool {
+    let served = entry.open.billed
+        && entry.close.as_ref().is_some_and(|close| (200..300).contains(&close.status) && close.outcome != Outcome::UpstreamError);
+    let lines = entry.used.as_ref().map(|used| used.lines.as_slice()).unwrap_or_default();
+    served && lines.iter().all(|line| line.unpriced.iter().any(|what| what == "model"))
 }
 
 /// Whom an attempt was for.

@@ -39,6 +39,7 @@ use heads::{check_query, framing, implied, is_document, is_encoded, query, state
 use http::{HeaderMap, Method};
 use key_scope::permit;
 use limits::CostBounds;
+use limits::is_cost_unknown;
 pub use limits::{amount_of, who_of};
 use objects::ObjectAccess;
 use sha2::{Digest, Sha256};
@@ -111,6 +112,8 @@ pub struct Exchange {
     hold: Option<Hold>,
     /// What its attempts came to so far.
     came_to: Amount,
+    /// The last attempt was served and its cost is unknown.
+    cost_unknown: bool,
     attempts: u32,
     attempt: Option<Box<Attempt>>,
 }
@@ -201,6 +204,7 @@ impl Exchange {
             form: false,
             hold: None,
             came_to: Amount::default(),
+            cost_unknown: false,
             attempts: 0,
             attempt: None,
             route,
@@ -327,7 +331,7 @@ impl Exchange {
         let found = attempt.meter.as_ref()?.found();
         let fresh = found.usages != attempt.settled && (found.finished || attempt.body_ended);
         // What has not come by now never will.
-        let given_up = attempt.body_ended && !found.finished && attempt.estimates == 0;
+        let given_up = attempt.body_ended && !(found.finished && found.has_usage()) && attempt.estimates == 0;
         let estimate = if given_up { self.estimate(&Ending::Complete) } else { None };
         if !fresh && estimate.is_none() {
             return None;
@@ -375,8 +379,12 @@ impl Exchange {
         let entry = Entry { id: attempt.id, open, used, close: Some(close) };
         let came_to = amount_of(&entry);
         self.came_to = self.came_to.and(came_to);
-        self.hold.take().into_iter().for_each(|hold| hold.settle(came_to, now));
-        Some(Closed { entry, records, usage_news, gap_ms, unreserved })
+        self.cost_unknown = self.keeping.owes.is_none() && is_cost_unknown(&entry);
+        match self.hold.take() {
+            Some(hold) if self.cost_unknown => hold.keep(now),
+            hold => hold.into_iter().for_each(|hold| hold.settle(came_to, now)),
+        }
+        Some(Closed { entry, records, usage_news, gap_ms, unreserved, cost_unknown: self.cost_unknown })
     }
 }
 

@@ -195,7 +195,7 @@ impl World {
             assert_eq!(flight.asked, [0, 0, 1, 1, 2, 2]);
             self.failed += 1;
         }
-        let came_to = flight.exchange.came_to();
+        let came_to = flight.exchange.came_to;
         assert_eq!(came_to.spend, PicoUsd(flight.charged), "entries and limits differ");
         assert!(flight.charged <= flight.reserved, "{} of {}", flight.charged, flight.reserved);
         flight.hold.settle(came_to, self.now);

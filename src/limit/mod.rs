@@ -123,7 +123,7 @@ pub struct Hold {
 #[derive(Debug)]
 enum Place {
     Here { limits: Arc<Limits>, rules: Arc<[Rule]>, groups: Vec<(usize, String)>, reserved: Amount },
-    Elsewhere(Box<dyn Settle>),
+    Elsewhere { settle: Box<dyn Settle>, reserved: Amount },
 }
 
 /// What is counted outside this process.
@@ -204,8 +204,17 @@ impl Counters {
 
 impl Hold {
     /// One that is counted elsewhere.
-    pub fn elsewhere(settle: Box<dyn Settle>, standing: Standing, now: u64) -> Self {
-        Self { place: Some(Place::Elsewhere(settle)), standing, at_ms: now }
+    pub fn elsewhere(settle: Box<dyn Settle>, reserved: Amount, standing: Standing, now: u64) -> Self {
+        Self { place: Some(Place::Elsewhere { settle, reserved }), standing, at_ms: now }
+    }
+
+    /// Keeps the reservation as the settlement, for a response whose cost is unknown.
+    pub fn keep(mut self, now: u64) {
+        let reserved = match &self.place {
+            Some(Place::Here { reserved, .. } | Place::Elsewhere { reserved, .. }) => *reserved,
+            None => return,
+        };
+        self.release(reserved, now);
     }
 
     /// Puts what it came to in the place of what was reserved.
@@ -221,7 +230,7 @@ impl Hold {
                     counters.of(rule, group).settle(rule, reserved, actual, now);
                 }
             }
-            Some(Place::Elsewhere(settle)) => settle.settle(actual, now),
+            Some(Place::Elsewhere { settle, .. }) => settle.settle(actual, now),
             None => {}
         }
     }

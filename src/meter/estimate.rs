@@ -50,6 +50,8 @@ enum Place {
 #[derive(Clone, Debug, Default)]
 pub struct Text {
     count: Count,
+    /// Bytes of a document that is not whole yet.
+    document: u64,
     place: Place,
     /// The key that counts in this event, by its number.
     key: Option<usize>,
@@ -78,7 +80,7 @@ impl Count {
 impl Text {
     /// The tokens of what has passed.
     pub fn tokens(&self) -> u64 {
-        self.count.tokens()
+        if self.document > 0 { self.document.div_ceil(ASCII_PER_TOKEN) } else { self.count.tokens() }
     }
 
     /// A whole line of an event.
@@ -100,9 +102,16 @@ impl Text {
         }
     }
 
-    /// A part of a document, of which every byte is counted: those that are cut off are too rare to look into all of them.
-    pub fn document(&mut self, part: &[u8]) {
-        self.count.ascii += part.len() as u64;
+    /// A part of a document. If the document is cut off, all of its bytes count as text.
+    pub fn document(&mut self, keys: Keys, part: &[u8]) {
+        self.document += part.len() as u64;
+        self.part(keys, part);
+    }
+
+    /// The document is whole: only the text under its keys counts.
+    pub fn end_document(&mut self, keys: Keys) {
+        self.document = 0;
+        self.end(keys);
     }
 
     /// The event ended.
@@ -274,6 +283,18 @@ mod tests {
             let mut text = Text::default();
             text.line(KEYS, event.as_bytes());
             assert_eq!((text.count.ascii, text.count.other), want);
+        }
+    }
+
+    #[test]
+    fn cut_document_counts_by_its_bytes_and_whole_document_by_its_text() {
+        let body = br#"{"id":"some id","content":"12345678"}"#;
+        for size in [1, 10, body.len()] {
+            let mut text = Text::default();
+            body.chunks(size).for_each(|part| text.document(KEYS, part));
+            assert_eq!(text.tokens(), (body.len() as u64).div_ceil(4));
+            text.end_document(KEYS);
+            assert_eq!(text.tokens(), 2);
         }
     }
 

@@ -83,11 +83,9 @@ impl Meter {
         &self.found
     }
 
-    /// The tokens of what a model wrote, as its text lets guess, if that is all there is to go by. A document that came
-    /// whole and states no usage is left alone: nothing may have been generated.
+    /// Estimates the tokens of the output from its text, if the response states no usage.
     pub fn estimated_output(&self) -> Option<u64> {
-        let whole = matches!(self.framing, Framing::Whole) && self.found.ended;
-        (self.estimates() && !whole).then(|| self.text.tokens())
+        self.estimates().then(|| self.text.tokens())
     }
 
     /// True while the text is all that is known of what is used.
@@ -147,11 +145,15 @@ impl Meter {
         match &mut self.framing {
             Framing::Undecided(_) | Framing::Opaque => {}
             Framing::Whole => {
+                let open = !self.found.ended;
                 self.scan(rest);
                 self.end_document();
-                // Of a document that came whole nothing is guessed.
-                if self.estimates() && !self.found.ended {
-                    self.text.document(rest);
+                // A document that states its usage in this chunk needs no estimate.
+                if open && self.estimates() {
+                    self.text.document(self.grammar.text, rest);
+                    if self.found.ended {
+                        self.text.end_document(self.grammar.text);
+                    }
                 }
             }
             &mut Framing::Sse(sse) => self.push_events(sse, rest, passed, &mut on),

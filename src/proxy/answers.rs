@@ -6,6 +6,7 @@ use super::state::now_s;
 use crate::error::Error;
 use crate::exchange::stored_response::{ObjectStore, StoredObject};
 use crate::sink::copies::{is_damage, open_or_replace, replace};
+use crate::sink::sqlite::file_of;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -40,11 +41,15 @@ CREATE INDEX IF NOT EXISTS answers_used ON answers (used_s);";
 pub struct Answers {
     connection: Mutex<Connection>,
     path: PathBuf,
+    /// The device and the inode of the file that is open.
+    file: Mutex<Option<(u64, u64)>>,
     outlasts_power: bool,
     /// Not on disk yet.
     waiting: Mutex<HashMap<String, StoredObject>>,
     /// Who knows those of other gateways, and hears of ours.
     shared: Option<Arc<Shared>>,
+    /// The failure that was logged last.
+    said: Mutex<String>,
     /// Why some could not be read when that was last tried; told once, since it is tried every second.
     unread: Mutex<Vec<String>>,
 }
@@ -59,9 +64,11 @@ impl Answers {
         Ok(Self {
             connection: Mutex::new(connection),
             path: path.to_owned(),
+            file: Mutex::new(file_of(path)),
             outlasts_power,
             waiting: Mutex::default(),
             shared,
+            said: Mutex::default(),
             unread: Mutex::default(),
         })
     }
@@ -73,8 +80,49 @@ impl Answers {
         }
         let mut connection = self.connection();
         match replace(&self.path, LOST, error, || connect(&self.path, self.outlasts_power)) {
-            Ok(fresh) => *connection = fresh,
+            Ok(fresh) => self.reopened(&mut connection, fresh),
             Err(why) => log::error!("{}: {error}, and it cannot be replaced: {why}", self.path.display()),
+        }
+    }
+
+    fn reopened(&self, connection: &mut Connection, fresh: Connection) {
+        *connection = fresh;
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file_of(&self.path);
+    }
+
+    /// Restores the database if its file was removed while it was open: the open file still has all of it. A file that
+    /// was put in its place is opened as it is.
+    fn restore(&self) {
+        let file = file_of(&self.path);
+        if file == *self.file.lock().unwrap_or_else(PoisonError::into_inner) {
+            return;
+        }
+        let path = self.path.display();
+        let mut connection = self.connection();
+        let copied = match file {
+            None => connection.execute("VACUUM INTO ?", [self.path.to_string_lossy()]).map(drop),
+            // The log beside the file is of the old one: emptied, or it would be read into the new one.
+            Some(_) => connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"),
+        };
+        match copied.and_then(|()| connect(&self.path, self.outlasts_power)) {
+            Ok(fresh) if file.is_none() => {
+                self.reopened(&mut connection, fresh);
+                log::error!("{path} was removed while in use; it was restored");
+            }
+            Ok(fresh) => {
+                self.reopened(&mut connection, fresh);
+                log::error!("{path} was replaced while in use; the new file is used");
+            }
+            Err(error) => self.say_once(&format!("{path} was removed or replaced while in use and cannot be restored: {error}")),
+        }
+    }
+
+    /// Logs a failure, once until another one occurs.
+    fn say_once(&self, why: &str) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if *said != why {
+            log::error!("{why}");
+            why.clone_into(&mut said);
         }
     }
 
@@ -118,6 +166,7 @@ impl Answers {
 
     /// Writes what waits. What the disk does not take waits on.
     pub fn write_out(&self, now_s: i64) {
+        self.restore();
         if self.waiting().is_empty() {
             return;
         }
@@ -125,7 +174,7 @@ impl Answers {
         let mut connection = self.connection();
         let kept = std::mem::take(&mut *self.waiting());
         if let Err(error) = write(&mut connection, &kept, now_s) {
-            log::error!("{} stored responses could not be written down, and wait: {error}", kept.len());
+            self.say_once(&format!("stored responses could not be written down, and wait: {error}"));
             drop(connection);
             self.heal(&error);
             let mut waiting = self.waiting();
@@ -324,6 +373,27 @@ mod tests {
         assert_eq!(answers.pending(), []);
         other.forget(at + 201 + KEPT_S);
         assert_eq!(other.find("b").unwrap(), None);
+    }
+
+    #[test]
+    fn removed_database_is_restored_and_replaced_database_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers.db");
+        let at = now_s();
+        let answers = Answers::open(&path, None, false).unwrap();
+        answers.remember(vec![kept("a", false), kept("b", true)], at);
+        for file in ["answers.db", "answers.db-wal", "answers.db-shm"] {
+            let _ = std::fs::remove_file(folder.path().join(file));
+        }
+        answers.remember(vec![kept("c", true)], at);
+        let other = Answers::open(&path, None, false).unwrap();
+        assert_eq!(["a", "b", "c"].map(|id| other.find(id).unwrap().is_some()), [true; 3]);
+        drop(other);
+        let fresh = folder.path().join("fresh.db");
+        Answers::open(&fresh, None, false).unwrap().remember(vec![kept("d", true)], at);
+        std::fs::rename(&fresh, &path).unwrap();
+        answers.write_out(at);
+        assert_eq!(["b", "d"].map(|id| answers.find(id).unwrap().is_some()), [false, true]);
     }
 
     #[test]

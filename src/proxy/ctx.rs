@@ -75,8 +75,10 @@ impl Drop for Ctx {
         } else if let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.is_open()) {
             self.state.close(exchange, &Ending::Failed(Error::Internal), self.trace.as_deref());
         }
-        let came_to = self.exchange.as_ref().map(|exchange| exchange.came_to()).unwrap_or_default();
-        self.hold.take().into_iter().for_each(|hold| hold.settle(came_to, now_ms()));
+        match (self.hold.take(), &self.exchange) {
+            (Some(hold), Some(exchange)) => exchange.settle_hold(hold, now_ms()),
+            (hold, _) => drop(hold),
+        }
         self.count(false);
         if self.streams {
             self.state.metrics.streams.dec();

@@ -18,11 +18,12 @@ impl Gateway {
     /// Reserves what a request may come to; nothing where nothing is limited.
     ///
     /// # Errors
-    /// [`Error::Limited`] or [`Error::LimitsUnknown`].
+    /// [`Error::UnpricedModel`], [`Error::Limited`] or [`Error::LimitsUnknown`].
     pub(super) async fn reserve(&self, exchange: &Exchange) -> Result<Option<Hold>, Error> {
         if exchange.config().limits.is_empty() {
             return Ok(None);
         }
+        exchange.check_priced()?;
         let now = now_ms();
         self.take(&exchange.config().limits, &exchange.who(), exchange.max_cost(now), now).await
     }

@@ -30,6 +30,7 @@ mod recent;
 mod reload;
 mod respond;
 mod retry;
+mod seldom;
 pub mod server;
 mod shared;
 mod sinks;

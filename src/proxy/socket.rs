@@ -91,8 +91,13 @@ impl Gateway {
         }
         let (rules, now) = (exchange.config().limits.clone(), now_ms());
         for turn in turns.iter_mut().filter(|_| !rules.is_empty()) {
+            let admitted = exchange.check_turn_priced(turn);
             let (who, amount) = exchange.max_turn_cost(turn, now);
-            match self.take(&rules, &who, amount, now).await {
+            let taken = match admitted {
+                Ok(()) => self.take(&rules, &who, amount, now).await,
+                Err(error) => Err(error),
+            };
+            match taken {
                 Ok(hold) => turn.hold = hold,
                 Err(error) => return Err(refuse(&mut ctx.refused, error)),
             }

@@ -7,6 +7,7 @@ use super::commit::{Commits, turn};
 use super::crew::Load;
 use super::recent::Recent;
 use super::reload::Live;
+use super::seldom::Seldom;
 use super::shared::Shared;
 use super::sinks::{Running, configured};
 use super::socket_slots::SocketSlots;
@@ -56,6 +57,8 @@ pub struct State {
     unready: AtomicBool,
     /// The admin listener outlives the others, until this says so.
     admin_stop: watch::Sender<bool>,
+    /// Failures of the disk, which each request may meet.
+    disk_log: Seldom,
     /// Rung when something was put off that [`State::write_out`] is to write.
     pub(super) put_off: Notify,
     /// Of the gateway's workers.
@@ -97,6 +100,7 @@ impl State {
             leaving: AtomicBool::new(false),
             unready: AtomicBool::new(false),
             admin_stop: watch::Sender::new(false),
+            disk_log: Seldom::default(),
             put_off: Notify::new(),
             loads: Mutex::default(),
             spans,
@@ -229,7 +233,7 @@ impl State {
         if !known && self.ledger.is_failing() {
             // Once is enough: callers, metrics and the access log hear of each.
             let why = written.as_ref().err().map(|error| format!(": {error}")).unwrap_or_default();
-            log::error!("attempts are refused, since the ledger cannot be written{why}");
+            self.disk_log.error(format_args!("attempts are refused, since the ledger cannot be written{why}"));
         }
         written.is_ok()
     }
@@ -237,14 +241,14 @@ impl State {
     /// Writes what an attempt used; kept if the disk does not take it.
     pub(super) fn append(&self, id: &str, record: &Rendered) {
         if let Err(error) = self.ledger.append_or_keep(id, record) {
-            log::error!("a ledger record of entry {id} waits for the disk: {error}");
+            self.disk_log.error(format_args!("a ledger record of entry {id} waits for the disk: {error}"));
         }
     }
 
     /// The same of one that was put into the ledger before.
     pub(super) fn written(&self, due: Due) {
         if let Err(error) = self.ledger.written(due) {
-            log::error!("records of the ledger wait for the disk: {error}");
+            self.disk_log.error(format_args!("records of the ledger wait for the disk: {error}"));
         }
     }
 
@@ -258,7 +262,7 @@ impl State {
     pub fn write_out(&self) {
         let known = self.ledger.is_failing();
         match self.ledger.flush() {
-            Err(error) if !known => log::error!("the ledger cannot be written: {error}"),
+            Err(error) if !known => self.disk_log.error(format_args!("the ledger cannot be written: {error}")),
             Ok(()) if known && !self.ledger.is_failing() => log::warn!("the ledger can be written again"),
             _ => {}
         }
@@ -288,7 +292,7 @@ impl State {
             self.closed(&closed, exchange.config());
             self.trace(trace, &closed.entry);
         }
-        hold.into_iter().for_each(|hold: Hold| hold.settle(exchange.came_to(), now_ms()));
+        hold.into_iter().for_each(|hold: Hold| exchange.settle_hold(hold, now_ms()));
     }
 
     /// What is known of kept answers.
@@ -335,11 +339,12 @@ impl State {
         }
         let (id, Records { open, used, close }) = (&item.entry.id, &item.records);
         if let Err(error) = self.ledger.append_all(id, std::iter::once(open).chain(used).chain([close])) {
-            log::error!("the ledger records of entry {id} wait for the disk: {error}");
+            self.disk_log.error(format_args!("the ledger records of entry {id} wait for the disk: {error}"));
         }
         self.tell(item, config);
         let (came_to, now) = (amount_of(&item.entry), now_ms());
         match kept.and_then(|kept| self.background.lock().unwrap_or_else(PoisonError::into_inner).remove(kept)) {
+            Some(hold) if item.cost_unknown => hold.keep(now),
             Some(hold) => hold.settle(came_to, now),
             // Nothing was reserved for it.
             None => self.recall(&item.entry, config, came_to, now),

@@ -51,7 +51,7 @@ pub struct Sqlite {
     file: Option<(u64, u64)>,
 }
 
-fn file_of(path: &Path) -> Option<(u64, u64)> {
+pub fn file_of(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|about| (about.dev(), about.ino()))
 }
 

@@ -244,7 +244,8 @@ impl Shared {
 
     fn hold(self: &Arc<Self>, bill: Bill, standing: Standing, now: u64) -> Hold {
         self.live().insert(bill.hold.clone(), bill.keys.iter().skip(1).step_by(2).cloned().collect());
-        Hold::elsewhere(Box::new(Reserved { shared: self.clone(), bill: Box::new(bill) }), standing, now)
+        let reserved = bill.reserved;
+        Hold::elsewhere(Box::new(Reserved { shared: self.clone(), bill: Box::new(bill) }), reserved, standing, now)
     }
 
     /// Counts what was used without having been reserved; `id` tells whether that was done before.
