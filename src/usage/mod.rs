@@ -56,7 +56,12 @@ indexed! {
         /// Text of cited sources (Perplexity's deep research).
         Citation = "citation",
         WebSearch = "web_search",
+        /// Searches of OpenAI's earlier tool, which has a fee of its own at models that do not reason.
+        WebSearchPreview = "web_search_preview",
+        /// Searches among files and fetches of pages, by server-side tools.
         ToolCall = "tool_call",
+        /// Runs of code, by server-side tools.
+        CodeCall = "code_call",
         Request = "request",
         /// Of audio that was heard, begun ones included.
         Seconds = "seconds",
@@ -77,7 +82,8 @@ impl Dimension {
             Self::CacheWrite1h => Some(Self::CacheWrite5m),
             Self::CacheReadAudio => Some(Self::CacheRead),
             Self::Reasoning | Self::AudioOut | Self::ImageOut => Some(Self::Output),
-            Self::Input | Self::Output | Self::Citation | Self::WebSearch | Self::ToolCall | Self::Request => None,
+            Self::WebSearchPreview => Some(Self::WebSearch),
+            Self::Input | Self::Output | Self::Citation | Self::WebSearch | Self::ToolCall | Self::CodeCall | Self::Request => None,
             Self::Seconds | Self::Characters | Self::SearchUnit | Self::Picture => None,
         }
     }
@@ -89,7 +95,10 @@ impl Dimension {
 
     /// True for what is paid for by the piece.
     pub fn is_fee(self) -> bool {
-        matches!(self, Self::WebSearch | Self::ToolCall | Self::Request | Self::SearchUnit | Self::Picture)
+        matches!(
+            self,
+            Self::WebSearch | Self::WebSearchPreview | Self::ToolCall | Self::CodeCall | Self::Request | Self::SearchUnit | Self::Picture
+        )
     }
 
     /// True for tokens the model produced.
@@ -171,7 +180,9 @@ indexed! {
         CacheReadAudio = "cache_read_audio",
         Citation = "citation",
         WebSearch = "web_search",
+        WebSearchPreview = "web_search_preview",
         ToolCall = "tool_call",
+        CodeCall = "code_call",
         Seconds = "seconds",
         Characters = "characters",
         SearchUnit = "search_unit",
@@ -342,7 +353,9 @@ impl Reported {
 const APART: &[(Field, Dimension)] = &[
     (Field::Citation, Dimension::Citation),
     (Field::WebSearch, Dimension::WebSearch),
+    (Field::WebSearchPreview, Dimension::WebSearchPreview),
     (Field::ToolCall, Dimension::ToolCall),
+    (Field::CodeCall, Dimension::CodeCall),
     (Field::Seconds, Dimension::Seconds),
     (Field::Characters, Dimension::Characters),
     (Field::SearchUnit, Dimension::SearchUnit),
