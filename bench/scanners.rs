@@ -153,6 +153,7 @@ fn ledger(criterion: &mut Criterion) {
         catalog: text("embedded 2026-11-01"),
         provider_cost: None,
         response_id: text("chatcmpl-0123456789"),
+        unknown: vec![],
     };
     let close = Close {
         end_ms: 1_795_694_526_120,
@@ -165,6 +166,7 @@ fn ledger(criterion: &mut Criterion) {
         bytes_out: 950,
         metered: true,
         last_reading: Some(1),
+        complete: true,
     };
     let mut group = criterion.benchmark_group("ledger");
     group.bench_function("rendered", |bench| {

@@ -7,6 +7,9 @@
 //! body in → route → rewrite → upstream → scan → usage → price → ledger → metrics, log, sinks
 //! ```
 
+// For the JSON of wide table rows.
+#![recursion_limit = "256"]
+
 pub mod config;
 pub mod error;
 pub mod printable;

@@ -217,6 +217,8 @@ fn operation(endpoint: &str) -> &'static str {
         | Endpoint::Responses
         | Endpoint::ResponsesCompact
         | Endpoint::Messages
+        | Endpoint::RawPredict
+        | Endpoint::StreamRawPredict
         | Endpoint::Converse
         | Endpoint::ConverseStream
         | Endpoint::InvokeModel
@@ -227,9 +229,11 @@ fn operation(endpoint: &str) -> &'static str {
         Endpoint::Embeddings | Endpoint::EmbedContent | Endpoint::BatchEmbedContents | Endpoint::Predict | Endpoint::CohereEmbed => {
             "embeddings"
         }
-        Endpoint::ResponsesInputTokens | Endpoint::MessagesCountTokens | Endpoint::CountTokens | Endpoint::BedrockCountTokens => {
-            "count_tokens"
-        }
+        Endpoint::ResponsesInputTokens
+        | Endpoint::MessagesCountTokens
+        | Endpoint::RawCountTokens
+        | Endpoint::CountTokens
+        | Endpoint::BedrockCountTokens => "count_tokens",
         Endpoint::Images | Endpoint::ImageEdits | Endpoint::ImageVariations => "image_generation",
         Endpoint::Moderations => "moderation",
         Endpoint::Speech => "speech",
@@ -295,6 +299,7 @@ mod tests {
             catalog: String::new(),
             provider_cost: None,
             response_id: "r1".to_owned(),
+            unknown: vec!["usage.quantum_tokens".to_owned()],
         };
         let open = Open {
             provider: "azure".to_owned(),
@@ -316,6 +321,7 @@ mod tests {
             bytes_out: 1,
             metered: true,
             last_reading: Some(1),
+            complete: true,
         };
         let span = trace.attempt_span(&Entry { id: "e".to_owned(), open, used: Some(used), close: Some(close) }, "acme.example");
         assert_eq!((span.name.as_ref(), span.span_context.span_id(), span.parent_span_id), ("chat gpt-5", attempt, trace.span));

@@ -6,8 +6,11 @@
 use base64::Engine;
 use serde_json::Value;
 use std::io::BufRead;
+use tollgate::config::Upstream;
 use tollgate::dialect::{Dialect, INVOKE_HEADERS};
-use tollgate::meter::{Framing, Meter};
+use tollgate::exchange::settle::{Markups, Terms, settle};
+use tollgate::meter::{Framing, Meter, RoundKind};
+use tollgate::price::{Catalog, Moment, Tolerance};
 use tollgate::provider::{self, CHAT_COMPATIBLE, Provider};
 use tollgate::stream::event_stream::EventStream;
 use tollgate::stream::sse::{Sniffer, Sse};
@@ -16,6 +19,9 @@ use tollgate::usage::{Convention, Dimension, Reported, Usage};
 struct Record {
     id: String,
     dialect: Dialect,
+    provider: &'static Provider,
+    /// That the request names, in its body or path.
+    model: String,
     convention: Convention,
     framing: Framing,
     embeds: bool,
@@ -40,6 +46,15 @@ fn lines(name: &str) -> Option<Vec<Value>> {
     Some(std::io::BufReader::new(file).lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect())
 }
 
+/// The model that a request names.
+fn requested(request: &Value) -> String {
+    let path = request["path"].as_str().unwrap_or_default();
+    let in_path = ["/models/", "/model/"].iter().find_map(|before| path.split_once(before)).map(|(_, rest)| rest);
+    let model = in_path.and_then(|rest| rest.split([':', '/', '?']).next());
+    let body = request["body"]["model"].as_str().or_else(|| request["body"].as_str().and(None));
+    percent_encoding::percent_decode_str(body.or(model).unwrap_or_default()).decode_utf8_lossy().into_owned()
+}
+
 /// Every record.
 fn records() -> Option<Vec<Record>> {
     let wants = lines("expected.jsonl")?;
@@ -59,7 +74,7 @@ fn records() -> Option<Vec<Record>> {
             ("messages", _) => Dialect::Messages,
             _ => panic!("{} is an API nobody knows", record["id"]),
         };
-        let provider: &Provider = provider::find(provider).unwrap_or(&CHAT_COMPATIBLE);
+        let provider: &'static Provider = provider::find(provider).unwrap_or(&CHAT_COMPATIBLE);
         let mut stated = Reported::default();
         for (name, field) in &INVOKE_HEADERS {
             if let Some(count) = record["response"]["headers"][name.as_str()].as_str().filter(|_| dialect == Dialect::Invoke) {
@@ -70,6 +85,8 @@ fn records() -> Option<Vec<Record>> {
             stated,
             id: record["id"].as_str().unwrap().to_owned(),
             dialect,
+            provider,
+            model: requested(&record["request"]),
             convention: provider.convention(dialect),
             framing: match record["response"]["framing"].as_str() {
                 Some("sse") => Framing::Sse(Sse::default()),
@@ -138,16 +155,16 @@ fn differences(record: &Record, meter: &Meter) -> Vec<String> {
             compare("usage", name, usage.of(dimension), want[name].as_u64());
         }
     }
-    let mut all: Reported = meter.found().reported.clone();
-    all.add(&meter.found().compaction);
+    let (all, ..) = meter.found().served();
     for (name, got) in totals(&all.settle(record.convention).0) {
         if want["billed"].get(name).is_some() && !record.embeds {
             compare("billed", name, got, want["billed"][name].as_u64());
         }
     }
     let others = want["billed_other_models"].as_array().unwrap();
-    assert_eq!(meter.found().rounds.len(), others.len(), "{}", record.id);
-    for (round, other) in meter.found().rounds.iter().zip(others) {
+    let rounds: Vec<_> = meter.found().rounds.iter().filter(|round| matches!(round.kind, RoundKind::Other | RoundKind::Declined)).collect();
+    assert_eq!(rounds.len(), others.len(), "{}", record.id);
+    for (round, other) in rounds.into_iter().zip(others) {
         assert_eq!(Some(round.model.as_str()), other["model"].as_str(), "{}", record.id);
         for (name, got) in totals(&round.reported.settle(record.convention).0) {
             if let Some(expected) = other.get(name) {
@@ -205,4 +222,50 @@ fn meters_every_record_cut_anywhere() {
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
     println!("{cuts} cuts");
+}
+
+/// What each record's entry is marked with.
+fn marks(record: &Record, catalog: &Catalog) -> Vec<String> {
+    let upstream = Upstream::of(record.provider, record.provider.id);
+    let meter = meter_of(record, &mut std::iter::once(&record.body[..]));
+    let terms = Terms {
+        upstream: &upstream,
+        catalog,
+        convention: record.convention,
+        model: &record.model,
+        estimate: None,
+        opening_only: false,
+        asked_first: record.dialect == Dialect::Invoke,
+        // 2026-11-25
+        at: Moment { unix_s: 1_795_564_800 },
+        markups: Markups::default(),
+        tolerance: Tolerance::default(),
+    };
+    let (used, mut faults) = settle(meter.found(), &terms);
+    meter.found().faults.iter().for_each(|fault| faults.add(fault));
+    let mut marks: Vec<String> = faults.iter().map(|fault| fault.name().to_owned()).collect();
+    marks.extend(used.unknown.iter().cloned());
+    if marks.iter().any(|mark| mark == "cost_mismatch") {
+        let models: Vec<_> = used.lines.iter().map(|line| line.model.as_str()).collect();
+        marks.push(format!(
+            "cost {} charge {} {:?} {:?}",
+            used.provider_cost.as_deref().unwrap_or_default(),
+            used.total,
+            models,
+            used.lines[0].usage
+        ));
+    }
+    marks
+}
+
+#[test]
+fn lists_marks() {
+    let Some(records) = records() else { return skipped() };
+    let catalog = tollgate::price::embedded().unwrap();
+    for record in records.iter().filter(|record| record.billed) {
+        let marks = marks(record, &catalog);
+        if !marks.is_empty() {
+            println!("MARK {} {} {marks:?}", record.provider.id, record.id);
+        }
+    }
 }

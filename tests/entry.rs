@@ -19,6 +19,7 @@ fn full() -> Entry {
         markup: Some(text("1.2")),
         charge: PicoUsd(1_234_567_890_123_456_789_012),
         unpriced: vec![text("web_search")],
+        free: Some(text("refusal")),
     };
     let open = Open {
         request_id: text("01a21436-ffe1-7754-90cd-405830f72834"),
@@ -49,6 +50,7 @@ fn full() -> Entry {
         catalog: text("genai-prices-0.2.3"),
         provider_cost: Some(text("0.0042")),
         response_id: text("chatcmpl-1"),
+        unknown: vec!["usage.quantum_tokens".to_owned()],
     };
     let close = Close {
         end_ms: 1_795_564_801_500,
@@ -61,6 +63,7 @@ fn full() -> Entry {
         bytes_out: 4096,
         metered: true,
         last_reading: Some(3),
+        complete: true,
     };
     Entry { id: text("01a21436-ffe1-7754-90cd-405953c1d3f9"), open, used: Some(used), close: Some(close) }
 }

@@ -21,6 +21,8 @@ struct Fixture {
     dialect: Dialect,
     provider: &'static Provider,
     want: Value,
+    /// That was asked for.
+    model: String,
     framing: Framing,
     body: Vec<u8>,
 }
@@ -79,6 +81,7 @@ fn fixtures() -> Vec<Fixture> {
                 name: path.display().to_string(),
                 dialect: *dialect,
                 provider: provider::find(field("provider").unwrap()).unwrap(),
+                model: field("model").unwrap_or_default().to_owned(),
                 want: serde_json::from_str(field("want").unwrap()).unwrap(),
                 body: match framing {
                     Framing::EventStream(_) => messages(&body, field("damaged").is_some()),
@@ -103,12 +106,13 @@ fn metered(fixture: &Fixture, meter: &Meter, catalog: &Catalog) -> Value {
             upstream: &upstream,
             catalog,
             convention,
-            model: "",
+            model: &fixture.model,
             estimate: None,
             opening_only: false,
             asked_first: false,
             at,
             markups: Markups::default(),
+            tolerance: tollgate::price::Tolerance::default(),
         },
     );
     meter.found().faults.iter().for_each(|fault| faults.add(fault));
@@ -118,7 +122,8 @@ fn metered(fixture: &Fixture, meter: &Meter, catalog: &Catalog) -> Value {
     let found = meter.found();
     let all = json!({
         "model": found.model, "id": found.id, "tier": found.tier, "usage": main, "others": others, "cost": used.provider_cost,
-        "error": found.error, "done": found.ended, "total": used.total.to_string(),
+        "error": found.error, "done": found.ended, "total": used.total.to_string(), "unknown": used.unknown, "source": used.source.name(),
+        "unpriced": used.lines.first().map(|line| line.unpriced.clone()).unwrap_or_default(),
         "faults": faults.iter().map(|fault| fault.name()).filter(|name| *name != "cut_off").collect::<Vec<_>>(),
     });
     let mut asked = serde_json::Map::new();
@@ -132,7 +137,7 @@ fn metered(fixture: &Fixture, meter: &Meter, catalog: &Catalog) -> Value {
 fn every_fixture_meters_to_what_it_says_wherever_it_is_cut() {
     let catalog = embedded().unwrap();
     let fixtures = fixtures();
-    assert!(fixtures.len() >= 70, "{} fixtures", fixtures.len());
+    assert!(fixtures.len() >= 130, "{} fixtures", fixtures.len());
     for fixture in &fixtures {
         let run = |parts: &[&[u8]]| {
             let mut meter = Meter::new(fixture.dialect.grammar(), fixture.framing.clone());
@@ -156,8 +161,14 @@ fn fixtures_have_no_faults_but_those_they_show() {
         let mut meter = Meter::new(fixture.dialect.grammar(), fixture.framing.clone());
         meter.push(&fixture.body, |_| {});
         meter.finish(true);
-        let with_faults =
-            Fixture { want: json!({"faults": []}), name: fixture.name.clone(), body: vec![], framing: fixture.framing.clone(), ..*fixture };
+        let with_faults = Fixture {
+            want: json!({"faults": []}),
+            name: fixture.name.clone(),
+            model: fixture.model.clone(),
+            body: vec![],
+            framing: fixture.framing.clone(),
+            ..*fixture
+        };
         assert_eq!(metered(&with_faults, &meter, &catalog), json!({"faults": []}), "{}", fixture.name);
     }
 }

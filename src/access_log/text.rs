@@ -106,6 +106,7 @@ mod tests {
             catalog: String::new(),
             provider_cost: None,
             response_id: String::new(),
+            unknown: vec!["usage.quantum_tokens".to_owned()],
         };
         let close = Close {
             end_ms: 3_340,
@@ -118,6 +119,7 @@ mod tests {
             bytes_out: 9,
             metered: true,
             last_reading: Some(1),
+            complete: true,
         };
         Entry { id: "e".to_owned(), open, used: Some(used), close: Some(close) }
     }

@@ -120,7 +120,8 @@ fn print_table(report: &Report) {
         let mut row: Vec<String> = group.iter().map(|name| printable(name).into_owned()).collect();
         row.extend([sum.requests, sum.input, sum.cached, sum.output].map(|count| count.to_string()));
         row.push(sum.total.to_string());
-        let notes = [(sum.unpriced, "unpriced"), (sum.unmetered, "without usage"), (sum.estimated, "estimated")];
+        let notes =
+            [(sum.unpriced, "unpriced"), (sum.unmetered, "without usage"), (sum.estimated, "estimated"), (sum.incomplete, "not exact")];
         row.push(
             notes.iter().filter(|(count, _)| *count > 0).map(|(count, note)| format!("{count} {note}")).collect::<Vec<_>>().join(", "),
         );

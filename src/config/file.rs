@@ -150,6 +150,7 @@ impl Reader<'_> {
             prices: prices.catalog,
             published: prices.published,
             markups: prices.markups,
+            cost_tolerance: prices.cost_tolerance,
             access_log,
             tracing,
             ledger,

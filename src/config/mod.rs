@@ -38,7 +38,7 @@ pub use watch::{Stamp, Watch};
 
 use crate::keys::Keys;
 use crate::limit::Rule;
-use crate::price::{Catalog, Markup};
+use crate::price::{Catalog, Markup, Tolerance};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -97,6 +97,8 @@ pub struct Config {
     /// Catalogs that are fetched, and what is charged beyond what something costs.
     pub published: Vec<Published>,
     pub markups: Vec<Markup>,
+    /// How far the cost that a provider states may differ from the charge.
+    pub cost_tolerance: Tolerance,
     pub access_log: AccessLog,
     /// Where traces go, if anywhere.
     pub tracing: Option<TracingRules>,

@@ -4,7 +4,7 @@ use super::Stamp;
 use super::file::{Reader, absolute};
 use super::units::duration;
 use crate::price::import::{Format, check_change, import, lay_over};
-use crate::price::{self, Cache, Catalog, Markup};
+use crate::price::{self, Cache, Catalog, Markup, PicoUsd, Tolerance};
 use crate::yaml::{Map, Node, Problem};
 use rust_decimal::Decimal;
 use sha2::{Digest, Sha256};
@@ -32,12 +32,13 @@ pub(super) struct Prices {
     pub catalog: Catalog,
     pub published: Vec<Published>,
     pub markups: Vec<Markup>,
+    pub cost_tolerance: Tolerance,
 }
 
 impl Reader<'_> {
     pub(super) fn prices(&mut self, node: Option<Node<'_>>, data: &Path) -> Option<Prices> {
         let catalog = price::embedded().map_err(|list| self.prices.extend(list)).ok()?;
-        let mut prices = Prices { catalog, published: vec![], markups: vec![] };
+        let mut prices = Prices { catalog, published: vec![], markups: vec![], cost_tolerance: Tolerance::default() };
         let mut map = node.map(|node| Map::new(node, &mut self.problems));
         let list: Vec<_> = map.as_mut().and_then(|map| map.take("import")).and_then(Node::items).into_iter().flatten().collect();
         if list.is_empty() {
@@ -53,9 +54,28 @@ impl Reader<'_> {
                 }
             }
             prices.markups = map.take("markup").and_then(Node::items).into_iter().flatten().filter_map(|node| self.markup(node)).collect();
+            prices.cost_tolerance = self.cost_tolerance(map.take("cost_mismatch"));
             map.finish(&mut self.problems);
         }
         Some(prices)
+    }
+
+    /// How far the cost that a provider states may differ from the charge.
+    fn cost_tolerance(&mut self, node: Option<Node<'_>>) -> Tolerance {
+        let mut tolerance = Tolerance::default();
+        let Some(node) = node else { return tolerance };
+        let mut map = Map::new(node, &mut self.problems);
+        let number = |text: &str| text.parse::<Decimal>().ok().filter(|number| !number.is_sign_negative());
+        let percent = |text: &str| number(text).filter(|number| *number <= Decimal::ONE_HUNDRED && number.scale() <= 6);
+        if let Some(percent) = map.take_as("percent", &mut self.problems, "a number from 0 to 100 with at most six decimals", percent) {
+            tolerance.percent = percent.normalize();
+        }
+        let dollars = |text: &str| number(text).and_then(PicoUsd::from_dollars);
+        if let Some(usd) = map.take_as("usd", &mut self.problems, "an amount of US dollars with at most twelve decimals", dollars) {
+            tolerance.usd = usd;
+        }
+        map.finish(&mut self.problems);
+        tolerance
     }
 
     fn import(&mut self, node: Node<'_>, data: &Path, prices: &mut Prices) {
@@ -201,6 +221,11 @@ mod tests {
             ("prices: {import: [{from: models.dev, file: \"{here}/none.json\"}]}", "cannot be read"),
             ("prices: {import: [{from: elsewhere}]}", "models.dev, litellm, genai-prices"),
             ("prices: {import: [{from: models.dev, url: \"http://example.org\"}]}", "https"),
+            ("prices: {cost_mismatch: {percent: 101}}", "`percent: 101` is not a number from 0 to 100"),
+            ("prices: {cost_mismatch: {percent: -1}}", "percent"),
+            ("prices: {cost_mismatch: {usd: -1}}", "usd"),
+            ("prices: {cost_mismatch: {usd: 0.0000000000001}}", "usd"),
+            ("prices: {cost_mismatch: {eur: 1}}", "eur"),
             ("prices: {markup: [{provider: openai}]}", "factor"),
             ("prices: {markup: [{factor: -1}]}", "factor"),
             ("prices: {markup: [{factor: 1001}]}", "factor"),

@@ -193,12 +193,21 @@ impl Upstream {
         let root = self.base_path.strip_suffix(self.provider.base_path).unwrap_or(&self.base_path);
         let (model, name) = (utf8_percent_encode(model, SEGMENT), endpoint.name());
         match endpoint.dialect() {
-            Dialect::Generate => {
+            Dialect::Generate | Dialect::Messages if endpoint.is_at_publisher() => {
                 let known = |version: &&&str| matches!(style, PathStyle::Version(asked) if asked == **version);
                 let versions = self.provider.versions;
                 let version = versions.iter().find(known).or(versions.first())?;
                 let resource = &self.resource;
-                return Some(format!("{root}/{version}{resource}/models/{model}{name}"));
+                if endpoint.dialect() == Dialect::Generate {
+                    return Some(format!("{root}/{version}{resource}/models/{model}{name}"));
+                }
+                // The same place, of another publisher.
+                let place = resource.rsplit_once("/publishers/").map_or(resource.as_str(), |(place, _)| place);
+                let models = format!("{root}/{version}{place}/publishers/anthropic/models");
+                // Versions stand behind an `@`, as Google documents them.
+                let model = model.to_string().replace("%40", "@");
+                let counts = endpoint == Endpoint::RawCountTokens;
+                return Some(if counts { format!("{models}{name}") } else { format!("{models}/{model}{name}") });
             }
             Dialect::Converse | Dialect::Invoke => return Some(format!("{root}/model/{model}{name}")),
             _ if matches!(endpoint, Endpoint::CohereChat | Endpoint::CohereEmbed | Endpoint::CohereRerank) => {

@@ -2,11 +2,13 @@
 //! <https://platform.openai.com/docs/api-reference/audio/transcript-text-done-event>. Mistral's numbers:
 //! <https://docs.mistral.ai/api/endpoint/audio/transcriptions>
 
-use super::{ERROR, Grammar, Slot, USAGE};
+use super::{ERROR, Grammar, Informational, Node, Slot, USAGE};
 use crate::json::Want::{Fields, Take};
 use crate::usage::{Cache, Field};
 use memchr::memmem::Finder;
 use once_cell::sync::Lazy;
+
+static TREE: Lazy<Node> = Lazy::new(|| Node::of(&GRAMMAR));
 
 static TRANSCRIBED: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"transcript.text.done\""));
 static SPOKEN: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"speech.audio.done\""));
@@ -35,6 +37,11 @@ pub static GRAMMAR: Grammar = Grammar {
         ],
         &[(&["prompt_tokens"], Field::Input), (&["completion_tokens"], Field::Output)],
     ],
+    informational: &[&[
+        Informational { path: &["input_token_details", "text_tokens"], why: "text is what remains of the input" },
+        Informational { path: &["output_token_details", "text_tokens"], why: "text is what remains of the output" },
+    ]],
+    tree: &TREE,
     cache: Cache::Inside,
     needles: &[&USAGE, &ERROR],
     last_types: &["transcript.text.done", "speech.audio.done", "transcription.done"],

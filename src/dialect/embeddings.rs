@@ -1,9 +1,12 @@
 //! Embeddings in OpenAI's format, with Voyage's and Cohere's ways to state the usage.
 //! <https://platform.openai.com/docs/api-reference/embeddings/object>
 
-use super::{ERROR, Grammar, Slot, USAGE};
+use super::{ERROR, Grammar, Informational, Node, Slot, USAGE};
 use crate::json::Want::{Fields, Take};
 use crate::usage::{Cache, Field};
+use once_cell::sync::Lazy;
+
+static TREE: Lazy<Node> = Lazy::new(|| Node::of(&GRAMMAR));
 
 pub static GRAMMAR: Grammar = Grammar {
     root: &Fields(&[
@@ -21,6 +24,8 @@ pub static GRAMMAR: Grammar = Grammar {
         (&["total_tokens"], Field::Total),
         (&["image_tokens"], Field::ImageIn),
     ]],
+    informational: &[&[Informational { path: &["text_tokens"], why: "text is what remains of the input: Voyage" }]],
+    tree: &TREE,
     cache: Cache::Inside,
     needles: &[&USAGE, &ERROR],
     ..Grammar::NONE

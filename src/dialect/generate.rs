@@ -1,12 +1,13 @@
 //! Google's generateContent, at Google AI and Vertex, with the embeddings beside it.
 //! <https://ai.google.dev/api/generate-content>, <https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference>
 
-use super::{Detail, ERROR, Grammar, Slot, TEXT, UsagePath};
-use crate::json::Want::{Fields, Items, Take};
+use super::{Detail, ERROR, Grammar, Informational, Node, Slot, TEXT, Tool, UsagePath};
+use crate::json::Want::{self, Fields, Items, Take};
 use crate::usage::{Cache, Field, Reasoning};
 use memchr::memmem::Finder;
 use once_cell::sync::Lazy;
 
+static TREE: Lazy<Node> = Lazy::new(|| Node::of(&GRAMMAR));
 static USAGE_METADATA: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"usageMetadata\""));
 static FINISH: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"finishReason\""));
 static BLOCKED: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"blockReason\""));
@@ -18,7 +19,7 @@ pub static GRAMMAR: Grammar = Grammar {
         ("modelVersion", Take(Slot::Model)),
         ("responseId", Take(Slot::Id)),
         ("error", Take(Slot::Error)),
-        ("candidates", Items(Slot::Ignored, &Fields(&[("finishReason", Take(Slot::Finish))]))),
+        ("candidates", Items(Slot::Ignored, &CANDIDATE)),
         ("promptFeedback", Fields(&[("blockReason", Take(Slot::Finish))])),
         // Embeddings at Vertex.
         (
@@ -30,6 +31,9 @@ pub static GRAMMAR: Grammar = Grammar {
         ),
     ]),
     usage: &[USAGE_PATHS],
+    informational: &[INFORMATIONAL],
+    tree: &TREE,
+    tools: TOOLS,
     details: DETAILS,
     cache: Cache::Inside,
     reasoning: Some(Reasoning::Beside),
@@ -38,6 +42,29 @@ pub static GRAMMAR: Grammar = Grammar {
     text: &[&TEXT],
     ..Grammar::NONE
 };
+
+static CANDIDATE: Want<Slot> = Fields(&[
+    ("finishReason", Take(Slot::Finish)),
+    ("content", Fields(&[("parts", Items(Slot::Item, &Fields(&[("toolCall", Fields(&[("toolType", Take(Slot::ItemType))]))])))])),
+    (
+        "groundingMetadata",
+        Fields(&[
+            ("webSearchQueries", Take(Slot::Queries)),
+            ("imageSearchQueries", Take(Slot::Queries)),
+            ("groundingChunks", Items(Slot::Ignored, &Fields(&[("web", Take(Slot::WebSource)), ("maps", Take(Slot::MapSource))]))),
+        ]),
+    ),
+]);
+
+/// Models that are charged for each grounded prompt; later ones are charged for each search query:
+/// <https://ai.google.dev/gemini-api/docs/google-search#pricing>.
+pub(crate) const GROUNDED_BY_PROMPT: &[&str] = &["gemini-1*", "gemini-2*", "models/gemini-1*", "models/gemini-2*"];
+
+/// Types of `toolCall`: <https://ai.google.dev/api/caching#ToolType>. Searches are charged by their queries.
+const TOOLS: &[Tool] =
+    &[Tool::free("GOOGLE_SEARCH_WEB"), Tool::free("GOOGLE_SEARCH_IMAGE"), Tool::free("URL_CONTEXT"), Tool::free("FILE_SEARCH")];
+
+const INFORMATIONAL: &[Informational] = &[Informational { path: &["pydantic_ai_gateway", "*"], why: "an estimate of another gateway" }];
 
 const USAGE_PATHS: &[UsagePath] = &[
     (&["promptTokenCount"], Field::Input),
@@ -62,10 +89,31 @@ const DETAILS: &[Detail] = &[
     modality("cacheTokensDetails", "VIDEO", Field::VideoIn, -1),
     modality("candidatesTokensDetails", "AUDIO", Field::AudioOut, 1),
     modality("candidatesTokensDetails", "IMAGE", Field::ImageOut, 1),
+    rest("promptTokensDetails", "TEXT"),
+    rest("promptTokensDetails", UNSPECIFIED),
+    // Embeddings at Google AI.
+    rest("promptTokenDetails", "TEXT"),
+    rest("promptTokenDetails", UNSPECIFIED),
+    rest("cacheTokensDetails", "TEXT"),
+    rest("cacheTokensDetails", UNSPECIFIED),
+    rest("candidatesTokensDetails", "TEXT"),
+    rest("candidatesTokensDetails", UNSPECIFIED),
+    rest("toolUsePromptTokensDetails", "TEXT"),
+    rest("toolUsePromptTokensDetails", UNSPECIFIED),
+    rest("thoughtsTokensDetails", "TEXT"),
+    rest("thoughtsTokensDetails", UNSPECIFIED),
 ];
 
 const fn modality(list: &'static str, value: &'static str, field: Field, sign: i64) -> Detail {
-    Detail { list, key: "modality", value, count: "tokenCount", field, sign }
+    Detail { list, key: "modality", value, count: "tokenCount", field: Some(field), sign }
+}
+
+/// A modality that is charged as text: <https://ai.google.dev/api/generate-content#Modality>.
+const UNSPECIFIED: &str = "MODALITY_UNSPECIFIED";
+
+/// Text is what remains of the whole.
+const fn rest(list: &'static str, value: &'static str) -> Detail {
+    Detail { list, key: "modality", value, count: "tokenCount", field: None, sign: 1 }
 }
 
 /// The `status` Google gives an error: <https://cloud.google.com/apis/design/errors#handling_errors>.

@@ -1,11 +1,13 @@
 //! OpenAI's images. <https://platform.openai.com/docs/api-reference/images/object>, streamed:
 //! <https://platform.openai.com/docs/api-reference/images-streaming>
 
-use super::{ERROR, Grammar, Slot, USAGE};
+use super::{ERROR, Grammar, Informational, Node, Slot, USAGE};
 use crate::json::Want::{Fields, Items, Take};
 use crate::usage::{Cache, Field};
 use memchr::memmem::Finder;
 use once_cell::sync::Lazy;
+
+static TREE: Lazy<Node> = Lazy::new(|| Node::of(&GRAMMAR));
 
 static GENERATED: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"image_generation.completed\""));
 
@@ -34,6 +36,11 @@ pub static GRAMMAR: Grammar = Grammar {
         (&["output_tokens_details", "image_tokens"], Field::ImageOut),
         (&["output_tokens"], Field::ImageOut),
     ]],
+    informational: &[&[
+        Informational { path: &["input_tokens_details", "text_tokens"], why: "text is what remains of the input" },
+        Informational { path: &["output_tokens_details", "text_tokens"], why: "text is what remains of the output" },
+    ]],
+    tree: &TREE,
     cache: Cache::Inside,
     needles: &[&USAGE, &ERROR],
     last_types: &["image_generation.completed", "image_edit.completed"],

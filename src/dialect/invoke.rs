@@ -1,10 +1,13 @@
 //! Bedrock's InvokeModel and InvokeModelWithResponseStream: the native body of whichever model family was asked.
 //! <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html>
 
-use super::{Grammar, PARTIAL_JSON, Slot, TEXT, THINKING, UsagePath, messages};
+use super::{Grammar, Node, PARTIAL_JSON, Slot, TEXT, THINKING, UsagePath, chat, messages};
 use crate::json::Want::{self, Fields, Items, Take};
 use crate::usage::{Cache, Field, Reasoning};
 use http::HeaderName;
+use once_cell::sync::Lazy;
+
+static TREE: Lazy<Node> = Lazy::new(|| Node::of(&GRAMMAR));
 
 /// Where the native body has no usage, `amazon-bedrock-invocationMetrics` of the last chunk or the headers do.
 pub static GRAMMAR: Grammar = Grammar {
@@ -12,7 +15,10 @@ pub static GRAMMAR: Grammar = Grammar {
         // Anthropic, as in Messages; OpenAI's open models; Nova without streaming.
         ("usage", Take(Slot::Usage)),
         ("message", Fields(&[("usage", Take(Slot::Usage)), ("id", Take(Slot::Id)), ("model", Take(Slot::Model))])),
-        ("delta", Fields(&[("stop_reason", Take(Slot::Finish))])),
+        ("delta", Fields(&[("stop_reason", Take(Slot::StopReason)), ("stop_details", messages::STOP_DETAILS)])),
+        ("stop_details", messages::STOP_DETAILS),
+        ("content", Items(Slot::Item, &messages::ITEM)),
+        ("content_block", Fields(messages::ITEM_FIELDS)),
         ("type", Take(Slot::Type)),
         ("id", Take(Slot::Id)),
         ("model", Take(Slot::Model)),
@@ -28,11 +34,15 @@ pub static GRAMMAR: Grammar = Grammar {
         // Llama.
         ("prompt_token_count", Take(Slot::Set(Field::Input))),
         ("generation_token_count", Take(Slot::Set(Field::Output))),
-        ("stop_reason", Take(Slot::Finish)),
+        ("stop_reason", Take(Slot::StopReason)),
         ("amazon-bedrock-invocationMetrics", Take(Slot::Metrics)),
     ]),
     usage: &[messages::USAGE_PATHS, USAGE_PATHS],
-    metrics: METRICS,
+    informational: &[messages::INFORMATIONAL, chat::INFORMATIONAL],
+    tree: &TREE,
+    tools: messages::TOOLS,
+    cumulative: true,
+    metrics: &METRICS_TREE,
     cache: Cache::Beside,
     reasoning: Some(Reasoning::Inside),
     last_types: &["message_stop"],
@@ -51,6 +61,8 @@ const USAGE_PATHS: &[UsagePath] = &[
     (&["cacheReadInputTokenCount"], Field::CacheRead),
     (&["cacheWriteInputTokenCount"], Field::CacheWrite),
 ];
+
+static METRICS_TREE: Lazy<Node> = Lazy::new(|| Node::new(&[METRICS], &[], &[], &[]));
 
 const METRICS: &[UsagePath] = &[
     (&["inputTokenCount"], Field::Input),

@@ -13,10 +13,16 @@ mod invoke;
 mod messages;
 mod rerank;
 mod responses;
+mod tools;
+mod usage_tree;
 
 use crate::json::Want;
 use crate::meter::Keys;
+pub(crate) use generate::GROUNDED_BY_PROMPT;
 pub use invoke::{HEADERS as INVOKE_HEADERS, WRAPPER as INVOKE_WRAPPER};
+pub(crate) use responses::{IMAGE_MODEL, IMAGE_USAGE, TOOL_USAGE};
+pub use tools::{Billing, Tool};
+pub use usage_tree::{Informational, Meaning, Node};
 
 use crate::usage::{Cache, Field, Reasoning, indexed};
 use memchr::memmem::Finder;
@@ -60,6 +66,10 @@ indexed! {
         BatchEmbedContents = ":batchEmbedContents",
         CountTokens = ":countTokens",
         Predict = ":predict",
+        /// Anthropic's models at Vertex AI: <https://docs.claude.com/en/api/claude-on-vertex-ai>.
+        RawPredict = ":rawPredict",
+        StreamRawPredict = ":streamRawPredict",
+        RawCountTokens = "/count-tokens:rawPredict",
         Converse = "/converse",
         ConverseStream = "/converse-stream",
         InvokeModel = "/invoke",
@@ -104,6 +114,7 @@ impl Endpoint {
             Self::Responses | Self::ResponsesCompact | Self::ResponsesInputTokens => Dialect::Responses,
             Self::Embeddings | Self::CohereEmbed => Dialect::Embeddings,
             Self::Messages | Self::MessagesCountTokens => Dialect::Messages,
+            Self::RawPredict | Self::StreamRawPredict | Self::RawCountTokens => Dialect::Messages,
             Self::GenerateContent
             | Self::StreamGenerateContent
             | Self::EmbedContent
@@ -125,6 +136,8 @@ impl Endpoint {
         const SHORTEST: usize = "/model/m".len();
         let before = path.strip_suffix('/').unwrap_or(path).strip_suffix(self.name()).filter(|before| before.len() >= SHORTEST)?;
         let model = match self.dialect() {
+            _ if self == Self::RawCountTokens => None,
+            Dialect::Messages if self.has_model_in_path() => before.rsplit_once("/publishers/anthropic/models/").map(|(_, model)| model),
             Dialect::Generate => {
                 let (collection, model) = before.rsplit_once("/models/")?;
                 let publisher = collection.split_once("/publishers/").map(|(_, publisher)| publisher);
@@ -136,12 +149,27 @@ impl Endpoint {
         model.filter(|model| !model.is_empty() && !model.contains('/'))
     }
 
+    /// True if the model stands in the path.
+    pub fn has_model_in_path(self) -> bool {
+        self.dialect().has_model_in_path() || matches!(self, Self::RawPredict | Self::StreamRawPredict)
+    }
+
+    /// True if the path names who publishes the model, or is Google AI's, which has the same form without it.
+    pub fn is_at_publisher(self) -> bool {
+        self.dialect() == Dialect::Generate || matches!(self, Self::RawPredict | Self::StreamRawPredict | Self::RawCountTokens)
+    }
+
     /// Counting endpoints return token numbers that nobody pays for; moderation is free:
     /// <https://platform.openai.com/docs/guides/moderation>.
     pub fn is_billed(self) -> bool {
         !matches!(
             self,
-            Self::ResponsesInputTokens | Self::MessagesCountTokens | Self::CountTokens | Self::BedrockCountTokens | Self::Moderations
+            Self::ResponsesInputTokens
+                | Self::MessagesCountTokens
+                | Self::RawCountTokens
+                | Self::CountTokens
+                | Self::BedrockCountTokens
+                | Self::Moderations
         )
     }
 
@@ -158,7 +186,7 @@ impl Endpoint {
 
     /// True if the answer streams whatever the body says.
     pub fn streams(self) -> bool {
-        matches!(self, Self::StreamGenerateContent | Self::ConverseStream | Self::InvokeModelStream)
+        matches!(self, Self::StreamGenerateContent | Self::StreamRawPredict | Self::ConverseStream | Self::InvokeModelStream)
     }
 }
 
@@ -172,16 +200,35 @@ pub enum Slot {
     Id,
     Tier,
     Error,
+    /// How fast the response was made, if that affects its price (Bedrock).
+    Latency,
     /// The event's `type`.
     Type,
     /// Why the model stopped.
     Finish,
+    /// The same, where the reason affects the bill (Anthropic's refusals).
+    StopReason,
+    /// The policy under which the model refused.
+    RefusalCategory,
+    /// An error code of a response with status 200; 0 is none (MiniMax).
+    StatusCode,
     /// An element of `choices`, and the array itself.
     Choice,
-    /// An element of `output`.
-    Output,
-    OutputType,
-    OutputAction,
+    /// A part of what the response contains: text, a tool's call, a tool's result.
+    Item,
+    /// Its kind.
+    ItemType,
+    /// What distinguishes items of one kind: the name of the tool, or what it did.
+    ItemName,
+    /// A tool of the request that the response repeats.
+    Tool,
+    ToolType,
+    ToolModel,
+    /// Search queries of a grounded response (Google): a list of strings.
+    Queries,
+    /// A source on the web, or on a map, of a grounded response.
+    WebSource,
+    MapSource,
     /// The id of a container in which a server-side tool ran.
     Container,
     /// Usage as someone other than the model states it, for want of better (`amazon-bedrock-invocationMetrics`).
@@ -207,7 +254,8 @@ pub struct Detail {
     pub key: &'static str,
     pub value: &'static str,
     pub count: &'static str,
-    pub field: Field,
+    /// `None`: what remains of the whole, which is counted elsewhere.
+    pub field: Option<Field>,
     pub sign: i64,
 }
 
@@ -218,10 +266,26 @@ pub struct Grammar {
     pub root: &'static Want<Slot>,
     /// Lists one after another: where a number may stand under several keys, the first present counts.
     pub usage: &'static [&'static [UsagePath]],
+    /// Numbers that are added up to a field, unless [`Grammar::usage`] states it.
+    pub parts: &'static [UsagePath],
+    /// Numbers that are not charged. Whatever is in none of these lists is marked as unknown.
+    pub informational: &'static [&'static [Informational]],
+    /// These lists as a tree: [`Node::of`] this grammar.
+    pub tree: &'static Lazy<Node>,
+    /// Server-side tools, by the items that they leave in a response.
+    pub tools: &'static [Tool],
+    /// How events begin that matter whatever needles say.
+    pub openings: &'static [&'static [u8]],
+    /// How events begin after which the text of a response may be whole, while its usage is yet to come; what an opening begins, or an
+    /// item that is added, goes on.
+    pub closings: &'static [&'static [u8]],
+    pub reopenings: &'static [&'static [u8]],
+    /// Counts are cumulative over a stream: a smaller one that comes later is a defect.
+    pub cumulative: bool,
     /// Lists in a usage object.
     pub details: &'static [Detail],
     /// The numbers of [`Slot::Metrics`].
-    pub metrics: &'static [UsagePath],
+    pub metrics: &'static Lazy<Node>,
     pub cache: Cache,
     /// Where the dialect says so and not the provider.
     pub reasoning: Option<Reasoning>,
@@ -246,8 +310,16 @@ impl Grammar {
     const NONE: Self = Self {
         root: &Want::Skip,
         usage: &[],
+        parts: &[],
+        informational: &[],
+        tree: &EMPTY,
+        tools: &[],
+        openings: &[],
+        closings: &[],
+        reopenings: &[],
+        cumulative: false,
         details: &[],
-        metrics: &[],
+        metrics: &EMPTY,
         cache: Cache::Inside,
         reasoning: None,
         replaces: false,
@@ -259,6 +331,8 @@ impl Grammar {
         text: &[],
     };
 }
+
+static EMPTY: Lazy<Node> = Lazy::new(Node::default);
 
 pub(crate) static USAGE: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"usage\""));
 pub(crate) static ERROR: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"error\""));
@@ -351,6 +425,8 @@ mod tests {
             ("/v1/responses/input_tokens", Some(Endpoint::ResponsesInputTokens)),
             ("/v1/messages/count_tokens", Some(Endpoint::MessagesCountTokens)),
             ("/v1/responses/resp_1", None),
+            ("/v1/projects/p/locations/l/publishers/anthropic/models/claude-x:streamRawPredict", Some(Endpoint::StreamRawPredict)),
+            ("/v1/projects/p/locations/l/publishers/anthropic/models/count-tokens:rawPredict", Some(Endpoint::RawCountTokens)),
             ("/v1/models", None),
             ("/", None),
         ] {

@@ -1,9 +1,12 @@
 //! Reranking as Cohere has it (<https://docs.cohere.com/reference/rerank>), and those modelled on it that count tokens
 //! (<https://api.jina.ai/redoc#tag/rerank>, <https://docs.voyageai.com/reference/reranker-api>).
 
-use super::{ERROR, Grammar, Slot, USAGE};
+use super::{ERROR, Grammar, Node, Slot, USAGE};
 use crate::json::Want::{Fields, Take};
 use crate::usage::{Cache, Field};
+use once_cell::sync::Lazy;
+
+static TREE: Lazy<Node> = Lazy::new(|| Node::of(&GRAMMAR));
 
 /// Cohere charges by the search: up to a hundred documents each.
 pub static GRAMMAR: Grammar = Grammar {
@@ -19,6 +22,7 @@ pub static GRAMMAR: Grammar = Grammar {
         &[(&["prompt_tokens"], Field::Input), (&["completion_tokens"], Field::Output)],
         &[(&["total_tokens"], Field::Input)],
     ],
+    tree: &TREE,
     cache: Cache::Inside,
     needles: &[&USAGE, &ERROR],
     ..Grammar::NONE

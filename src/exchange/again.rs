@@ -246,8 +246,13 @@ impl Exchange {
     /// goes on whoever leaves, and says by what name it is to be asked for.
     pub fn drains(&self) -> bool {
         let endpoint = matches!(self.route.target, Target::Endpoint(_));
+        // Nothing is left to cancel.
+        let awaits_usage = || {
+            let meter = self.attempt.as_ref().and_then(|attempt| attempt.meter.as_ref());
+            meter.is_some_and(|meter| meter.is_stream() && meter.found().awaits_usage())
+        };
         let drained = self.upstream().is_some_and(|upstream| upstream.on_disconnect == OnDisconnect::Drain);
-        endpoint && self.billed && (drained || self.keeping.background)
+        endpoint && self.billed && (drained || self.keeping.background || awaits_usage())
     }
 
     /// The key that asked.

@@ -203,6 +203,7 @@ impl Attempt {
             bytes_out: self.bytes_out,
             metered: self.used.is_some(),
             last_reading: self.used.as_ref().map(|(used, _)| used.reading),
+            complete: false,
         }
     }
 }

@@ -57,7 +57,7 @@ impl Closed {
         now: UnixMs,
     ) -> Self {
         let open = Open { bytes_in: 0, ..open };
-        let close = Close {
+        let mut close = Close {
             end_ms: now,
             first_byte_ms: None,
             status: 200,
@@ -68,7 +68,9 @@ impl Closed {
             bytes_out: 0,
             metered: used.is_some(),
             last_reading: used.as_ref().map(|used| used.reading),
+            complete: false,
         };
+        close.complete = close.is_exact(open.billed, used.as_ref());
         let records = Records { open: Rendered::open(&open), used: used.as_ref().map(Rendered::used), close: Rendered::close(&close) };
         let entry = Entry { id, open, used, close: Some(close) };
         let cost_unknown = is_cost_unknown(&entry);

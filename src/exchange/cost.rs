@@ -98,6 +98,7 @@ mod tests {
             catalog: String::new(),
             provider_cost: None,
             response_id: String::new(),
+            unknown: vec![],
         };
         let told = |used: &Used| Cost::of(used).comment("r");
         assert_eq!(told(&used), ": x-gateway {\"request_id\":\"r\",\"cost\":\"0.0015\",\"prompt_tokens\":5,\"completion_tokens\":4}\n\n");

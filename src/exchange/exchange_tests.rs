@@ -344,7 +344,7 @@ fn a_bedrock_id_tells_the_price_and_the_answer_the_model() {
 fn an_answer_made_in_the_background_is_sold_to_whom_it_was_made_for() {
     let mut config = load(&Source::Embedded, &|_| None).unwrap();
     config.markups = vec![crate::price::Markup { provider: None, model: None, key: None, org: Some("acme".to_owned()), factor: 2.into() }];
-    let mut meter = Meter::new(Dialect::Responses.grammar(), crate::meter::Framing::Whole);
+    let mut meter = crate::meter::Meter::new(Dialect::Responses.grammar(), crate::meter::Framing::Whole);
     let body =
         r#"{"id":"resp_1","model":"mock-small","status":"completed","usage":{"input_tokens":10,"output_tokens":4,"total_tokens":14}}"#;
     meter.push(body.as_bytes(), |_| {});

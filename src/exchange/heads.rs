@@ -3,7 +3,7 @@
 use crate::dialect::{Dialect, Endpoint, INVOKE_HEADERS};
 use crate::error::Error;
 use crate::json::Want::{self, Fields, Take};
-use crate::meter::Framing;
+use crate::meter::{Fault, Framing, Meter};
 use crate::rewrite::spans::members;
 use crate::route::Target;
 use crate::stream::event_stream::EventStream;
@@ -68,7 +68,8 @@ pub(super) fn is_document(headers: &HeaderMap) -> bool {
 
 /// True if a body is compressed.
 pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity")
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    codings.any(|coding| !coding.trim_ascii().is_empty() && !coding.trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Refuses parameters of Google's that change the form of a response so that its usage could not be read:
@@ -103,6 +104,24 @@ pub(super) fn check_query(dialect: Dialect, query: Option<&str>) -> Result<(), E
     Ok(())
 }
 
+/// The meter for a response with these headers. `implied` is what the request says of its usage.
+pub fn response_meter(dialect: Dialect, headers: &HeaderMap, implied: &Reported) -> Meter {
+    let encoded = is_encoded(headers);
+    let mut meter = Meter::new(dialect.grammar(), if encoded { Framing::Whole } else { framing(dialect, headers) });
+    if encoded {
+        meter.fault(Fault::Encoded);
+    }
+    meter.stated(implied);
+    meter.stated(&stated(dialect, headers));
+    if let Some(tier) = stated_tier(dialect, headers) {
+        meter.stated_tier(tier);
+    }
+    if let Some(kind) = stated_error(headers) {
+        meter.stated_error(kind);
+    }
+    meter
+}
+
 /// Usage in the headers of an answer.
 pub(super) fn stated(dialect: Dialect, headers: &HeaderMap) -> Reported {
     // <https://docs.fireworks.ai/guides/prompt-caching>
@@ -119,6 +138,19 @@ pub(super) fn stated(dialect: Dialect, headers: &HeaderMap) -> Reported {
         }
     }
     stated
+}
+
+/// The tier that served, or another way of serving that affects the price, in the headers of a response:
+/// <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html#API_runtime_InvokeModel_ResponseSyntax>.
+pub(super) fn stated_tier(dialect: Dialect, headers: &HeaderMap) -> Option<&str> {
+    const TIER_BYTES_MAX: usize = 64;
+    static TIER: HeaderName = HeaderName::from_static("x-amzn-bedrock-service-tier");
+    static LATENCY: HeaderName = HeaderName::from_static("x-amzn-bedrock-performanceconfig-latency");
+    if dialect != Dialect::Invoke {
+        return None;
+    }
+    let value = |name: &HeaderName| headers.get(name)?.to_str().ok().filter(|value| !value.is_empty() && value.len() <= TIER_BYTES_MAX);
+    value(&LATENCY).filter(|latency| *latency != "standard").or_else(|| value(&TIER))
 }
 
 /// What a request says will be used: speech is paid for by the character at some models, and no answer says how many.

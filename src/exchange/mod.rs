@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::keys::Key;
 use crate::ledger::{Entry, Rendered};
 use crate::limit::{Amount, Hold};
-use crate::meter::{Fault, Framing, Meter};
+use crate::meter::Fault;
 use crate::rewrite::cache::{Header, Headers};
 use crate::rewrite::rewrite;
 use crate::route::{self, Destination, Head, Health, RequestFields, Route, Target};
@@ -35,7 +35,8 @@ use bytes::Bytes;
 pub use closed::{Closed, Records};
 use conceal::Conceal;
 pub use cost::Cost;
-use heads::{check_query, framing, implied, is_document, is_encoded, query, stated, stated_error};
+pub use heads::response_meter;
+use heads::{check_query, implied, is_document, is_encoded, query};
 use http::{HeaderMap, Method};
 use key_scope::permit;
 use limits::CostBounds;
@@ -284,27 +285,17 @@ impl Exchange {
     /// The upstream answered with this head.
     pub fn respond(&mut self, status: u16, headers: &HeaderMap) {
         let hides = self.usage_asked && status < 300;
-        let grammar = self.route.dialect.grammar();
         let encoded = is_encoded(headers);
         self.read_objects(status, encoded);
         let batch =
             if self.route.target == Target::Pass && self.batch_results { self.batch_results().map(|(dialect, _)| dialect) } else { None };
         let Some(attempt) = &mut self.attempt else { return };
         attempt.status = status;
-        let framing = if encoded { Framing::Whole } else { framing(self.route.dialect, headers) };
         if let Some(dialect) = batch.filter(|_| status < 300 && !encoded) {
             attempt.items = Some(Box::new(Items::new(dialect.grammar())));
             return;
         }
-        let mut meter = Box::new(Meter::new(grammar, framing));
-        if encoded {
-            meter.fault(Fault::Encoded);
-        }
-        meter.stated(&self.implied);
-        meter.stated(&stated(self.route.dialect, headers));
-        if let Some(kind) = stated_error(headers) {
-            meter.stated_error(kind);
-        }
+        let meter = Box::new(response_meter(self.route.dialect, headers, &self.implied));
         attempt.conceal = (hides && !encoded && !is_document(headers)).then(Conceal::default);
         attempt.meter = Some(meter);
     }
@@ -375,6 +366,7 @@ impl Exchange {
         let unreserved = attempt.unreserved;
         let (open, rendered_open) = attempt.open;
         let (used, rendered_used) = attempt.used.unzip();
+        close.complete = close.is_exact(open.billed, used.as_ref());
         let records = Records { open: rendered_open, used: rendered_used, close: Rendered::close(&close) };
         let entry = Entry { id: attempt.id, open, used, close: Some(close) };
         let came_to = amount_of(&entry);

@@ -3,13 +3,17 @@
 use super::{Ending, Exchange, UnixMs, who_of};
 use crate::config::{Config, Upstream};
 use crate::dialect::Dialect;
+use crate::dialect::GROUNDED_BY_PROMPT;
 use crate::keys::Key;
 use crate::ledger::{Line, Open, Rendered, Source, Used};
-use crate::meter::{Fault, Faults, Found, prompt_tokens};
-use crate::price::{Catalog, Markup, Moment, PicoUsd, Query, Sold, charge, factor};
+use crate::meter::{Fault, Faults, Found, Round, RoundKind, UNKNOWN_MAX, prompt_tokens};
+use crate::price::{Catalog, Charge, Markup, Moment, PICO, PicoUsd, Query, Sold, Tolerance, charge, factor, is_same_model};
+use crate::provider::fits;
 use crate::route::Target;
-use crate::usage::{Convention, Dimension, Field, Reported, Usage};
+use crate::usage::{Cache, Convention, Dimension, Field, Reasoning, Usage};
 use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
+use std::str::FromStr;
 
 /// What settling needs besides what was found.
 #[derive(Clone, Copy)]
@@ -27,6 +31,7 @@ pub struct Terms<'a> {
     pub estimate: Option<Estimate>,
     pub at: Moment,
     pub markups: Markups<'a>,
+    pub tolerance: Tolerance,
 }
 
 impl<'a> Terms<'a> {
@@ -42,6 +47,7 @@ impl<'a> Terms<'a> {
             estimate: None,
             at: Moment::of_ms(now),
             markups: Markups { rules: &config.markups, buyer },
+            tolerance: config.cost_tolerance,
         }
     }
 }
@@ -128,7 +134,8 @@ impl Exchange {
         let meter = self.attempt.as_ref()?.meter.as_ref().filter(|_| self.is_charged())?;
         let output = meter.estimated_output().filter(|_| self.may_estimate())?;
         let found = meter.found();
-        if !found.fallback.is_empty() {
+        // Headers may state all of it (Bedrock), or a part (Fireworks' cached tokens).
+        if found.fallback.of(Field::Output).is_some() || found.fallback.of(Field::Characters).is_some() {
             return None;
         }
         let left = *ending == Ending::ClientClosed && found.error.is_none();
@@ -150,95 +157,200 @@ impl Exchange {
 
 /// The usage record, and defects found on the way.
 pub fn settle(found: &Found, terms: &Terms<'_>) -> (Used, Faults) {
-    let mut faults = Faults::default();
-    let mut own = found.reported.clone();
-    own.add(&found.compaction);
-    if let Some(Estimate { input, output }) = terms.estimate {
-        input.into_iter().for_each(|input| own.set(Field::Input, input));
-        own.set(Field::Output, output);
-    }
-    let mut lines = vec![];
+    let mut bill = Bill { found, terms, faults: Faults::default(), lines: vec![], cost: Some(0), unknown: found.unknown.clone() };
     if found.has_usage() || terms.estimate.is_some() {
-        let model = if found.model.is_empty() { terms.model } else { &found.model };
-        lines.push(line(found, &own, model, true, terms, &mut faults));
-        for round in &found.rounds {
-            lines.push(line(found, &round.reported, &round.model, false, terms, &mut faults));
+        bill.main_line();
+        for round in found.rounds.iter().filter(|round| round.kind == RoundKind::Other).chain(&found.images) {
+            bill.other_line(round);
         }
     }
-    let mut total = PicoUsd::default();
-    for line in &lines {
-        total = total.checked_add(line.charge).unwrap_or_else(|| {
-            faults.add(Fault::Overflow);
-            total
+    // A total alone says neither what was read nor what was written; zeros say that nothing was.
+    let understood = bill.lines.iter().any(|line| !line.usage.is_empty());
+    if found.has_usage() && !understood {
+        bill.lines.clear();
+        bill.faults.add(Fault::Unmetered);
+    }
+    bill.used(understood)
+}
+
+/// A usage record in the making.
+struct Bill<'a> {
+    found: &'a Found,
+    terms: &'a Terms<'a>,
+    faults: Faults,
+    lines: Vec<Line>,
+    /// What the lines come to before markups, in pico-dollars; `None` if a part of it is not known.
+    cost: Option<i128>,
+    unknown: Vec<String>,
+}
+
+impl Bill<'_> {
+    /// The line of the model that served.
+    fn main_line(&mut self) {
+        let Self { found, terms, .. } = *self;
+        let (mut whole, mut parts, agrees) = found.served();
+        if !agrees {
+            self.faults.add(Fault::Inconsistent);
+        }
+        if let Some(Estimate { input, output }) = terms.estimate {
+            input.into_iter().for_each(|input| whole.set(Field::Input, input));
+            whole.set(Field::Output, output);
+            parts.clear();
+        }
+        let model = if found.model.is_empty() { terms.model } else { &found.model };
+        if let Some(searches) = grounding(found, model) {
+            whole.set(Field::WebSearch, searches);
+            parts.clear();
+        }
+        for (tool, _) in found.counted_tools.iter().filter(|(_, field)| whole.of(*field).is_none()) {
+            self.faults.add(Fault::UnknownTool);
+            self.unknown.push(format!("tool.{tool}"));
+        }
+        let convention = self.convention(model);
+        let (mut usage, consistent) = whole.settle(convention);
+        if !consistent && !usage.is_empty() {
+            self.faults.add(Fault::Inconsistent);
+        }
+        if terms.opening_only && terms.estimate.is_none() {
+            Dimension::ALL.iter().filter(|dimension| dimension.is_output()).for_each(|dimension| usage.set(*dimension, None));
+            parts.clear();
+        }
+        let charge = if parts.len() > 1 {
+            let settled = parts.iter().map(|part| part.settle(convention).0);
+            let charges = settled.enumerate().map(|(at, usage)| charge_for(&usage, found, model, Some(u64::from(at == 0)), terms));
+            charges.reduce(Charge::plus).unwrap_or_default()
+        } else {
+            charge_for(&usage, found, model, Some(1), terms)
+        };
+        let free = self.is_free_refusal();
+        self.line(usage, model, charge, free);
+    }
+
+    fn other_line(&mut self, round: &Round) {
+        let (usage, consistent) = round.reported.settle(self.convention(&round.model));
+        if !consistent {
+            self.faults.add(Fault::Inconsistent);
+        }
+        let charge = charge_for(&usage, self.found, &round.model, None, self.terms);
+        self.line(usage, &round.model, charge, false);
+    }
+
+    fn convention(&self, model: &str) -> Convention {
+        let Terms { upstream, convention, .. } = self.terms;
+        let fit = |patterns: &[&str]| patterns.iter().any(|pattern| fits(model, pattern));
+        let cache = if fit(upstream.provider.cache_beside) { Cache::Beside } else { convention.cache };
+        let excess = convention.reasoning == Reasoning::Inside && fit(upstream.provider.reasoning_by_excess);
+        let reasoning = if excess { Reasoning::ByExcess } else { convention.reasoning };
+        Convention { cache, reasoning, ..*convention }
+    }
+
+    /// Anthropic charges nothing if a model refuses before it writes anything, in some categories:
+    /// <https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback>. What it says of others is not clear.
+    fn is_free_refusal(&mut self) -> bool {
+        const FREE: &[&str] = &["cyber"];
+        let Some(category) = self.found.refusal.as_deref() else { return false };
+        let free = self.terms.upstream.provider.id == "anthropic" && FREE.contains(&category);
+        if !free {
+            self.faults.add(Fault::UnclearRefusal);
+        }
+        free
+    }
+
+    fn line(&mut self, usage: Usage, model: &str, charge: Charge, free: bool) {
+        let charge = if free { Charge::default() } else { charge };
+        self.cost = self.cost.filter(|_| charge.is_priced()).and_then(|cost| cost.checked_add(charge.amount.0));
+        let markup = self.terms.markups.factor(&self.terms.upstream.name, model);
+        let charge = match markup {
+            Some(factor) => charge.times(factor),
+            None => charge,
+        };
+        for (fault, holds) in
+            [(Fault::Overflow, charge.overflow), (Fault::UnknownTier, charge.unknown_tier), (Fault::UnknownRegion, charge.unknown_region)]
+        {
+            if holds {
+                self.faults.add(fault);
+            }
+        }
+        let unpriced = if charge.unknown_model {
+            vec!["model".to_owned()]
+        } else {
+            charge.unpriced.iter().map(|dimension| dimension.name().to_owned()).collect()
+        };
+        self.lines.push(Line {
+            model: model.to_owned(),
+            service_tier: self.found.tier.clone(),
+            region: self.found.region.clone(),
+            usage,
+            markup: markup.map(|factor| factor.to_string()),
+            charge: charge.amount,
+            unpriced,
+            free: free.then(|| "refusal".to_owned()),
         });
     }
-    let source = match (found.has_usage(), terms.estimate) {
-        (false, Some(_)) => Source::Estimated,
-        (false, None) => Source::None,
-        (true, None) if found.finished => Source::Reported,
-        (true, _) => Source::Partial,
-    };
-    let used = Used {
-        reading: found.usages,
-        source,
-        lines,
-        total,
-        catalog: terms.catalog.version.clone(),
-        provider_cost: found.cost.clone(),
-        response_id: found.id.clone(),
-    };
-    (used, faults)
-}
 
-fn line(found: &Found, reported: &Reported, model: &str, main: bool, terms: &Terms<'_>, faults: &mut Faults) -> Line {
-    let (mut usage, consistent) = reported.settle(terms.convention);
-    if !consistent {
-        faults.add(Fault::Inconsistent);
-    }
-    if terms.opening_only && terms.estimate.is_none() && main {
-        Dimension::ALL.iter().filter(|dimension| dimension.is_output()).for_each(|dimension| usage.set(*dimension, None));
-    }
-    let charge = charge_for(&usage, found, model, main, terms);
-    let markup = terms.markups.factor(&terms.upstream.name, model);
-    let charge = match markup {
-        Some(factor) => charge.times(factor),
-        None => charge,
-    };
-    if charge.overflow {
-        faults.add(Fault::Overflow);
-    }
-    if charge.unknown_tier {
-        faults.add(Fault::UnknownTier);
-    }
-    if charge.unknown_region {
-        faults.add(Fault::UnknownRegion);
-    }
-    let unpriced = if charge.unknown_model {
-        vec!["model".to_owned()]
-    } else if usage.is_empty() && main {
-        // A total says neither what was read nor what was written.
-        vec!["total".to_owned()]
-    } else {
-        charge.unpriced.iter().map(|dimension| dimension.name().to_owned()).collect()
-    };
-    Line {
-        model: model.to_owned(),
-        service_tier: found.tier.clone(),
-        region: found.region.clone(),
-        usage,
-        markup: markup.map(|factor| factor.to_string()),
-        charge: charge.amount,
-        unpriced,
+    fn used(mut self, understood: bool) -> (Used, Faults) {
+        let Self { found, terms, .. } = self;
+        let mut total = PicoUsd::default();
+        for line in &self.lines {
+            total = total.checked_add(line.charge).unwrap_or_else(|| {
+                self.faults.add(Fault::Overflow);
+                total
+            });
+        }
+        let source = match (found.has_usage() && understood, terms.estimate) {
+            (false, Some(_)) => Source::Estimated,
+            (false, None) => Source::None,
+            (true, None) if found.finished && !found.faults.has(Fault::BadCount) => Source::Reported,
+            (true, _) => Source::Partial,
+        };
+        let stated = found.cost.as_deref().filter(|_| source == Source::Reported && !found.own_account);
+        if let (Some(stated), Some(cost)) = (stated.and_then(dollars), self.cost)
+            && terms.tolerance.exceeded(stated, cost)
+        {
+            self.faults.add(Fault::CostMismatch);
+        }
+        self.unknown.truncate(UNKNOWN_MAX);
+        let used = Used {
+            reading: found.usages,
+            source,
+            lines: self.lines,
+            total,
+            catalog: terms.catalog.version.clone(),
+            provider_cost: found.cost.clone(),
+            response_id: found.id.clone(),
+            unknown: self.unknown,
+        };
+        (used, self.faults)
     }
 }
 
-/// By the model that served; by the one that was asked for if the catalog does not know the former by its name.
-fn charge_for(usage: &Usage, found: &Found, model: &str, main: bool, terms: &Terms<'_>) -> crate::price::Charge {
+/// Pico-dollars of an amount in dollars, as a provider wrote it.
+fn dollars(text: &str) -> Option<i128> {
+    let amount = Decimal::from_str(text).or_else(|_| Decimal::from_scientific(text)).ok()?;
+    (amount.checked_mul(Decimal::from_i128_with_scale(PICO, 0))?).round().to_i128()
+}
+
+/// Searches that a grounded response is charged for.
+fn grounding(found: &Found, model: &str) -> Option<u64> {
+    let queries = u64::try_from(found.queries.len()).unwrap_or(u64::MAX);
+    let by_prompt = GROUNDED_BY_PROMPT.iter().any(|pattern| fits(model, pattern));
+    match (queries, by_prompt) {
+        (0, true) if found.cites_web => Some(1),
+        (0, _) => None,
+        (_, true) => Some(1),
+        (queries, false) => Some(queries),
+    }
+}
+
+/// The charge by the model that served. `requests` is for the main line of a response, `None` for the others: the main line
+/// may go by the requested model, if that is known to be the same.
+fn charge_for(usage: &Usage, found: &Found, model: &str, requests: Option<u64>, terms: &Terms<'_>) -> Charge {
+    let (main, requests) = (requests.is_some(), requests.unwrap_or(0));
     let (first, second) = if terms.asked_first && main && !terms.model.is_empty() { (terms.model, model) } else { (model, terms.model) };
     let query = Query { provider: &terms.upstream.catalog, model: first, tier: &found.tier, region: &found.region, at: terms.at };
-    let charged = charge(terms.catalog, &query, usage, u64::from(main));
-    if charged.unknown_model && main && second != first {
-        return charge(terms.catalog, &Query { model: second, ..query }, usage, 1);
+    let charged = charge(terms.catalog, &query, usage, requests);
+    if charged.unknown_model && main && second != first && (terms.asked_first || is_same_model(second, first)) {
+        return charge(terms.catalog, &Query { model: second, ..query }, usage, requests);
     }
     charged
 }

@@ -80,7 +80,10 @@ impl Parts {
     /// The entry; `None` without its beginning. If its last usage was damaged, what was known before it stands there, marked.
     pub fn into_entry(mut self, id: String) -> Option<Entry> {
         if self.close.as_ref().is_some_and(|close| !self.has_usage_of(close)) {
-            self.close.iter_mut().for_each(|close| close.faults.push(LOST_RECORD.to_owned()));
+            self.close.iter_mut().for_each(|close| {
+                close.faults.push(LOST_RECORD.to_owned());
+                close.complete = false;
+            });
         }
         Some(Entry { id, open: self.open?, used: self.used, close: self.close })
     }
@@ -140,6 +143,7 @@ mod tests {
             catalog: "c".to_owned(),
             provider_cost: None,
             response_id: String::new(),
+            unknown: vec![],
         };
         Record { id: id.to_owned(), event: Event::Usage(used) }
     }

@@ -111,6 +111,9 @@ pub struct Line {
     /// Dimensions that were used and have no rate, `model` if none has. Empty: the charge is complete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unpriced: Vec<String>,
+    /// Why the provider charges nothing for it, where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free: Option<String>,
 }
 
 /// An attempt starts.
@@ -171,6 +174,9 @@ pub struct Used {
     pub provider_cost: Option<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub response_id: String,
+    /// Paths of numbers in the usage, and names of tools, that the meter does not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
 }
 
 /// An attempt ended.
@@ -197,6 +203,22 @@ pub struct Close {
     /// The `reading` of the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reading: Option<u32>,
+    /// The charge is exact: see [`Close::is_exact`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub complete: bool,
+}
+
+impl Close {
+    /// True if the charge is exact: all that the provider may charge for is known, priced and without defect, or there is nothing to charge.
+    pub fn is_exact(&self, billed: bool, used: Option<&Used>) -> bool {
+        let lines = used.map(|used| used.lines.as_slice()).unwrap_or_default();
+        // A response that is billed by an entry of its own has reported usage and no lines.
+        if !billed || (lines.is_empty() && (self.status >= 400 || self.outcome == Outcome::UpstreamError)) {
+            return true;
+        }
+        let reported = used.is_some_and(|used| used.source == Source::Reported);
+        reported && self.faults.is_empty() && lines.iter().all(|line| line.unpriced.is_empty())
+    }
 }
 
 /// What happened to an attempt.
@@ -232,6 +254,7 @@ impl Close {
             bytes_out: 1,
             metered: true,
             last_reading: None,
+            complete: false,
         }
     }
 }

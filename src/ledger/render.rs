@@ -68,6 +68,9 @@ impl Rendered {
         if !used.response_id.is_empty() {
             to.text(",\"response_id\":", &used.response_id);
         }
+        if !used.unknown.is_empty() {
+            to.texts(",\"unknown\":", &used.unknown);
+        }
         Self { kind: "usage", fields: to.0 }
     }
 
@@ -92,6 +95,9 @@ impl Rendered {
         to.flag(",\"metered\":", close.metered);
         if let Some(reading) = close.last_reading {
             to.number(",\"last_reading\":", u64::from(reading));
+        }
+        if close.complete {
+            to.flag(",\"complete\":", true);
         }
         Self { kind: "close", fields: to.0 }
     }
@@ -208,6 +214,9 @@ impl Writer {
         if !line.unpriced.is_empty() {
             self.texts(",\"unpriced\":", &line.unpriced);
         }
+        if let Some(free) = &line.free {
+            self.text(",\"free\":", free);
+        }
     }
 }
 
@@ -232,6 +241,7 @@ mod tests {
             markup: Some(text("1.2")),
             charge: PicoUsd(i128::from(u64::MAX) * 7),
             unpriced: vec![text("web_search"), text("model")],
+            free: Some(text("refusal")),
         }
     }
 
@@ -264,6 +274,7 @@ mod tests {
             catalog: text("c"),
             provider_cost: None,
             response_id: text(""),
+            unknown: vec!["usage.quantum_tokens".to_owned()],
         };
         let close = Close {
             end_ms: 9,
@@ -276,6 +287,7 @@ mod tests {
             bytes_out: 1,
             metered: true,
             last_reading: Some(7),
+            complete: true,
         };
         vec![
             Event::Open(Box::new(Open {

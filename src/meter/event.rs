@@ -3,6 +3,7 @@
 use crate::dialect::Slot;
 use crate::json::{Visit, text};
 use crate::usage::Reported;
+use std::borrow::Cow;
 
 /// A usage object longer than this is not read. The longest recorded is 2 KiB.
 pub const USAGE_BYTES_MAX: usize = 256 * 1024;
@@ -12,6 +13,10 @@ const USAGES_MAX: usize = 8;
 pub const ERROR_BYTES_MAX: usize = 16 * 1024;
 /// Containers that one event may name.
 const CONTAINERS_MAX: usize = 16;
+/// Kinds of items that are told apart in one event; of more it is only known that there are some.
+const ITEMS_MAX: usize = 64;
+/// Longer lists of search queries are not read.
+const QUERIES_BYTES_MAX: usize = 64 * 1024;
 /// A longer number is no count.
 const NUMBER_BYTES_MAX: usize = 32;
 /// A model name, id or tier longer than this is not read.
@@ -37,8 +42,18 @@ pub struct Event {
     pub fallback: Reported,
     /// What kind of exception the message reports, if it does.
     pub exception: Option<String>,
-    output: OutputItem,
-    pub searches: Option<u64>,
+    item: Item,
+    /// Kinds of items, and how many there are of each.
+    items: Vec<(Item, u64)>,
+    tool: Item,
+    /// The model of the image generation tool.
+    pub image_model: Vec<u8>,
+    pub stop_reason: Vec<u8>,
+    pub refusal: Vec<u8>,
+    pub latency: Vec<u8>,
+    status: Vec<u8>,
+    /// Lists of search queries, one after another.
+    pub queries: Vec<Vec<u8>>,
     /// Raw ids of containers, of which there are few.
     pub containers: Vec<Vec<u8>>,
     head: [u8; 8],
@@ -63,24 +78,51 @@ pub struct Marks {
     pub committed: bool,
     /// A usage or error value has begun.
     pub wanted: bool,
+    /// A part of the response's content has begun.
+    pub content: bool,
+    /// More kinds of items than are told apart.
+    pub many_items: bool,
+    /// The request has OpenAI's earlier tool for searches.
+    pub search_preview: bool,
+    pub web_source: bool,
+    pub map_source: bool,
 }
 
-#[derive(Clone, Debug, Default)]
-struct OutputItem {
+/// A part of what a response contains, in raw JSON strings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Item {
     kind: Vec<u8>,
-    action: Vec<u8>,
+    name: Vec<u8>,
+}
+
+impl Item {
+    /// Its kind and its name, decoded.
+    pub fn text(&self) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
+        let name = if self.name.is_empty() { Cow::Borrowed("") } else { text::decode(&self.name)? };
+        let kind = if self.kind.is_empty() { Cow::Borrowed("") } else { text::decode(&self.kind)? };
+        Some((kind, name))
+    }
+
+    fn clear(&mut self) {
+        self.kind.clear();
+        self.name.clear();
+    }
 }
 
 impl Event {
     pub fn clear(&mut self) {
         // Field by field: this is done for every event, and most of it is memory to be used again.
-        let Self { usage, usage_starts, tool_usage, model, id, tier, error, kind, metrics, number, output, .. } = self;
-        let texts = [usage, tool_usage, model, id, tier, error, kind, metrics, number, &mut output.kind, &mut output.action];
+        let Self { usage, usage_starts, tool_usage, model, id, tier, error, kind, metrics, number, item, .. } = self;
+        let texts = [usage, tool_usage, model, id, tier, error, kind, metrics, number, &mut item.kind, &mut item.name];
         texts.into_iter().for_each(Vec::clear);
+        let Self { tool, image_model, stop_reason, refusal, latency, status, .. } = self;
+        [&mut tool.kind, &mut tool.name, image_model, stop_reason, refusal, latency, status].into_iter().for_each(Vec::clear);
         usage_starts.clear();
+        self.items.clear();
+        self.queries.clear();
         self.containers.clear();
-        let Self { counts, fallback, exception, searches, head_len, .. } = self;
-        (*exception, *searches, *head_len) = (None, None, 0);
+        let Self { counts, fallback, exception, head_len, .. } = self;
+        (*exception, *head_len) = (None, 0);
         for counts in [counts, fallback] {
             if !counts.is_empty() {
                 *counts = Reported::default();
@@ -131,12 +173,20 @@ impl Event {
             Slot::Tier => (&mut self.tier, TEXT_BYTES_MAX),
             Slot::Error => (&mut self.error, ERROR_BYTES_MAX),
             Slot::Type => (&mut self.kind, TEXT_BYTES_MAX),
-            Slot::OutputType => (&mut self.output.kind, TEXT_BYTES_MAX),
-            Slot::OutputAction => (&mut self.output.action, TEXT_BYTES_MAX),
+            Slot::ItemType => (&mut self.item.kind, TEXT_BYTES_MAX),
+            Slot::ItemName => (&mut self.item.name, TEXT_BYTES_MAX),
+            Slot::ToolType => (&mut self.tool.kind, TEXT_BYTES_MAX),
+            Slot::ToolModel => (&mut self.tool.name, TEXT_BYTES_MAX),
+            Slot::StopReason => (&mut self.stop_reason, TEXT_BYTES_MAX),
+            Slot::RefusalCategory => (&mut self.refusal, TEXT_BYTES_MAX),
+            Slot::Latency => (&mut self.latency, TEXT_BYTES_MAX),
+            Slot::StatusCode => (&mut self.status, NUMBER_BYTES_MAX),
+            Slot::Queries => (self.queries.last_mut()?, QUERIES_BYTES_MAX),
             Slot::Metrics => (&mut self.metrics, USAGE_BYTES_MAX),
             Slot::Container => (self.containers.last_mut()?, TEXT_BYTES_MAX),
             Slot::Set(_) | Slot::Add(_) | Slot::Begun(_) => (&mut self.number, NUMBER_BYTES_MAX),
-            Slot::Finish | Slot::Choice | Slot::Output | Slot::Each(_) | Slot::Ignored => return None,
+            Slot::Finish | Slot::Choice | Slot::Item | Slot::Tool | Slot::Each(_) | Slot::Ignored => return None,
+            Slot::WebSource | Slot::MapSource => return None,
         })
     }
 }
@@ -148,14 +198,23 @@ impl Visit<Slot> for Event {
         match slot {
             Slot::Choice if first == b'[' => self.marks.choices = true,
             Slot::Choice => self.marks.choice = true,
-            Slot::Finish => self.marks.finish |= !null,
-            Slot::Output => self.output = OutputItem::default(),
+            Slot::Finish | Slot::StopReason => self.marks.finish |= !null,
+            Slot::Item => {
+                self.marks.content |= first != b'[';
+                self.item.clear();
+            }
+            Slot::ItemType => self.marks.content = true,
+            Slot::Tool => self.tool.clear(),
+            Slot::WebSource => self.marks.web_source |= !null,
+            Slot::MapSource => self.marks.map_source |= !null,
+            Slot::Queries if self.queries.len() == ITEMS_MAX => self.marks.passed_over = true,
+            Slot::Queries if !null => self.queries.push(vec![]),
             Slot::Container if !null && self.containers.len() < CONTAINERS_MAX => self.containers.push(vec![]),
             Slot::Error => self.marks.has_error |= matches!(first, b'{' | b'"'),
             _ => {}
         }
         self.marks.wanted |= matches!(slot, Slot::Usage | Slot::Error | Slot::Metrics) && !null;
-        if null {
+        if self.marks.passed_over {
             // It does not undo a value: some write usage in one place and null in another.
         } else if slot == Slot::Usage {
             // Groq and others state usage in two places; the later object is merged over the earlier.
@@ -189,7 +248,8 @@ impl Visit<Slot> for Event {
 
     fn end(&mut self, slot: Slot, _at: u64) {
         match slot {
-            Slot::Output => self.end_output(),
+            Slot::Item => self.end_item(),
+            Slot::Tool => self.end_tool(),
             Slot::Begun(field) if !self.marks.passed_over => match begun(&self.number) {
                 Some(count) => self.fallback.set(field, count),
                 None => self.marks.bad_count = true,
@@ -223,13 +283,37 @@ fn begun(raw: &[u8]) -> Option<u64> {
 }
 
 impl Event {
-    fn end_output(&mut self) {
-        // Only searching is charged, not opening or reading a page:
-        // https://platform.openai.com/docs/guides/tools-web-search
-        let searches = text::decode(&self.output.kind).is_some_and(|kind| kind == "web_search_call")
-            && text::decode(&self.output.action).is_none_or(|action| action == "search");
-        if searches {
-            self.searches = Some(self.searches.unwrap_or(0) + 1);
+    /// Takes over an item that ended, or that no list holds.
+    pub fn end_item(&mut self) {
+        if self.item.kind.is_empty() {
+            return;
         }
+        let item = std::mem::take(&mut self.item);
+        if let Some((_, count)) = self.items.iter_mut().find(|(known, _)| *known == item) {
+            *count += 1;
+        } else if self.items.len() < ITEMS_MAX {
+            self.items.push((item, 1));
+        } else {
+            self.marks.many_items = true;
+        }
+    }
+
+    fn end_tool(&mut self) {
+        let is = |kind: &str| text::decode(&self.tool.kind).is_some_and(|known| known.starts_with(kind));
+        let (preview, image) = (is("web_search_preview"), is("image_generation"));
+        self.marks.search_preview |= preview;
+        if image {
+            self.image_model.clone_from(&self.tool.name);
+        }
+    }
+
+    /// Kinds of items, and how many there are of each.
+    pub fn items(&self) -> &[(Item, u64)] {
+        &self.items
+    }
+
+    /// An error code stated by a response with status 200.
+    pub fn failed_status(&self) -> Option<&str> {
+        std::str::from_utf8(&self.status).ok().map(|code| code.trim_matches('"')).filter(|code| !matches!(*code, "" | "0"))
     }
 }

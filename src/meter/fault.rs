@@ -27,6 +27,14 @@ indexed! {
         UnknownTier = "unknown_tier",
         /// The region where it was served has no price and was charged as any other.
         UnknownRegion = "unknown_region",
+        /// The usage has a number that is not known; see `unknown`.
+        UnknownUsage = "unknown_usage",
+        /// A server-side tool ran whose fee is not known or not stated; see `unknown`.
+        UnknownTool = "unknown_tool",
+        /// The model refused before it wrote anything, and it is not known whether that is charged; it was.
+        UnclearRefusal = "unclear_refusal",
+        /// The provider states a cost that differs from the charge.
+        CostMismatch = "cost_mismatch",
         /// Let through by configuration though nobody here can read it.
         Unmetered = "unmetered",
     }
@@ -34,7 +42,7 @@ indexed! {
 
 /// A set of faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults(u16);
+pub struct Faults(u32);
 
 impl Faults {
     /// Adds one.

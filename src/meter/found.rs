@@ -2,7 +2,9 @@
 
 use super::event::{Event, TEXT_BYTES_MAX};
 use super::fault::{Fault, Faults};
-use crate::dialect::{Grammar, UsagePath};
+use super::rounds::Round;
+use super::usage_object::{Reading, UNKNOWN_MAX};
+use crate::dialect::Grammar;
 use crate::json::text;
 use crate::usage::{Field, Reported};
 use memchr::memmem::Finder;
@@ -15,27 +17,6 @@ thread_local! {
     static BUFFERS: std::cell::RefCell<simd_json::Buffers> = std::cell::RefCell::new(simd_json::Buffers::new(1024));
 }
 
-/// The members of an object, side by side: many are looked for, and on the tape each search begins anew.
-struct Members<'t, 'i>(Vec<(&'i str, Value<'t, 'i>)>);
-
-impl<'t, 'i> Members<'t, 'i> {
-    /// None if it is no object.
-    fn of(value: Value<'t, 'i>) -> Self {
-        Self(value.as_object().map(|object| object.iter().collect()).unwrap_or_default())
-    }
-
-    fn get(&self, name: &str) -> Option<Value<'t, 'i>> {
-        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
-    }
-}
-
-/// Tokens that another model used within the response.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Round {
-    pub model: String,
-    pub reported: Reported,
-}
-
 /// What a response was found to contain so far.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
@@ -44,22 +25,40 @@ pub struct Found {
     /// The provider's id of the response.
     pub id: String,
     pub tier: String,
+    /// The headers of the response named the tier.
+    pub header_tier: bool,
     /// Where inference ran, if it affects the price (`inference_geo`).
     pub region: String,
     /// Merged usage of the model itself.
     pub reported: Reported,
-    /// Rounds billed at the model's own rates on top of `reported` (Anthropic's compaction).
-    pub compaction: Reported,
-    /// Rounds of other models (Anthropic's advisor and fallback).
+    /// Attempts within the response, each by itself (Anthropic's `iterations`); none if it was a single one.
     pub rounds: Vec<Round>,
+    /// Tokens of a model that made pictures for the response.
+    pub images: Option<Round>,
+    /// Search queries of a grounded response, each once (Google).
+    pub queries: Vec<String>,
+    /// The response cites a page on the web (Google).
+    pub cites_web: bool,
+    /// Server-side tools that are charged by a number of the usage, which must be there.
+    pub counted_tools: Vec<(String, Field)>,
+    /// A refusal, by its category (`null` if it has none), if it is known that the model wrote nothing before it.
+    pub refusal: Option<String>,
+    /// Paths of numbers in the usage, and names of tools, that are not known; at most [`UNKNOWN_MAX`] are kept.
+    pub unknown: Vec<String>,
+    /// A part of the response's content was seen.
+    pub has_content: bool,
     /// The provider's own statement of the cost in US dollars, as it was written.
     pub cost: Option<String>,
+    /// The provider only forwarded to an account of the client's own (OpenRouter): `cost` is not what the tokens cost.
+    pub own_account: bool,
     /// The `type` or `code` of an error carried in the body, `"error"` if it has none.
     pub error: Option<String>,
     /// The error came in an event that names this response.
     pub error_names_response: bool,
     /// The model stopped, or the last event of the response was seen.
     pub finished: bool,
+    /// The text of the response may be whole, and its usage is yet to come.
+    pub text_ended: bool,
     /// Nothing that matters can follow: the last event of the response, or the end of its document, was seen.
     pub ended: bool,
     /// The last usage read was the opening of a message (Anthropic): its output count is a placeholder.
@@ -88,6 +87,11 @@ impl Found {
         self.error.is_some() && self.error_names_response
     }
 
+    /// True if nothing may be left to generate, but the usage has not come.
+    pub fn awaits_usage(&self) -> bool {
+        (self.text_ended || self.finished) && !self.ended
+    }
+
     /// True if anything was reported.
     pub fn has_usage(&self) -> bool {
         self.usages > 0
@@ -102,8 +106,14 @@ impl Found {
     }
 
     pub(super) fn take_tier(&mut self, event: &Event) {
+        if self.header_tier {
+            return;
+        }
         if let Some(tier) = text::decode(&event.tier) {
             self.tier = tier.into_owned();
+        }
+        if let Some(latency) = text::decode(&event.latency).filter(|latency| latency != "standard") {
+            self.tier = latency.into_owned();
         }
     }
 
@@ -127,9 +137,12 @@ impl Found {
             let mut raw = event.metrics.clone();
             match simd_json::to_tape(&mut raw) {
                 Ok(tape) => {
-                    let mut fallback = Reported::default();
-                    self.read_fields(&Members::of(tape.as_value()), &[grammar.metrics], &mut fallback);
-                    self.fallback.merge(&fallback);
+                    // Times and speeds stand beside the counts; what is charged is in the usage.
+                    let reading = Reading::of(grammar.metrics, tape.as_value(), "metrics");
+                    self.fallback.merge(&reading.reported);
+                    if reading.bad_count {
+                        self.faults.add(Fault::BadCount);
+                    }
                     (self.finished, self.ended) = (true, true);
                 }
                 Err(_) => self.faults.add(Fault::Malformed),
@@ -157,95 +170,94 @@ impl Found {
             self.faults.add(Fault::Malformed);
             return;
         };
-        let usage = &Members::of(tape.as_value());
-        let mut reported = Reported::default();
-        self.read_fields(usage, grammar.usage, &mut reported);
-        read_details(usage, grammar, &mut reported);
-        if let Some(tier) = usage.get("serviceTier").and_then(|tier| tier.into_string()) {
-            self.tier = tier.to_ascii_lowercase();
+        let usage = tape.as_value();
+        let Reading { mut reported, bad_count, has_unknown, unknown, .. } = Reading::of(grammar.tree, usage, "usage");
+        self.note_unknown(has_unknown, unknown);
+        if bad_count {
+            self.faults.add(Fault::BadCount);
         }
-        if let Some(tier) = usage.get("trafficType").and_then(|kind| kind.into_string()) {
-            self.tier = traffic_tier(tier);
-        }
-        if let Some(searches) = tool_searches(&event.tool_usage).or(event.searches) {
-            reported.set(Field::WebSearch, searches);
-        }
+        self.read_tool_usage(event, &mut reported);
+        self.count_items(event, grammar, &mut reported);
+        self.read_choices(usage);
         if reported.is_empty() {
             return;
         }
+        let by_itself = self.read_rounds(usage, grammar);
         if grammar.replaces {
             self.reported = reported;
+        } else if grammar.cumulative && !by_itself {
+            self.merge_cumulative(&reported);
         } else {
             self.reported.merge(&reported);
         }
         self.usages += 1;
         self.opening = event.kind_is("message_start");
-        self.read_rounds(usage, grammar);
-        if let Some(tier) = usage.get("service_tier").and_then(|tier| tier.into_string()) {
+        self.cost = stated_cost(object).or(self.cost.take());
+        self.own_account |= usage.get("is_byok").and_then(|own| own.as_bool()) == Some(true);
+    }
+
+    /// Members that select a price.
+    fn read_choices(&mut self, usage: Value<'_, '_>) {
+        let tier = self.header_tier.then(|| self.tier.clone());
+        let text = |key: &str| usage.get(key).and_then(|text| text.into_string()).filter(|text| text.len() <= TEXT_BYTES_MAX);
+        if let Some(tier) = text("serviceTier") {
+            self.tier = tier.to_ascii_lowercase();
+        }
+        if let Some(kind) = text("trafficType") {
+            self.tier = traffic_tier(kind);
+        }
+        if let Some(tier) = text("service_tier") {
             self.tier = tier.to_owned();
         }
-        // Fast mode has prices of its own, like a tier: https://docs.claude.com/en/docs/about-claude/pricing
-        if usage.get("speed").and_then(|speed| speed.into_string()) == Some("fast") {
-            self.tier = "fast".to_owned();
+        // Perplexity's fee for a request goes by it: https://docs.perplexity.ai/docs/getting-started/pricing
+        if let Some(size) = text("search_context_size") {
+            self.tier = size.to_owned();
         }
-        if let Some(region) = usage.get("inference_geo").and_then(|region| region.into_string()) {
+        // Fast mode has prices of its own, like a tier: https://docs.claude.com/en/docs/about-claude/pricing
+        if let Some(speed) = text("speed").filter(|speed| *speed != "standard") {
+            self.tier = speed.to_owned();
+        }
+        if let Some(region) = text("inference_geo") {
             self.region = region.to_owned();
         }
-        self.cost = stated_cost(object).or(self.cost.take());
+        tier.into_iter().for_each(|tier| self.tier = tier);
     }
 
-    fn read_fields(&mut self, usage: &Members<'_, '_>, paths: &[&[UsagePath]], reported: &mut Reported) {
-        // Paths below one member stand together, and it is looked for once.
-        let mut above: Option<(&str, Option<Value<'_, '_>>)> = None;
-        for (path, field) in paths.iter().copied().flatten() {
-            if reported.of(*field).is_some() {
-                continue;
-            }
-            let Some((first, rest)) = path.split_first() else { continue };
-            let found = match above {
-                Some((name, found)) if name == *first => found,
-                _ => usage.get(first),
-            };
-            above = Some((first, found));
-            let value = rest.iter().fold(found, |value, key| value?.get(*key));
-            match value {
-                Some(value) if value.is_null() => {}
-                Some(value) => match count(value) {
-                    Some(count) => reported.set(*field, count),
-                    None => self.faults.add(Fault::BadCount),
-                },
-                None => {}
+    /// Counts that only grow over a stream. A smaller one that comes later is a defect of the server, and the larger one
+    /// counts; but the output that opens a message is a placeholder:
+    /// <https://docs.claude.com/en/docs/build-with-claude/streaming#event-types>.
+    fn merge_cumulative(&mut self, later: &Reported) {
+        let mut merged = later.clone();
+        for field in Field::ALL.iter().copied().filter(|field| !(self.opening && *field == Field::Output)) {
+            if let (Some(before), Some(now)) = (self.reported.of(field), later.of(field))
+                && now < before
+            {
+                merged.set(field, before);
+                self.faults.add(Fault::Inconsistent);
             }
         }
+        self.reported.merge(&merged);
     }
 
-    /// Anthropic's `iterations`: rounds of the message itself are in the top-level numbers, the others are not.
-    /// <https://docs.anthropic.com/en/api/messages> (`usage.iterations`), and recorded traffic.
-    fn read_rounds(&mut self, usage: &Members<'_, '_>, grammar: &Grammar) {
-        let Some(rounds) = usage.get("iterations").and_then(|rounds| rounds.as_array()) else {
-            return;
-        };
-        self.compaction = Reported::default();
-        self.rounds.clear();
-        for round in &rounds {
-            let round = &Members::of(round);
-            let kind = round.get("type").and_then(|kind| kind.into_string());
-            let model = round.get("model").and_then(|model| model.into_string());
-            let mut reported = Reported::default();
-            self.read_fields(round, grammar.usage, &mut reported);
-            match (kind, model) {
-                (Some("message"), None) => {}
-                (Some("message"), Some(model)) if model == self.model => {}
-                (Some("compaction"), None) => self.compaction.add(&reported),
-                (_, Some(model)) if model.len() <= TEXT_BYTES_MAX => {
-                    self.rounds.push(Round { model: model.to_owned(), reported });
-                }
-                _ => self.faults.add(Fault::UnknownRound),
+    pub(super) fn note_unknown(&mut self, any: bool, paths: Vec<String>) {
+        if any {
+            self.faults.add(Fault::UnknownUsage);
+        }
+        self.keep_unknown(paths);
+    }
+
+    pub(super) fn keep_unknown(&mut self, names: impl IntoIterator<Item = String>) {
+        for name in names {
+            if self.unknown.len() < UNKNOWN_MAX && !self.unknown.contains(&name) {
+                self.unknown.push(name);
             }
         }
     }
 
     pub(super) fn read_error(&mut self, event: &Event) {
+        if let Some(code) = event.failed_status() {
+            self.error = Some(code.to_owned());
+        }
         if !event.marks.has_error {
             return;
         }
@@ -261,54 +273,12 @@ impl Found {
     }
 }
 
-/// Lists of objects, one a modality or lifetime. A field is set if any of its objects is there.
-fn read_details(usage: &Members<'_, '_>, grammar: &Grammar, reported: &mut Reported) {
-    if grammar.details.is_empty() {
-        return;
-    }
-    let mut sums = [None::<i128>; Field::ALL.len()];
-    for detail in grammar.details {
-        let list = usage.get(detail.list).and_then(|list| list.as_array());
-        for object in list.iter().flatten() {
-            let fits = object.get(detail.key).and_then(|value| value.into_string()) == Some(detail.value);
-            // Google leaves zeros out.
-            let counted = object.get(detail.count).map_or(Some(0), count).filter(|_| fits);
-            if let (Some(counted), Some(sum)) = (counted, sums.get_mut(detail.field as usize)) {
-                *sum = Some(sum.unwrap_or(0) + i128::from(detail.sign) * i128::from(counted));
-            }
-        }
-    }
-    for (field, sum) in Field::ALL.iter().zip(sums) {
-        if let Some(sum) = sum {
-            reported.set(*field, u64::try_from(sum.max(0)).unwrap_or(u64::MAX));
-        }
-    }
-}
-
 /// Vertex says how it took a request: <https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/GenerateContentResponse#TrafficType>.
 fn traffic_tier(kind: &str) -> String {
     match kind {
         "ON_DEMAND" | "TRAFFIC_TYPE_UNSPECIFIED" => String::new(),
         _ => kind.strip_prefix("ON_DEMAND_").unwrap_or(kind).to_ascii_lowercase(),
     }
-}
-
-/// A count of tokens; a fraction of zero is tolerated (`12.0`).
-fn count(value: simd_json::tape::Value<'_, '_>) -> Option<u64> {
-    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    value
-        .as_u64()
-        .or_else(|| value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..EXACT_MAX).contains(number)).map(|number| number as u64))
-}
-
-/// `tool_usage.web_search.num_requests` of the Responses API.
-fn tool_searches(raw: &[u8]) -> Option<u64> {
-    if raw.is_empty() {
-        return None;
-    }
-    let mut raw = raw.to_vec();
-    let tape = simd_json::to_tape(&mut raw).ok()?;
-    count(tape.as_value().get("web_search")?.get("num_requests")?)
 }
 
 /// What the provider says it costs, as written: `cost` (OpenRouter), `cost.total_cost` (Perplexity), or

@@ -6,11 +6,16 @@ mod event;
 mod fault;
 mod found;
 mod message;
+mod rounds;
+mod tools;
+mod usage_object;
 
 pub use estimate::{Keys, prompt_tokens};
 pub use event::{ERROR_BYTES_MAX, TEXT_BYTES_MAX, USAGE_BYTES_MAX};
 pub use fault::{Fault, Faults};
-pub use found::{Found, Round};
+pub use found::Found;
+pub use rounds::{Round, RoundKind};
+pub use usage_object::{PATH_BYTES_MAX, UNKNOWN_MAX};
 
 use crate::dialect::{Grammar, Slot};
 use crate::json::{Scanner, text};
@@ -101,6 +106,12 @@ impl Meter {
     /// Usage that the response's headers state, for want of better in its body.
     pub fn stated(&mut self, usage: &Reported) {
         self.found.fallback.merge(usage);
+    }
+
+    /// The tier that the response's headers name; it holds whatever the body says.
+    pub fn stated_tier(&mut self, tier: &str) {
+        tier.clone_into(&mut self.found.tier);
+        self.found.header_tier = true;
     }
 
     /// The kind of error that the response's headers name.
@@ -244,6 +255,12 @@ impl Meter {
         if self.estimates() {
             self.text.line(self.grammar.text, line);
         }
+        let begins = |starts: &[&[u8]]| starts.iter().any(|start| line.starts_with(start));
+        if begins(self.grammar.closings) {
+            self.found.text_ended = true;
+        } else if self.found.text_ended && begins(self.grammar.reopenings) {
+            self.found.text_ended = false;
+        }
         // A line that others may follow is half an event, and nothing can be said of it.
         if last && self.identified && !self.event.marks.started && !self.matters(line) {
             self.event.marks.started = true;
@@ -259,6 +276,7 @@ impl Meter {
         self.grammar.needles.is_empty()
             || self.grammar.needles.iter().any(|needle| sse::has_value(line, needle))
             || self.grammar.marks.iter().any(|mark| mark.find(line).is_some())
+            || self.grammar.openings.iter().any(|opening| line.starts_with(opening))
     }
 
     /// A part of a line, or of an event that has no lines.
@@ -305,6 +323,10 @@ impl Meter {
             found.faults.add(Fault::TooLong);
         }
         let usage_before = found.usages;
+        event.end_item();
+        found.read_items(event, grammar);
+        found.read_queries(event);
+        found.read_refusal(event);
         found.read_usage(event, grammar);
         if !*identified || found.usages != usage_before {
             found.take_tier(event);

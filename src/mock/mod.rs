@@ -237,8 +237,10 @@ pub fn answer(target: &str, body: &[u8], serial: u64) -> Script {
         Endpoint::Embeddings | Endpoint::CohereEmbed => chat::embeddings(&ask, tokens),
         Endpoint::Responses | Endpoint::ResponsesCompact => responses::answer(&ask, tokens),
         Endpoint::Messages => messages::answer(&ask, tokens),
+        Endpoint::RawPredict => messages::answer(&Ask { stream: false, ..ask }, tokens),
+        Endpoint::StreamRawPredict => messages::answer(&Ask { stream: true, ..ask }, tokens),
         Endpoint::ResponsesInputTokens => whole(200, &serde_json::json!({"object": "response.input_tokens", "input_tokens": tokens.input})),
-        Endpoint::MessagesCountTokens => whole(200, &serde_json::json!({"input_tokens": tokens.input})),
+        Endpoint::MessagesCountTokens | Endpoint::RawCountTokens => whole(200, &serde_json::json!({"input_tokens": tokens.input})),
         Endpoint::GenerateContent
         | Endpoint::StreamGenerateContent
         | Endpoint::EmbedContent
@@ -380,6 +382,8 @@ mod tests {
             ("/v1beta/models/mock-small:generateContent", Dialect::Generate, google),
             ("/v1beta/models/mock-small:streamGenerateContent", Dialect::Generate, google),
             ("/v1beta/models/mock-small:streamGenerateContent?alt=sse", Dialect::Generate, google),
+            ("/v1/publishers/anthropic/models/mock-small:rawPredict", Dialect::Messages, Convention::ANTHROPIC),
+            ("/v1/publishers/anthropic/models/mock-small:streamRawPredict", Dialect::Messages, Convention::ANTHROPIC),
             ("/model/mock-small/converse", Dialect::Converse, Convention::ANTHROPIC),
             ("/model/mock-small/converse-stream", Dialect::Converse, Convention::ANTHROPIC),
             ("/model/mock-small/invoke", Dialect::Invoke, Convention::ANTHROPIC),

@@ -35,6 +35,26 @@ impl Charge {
         self
     }
 
+    /// The sum, rounded once.
+    #[must_use]
+    pub fn plus(mut self, other: Self) -> Self {
+        match self.exact.checked_add(other.exact) {
+            Some(exact) => self.exact = exact,
+            None => self.overflow = true,
+        }
+        self.amount = PicoUsd(divide_half_even(self.exact, PER));
+        for dimension in other.unpriced {
+            if !self.unpriced.contains(&dimension) {
+                self.unpriced.push(dimension);
+            }
+        }
+        self.unknown_model |= other.unknown_model;
+        self.unknown_tier |= other.unknown_tier;
+        self.unknown_region |= other.unknown_region;
+        self.overflow |= other.overflow;
+        self
+    }
+
     /// True if nothing that was used lacks a rate.
     pub fn is_priced(&self) -> bool {
         !self.unknown_model && self.unpriced.is_empty()

@@ -31,5 +31,7 @@ pub const AZURE: Provider = Provider {
     stream_usage: StreamUsage::OnRequest,
     cache_by: Some(CacheBy::Key),
     batch: Some(Batch::FILES),
+    // Recorded: 10 of text in, 161 cached, `prompt_tokens` 10.
+    cache_beside: &["grok-*"],
     ..CHAT_COMPATIBLE
 };

@@ -22,6 +22,7 @@ pub const MISTRAL: Provider = Provider {
     // The last chunk carries the usage (recorded), and unknown fields are refused with 422.
     stream_usage: StreamUsage::Always,
     batch: Some(Batch::FILES),
+    audio_by_total: true,
     on_disconnect: OnDisconnect::Drain,
     ..CHAT_COMPATIBLE
 };

@@ -183,6 +183,12 @@ pub struct Provider {
     pub reasoning: Reasoning,
     /// See [`Convention::output_by_total`]; holds for chat completions only.
     pub output_by_total: bool,
+    /// See [`Convention::audio_by_total`].
+    pub audio_by_total: bool,
+    /// Models whose cached tokens stand beside the prompt where the dialect has them inside.
+    pub cache_beside: &'static [&'static str],
+    /// Models with [`Reasoning::ByExcess`], where the provider has [`Reasoning::Inside`].
+    pub reasoning_by_excess: &'static [&'static str],
     pub cache_by: Option<CacheBy>,
     pub batch: Option<Batch>,
     /// Takes Responses over a WebSocket.
@@ -214,6 +220,9 @@ pub const CHAT_COMPATIBLE: Provider = Provider {
     on_disconnect: OnDisconnect::Cancel,
     reasoning: Reasoning::Inside,
     output_by_total: false,
+    audio_by_total: false,
+    cache_beside: &[],
+    reasoning_by_excess: &["*gemini-*"],
     cache_by: None,
     batch: None,
     socket: false,
@@ -227,6 +236,7 @@ impl Provider {
             cache: dialect.grammar().cache,
             reasoning: dialect.grammar().reasoning.unwrap_or(self.reasoning),
             output_by_total: self.output_by_total && dialect == Dialect::Chat,
+            audio_by_total: self.audio_by_total,
         }
     }
 }

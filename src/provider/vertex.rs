@@ -1,4 +1,4 @@
-//! Google's Vertex AI. <https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference>
+//! Google's Vertex AI, with Anthropic's models: <https://docs.claude.com/en/api/claude-on-vertex-ai>. <https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference>
 
 use super::{CHAT_COMPATIBLE, Cloud, OnDisconnect, Place, Provider};
 use crate::dialect::Endpoint;
@@ -19,6 +19,9 @@ pub const VERTEX: Provider = Provider {
         Endpoint::EmbedContent,
         Endpoint::Predict,
         Endpoint::CountTokens,
+        Endpoint::RawPredict,
+        Endpoint::StreamRawPredict,
+        Endpoint::RawCountTokens,
     ],
     cloud: Some(Cloud::Google),
     key_variables: &["VERTEX_ACCESS_TOKEN"],

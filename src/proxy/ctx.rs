@@ -36,6 +36,8 @@ pub struct Ctx {
     /// The session of a metered WebSocket.
     pub(super) session: Option<Box<WebSocketSession>>,
     pub(super) outlet: Outlet,
+    /// The response is read on if the client leaves.
+    pub(super) drains: bool,
     pub(super) permit: Option<Permit>,
     /// A comment with the cost ends a stream.
     pub(super) comments: bool,
@@ -102,6 +104,7 @@ impl Ctx {
             exchange: None,
             session: None,
             outlet: Outlet::default(),
+            drains: false,
             permit: None,
             comments: false,
             asks_comments: false,

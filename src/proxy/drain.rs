@@ -34,6 +34,14 @@ impl Drain {
         *self.state() = terms.map_or(State::Cancel, State::Drain);
     }
 
+    /// Decides anew while the response comes, unless the client has left.
+    pub fn renew(&self, terms: Option<Terms>) {
+        let mut state = self.state();
+        if !matches!(*state, State::Left) {
+            *state = terms.map_or(State::Cancel, State::Drain);
+        }
+    }
+
     /// True if the caller has left, and the answer is read all the same.
     pub fn has_left(&self) -> bool {
         matches!(*self.state(), State::Left)

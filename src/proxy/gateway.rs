@@ -144,7 +144,8 @@ impl ProxyHttp for Gateway {
             self.begin_attempt(ctx, &live.config).await?;
         }
         let Some(exchange) = &mut ctx.exchange else { return Err(pingora::Error::new_in(ErrorType::InternalError)) };
-        if exchange.drains() {
+        ctx.drains = exchange.drains();
+        if ctx.drains {
             let draining = state.metrics.draining.clone();
             ctx.outlet.drain().allow(Some(Terms { bounds: live.config.drain, draining }));
         }
@@ -276,6 +277,12 @@ impl ProxyHttp for Gateway {
             ctx.judge_beginning(end)?;
         }
         let Some(exchange) = &mut ctx.exchange else { return Ok(None) };
+        let drains = exchange.drains();
+        if drains != ctx.drains {
+            ctx.drains = drains;
+            let terms = drains.then(|| Terms { bounds: exchange.config().drain, draining: self.state.metrics.draining.clone() });
+            ctx.outlet.drain().renew(terms);
+        }
         let always = exchange.config().ledger.sync == Sync::Always;
         if let Some((id, used)) = exchange.news(now) {
             if session.downstream_session.is_custom() {

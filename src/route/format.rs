@@ -8,7 +8,8 @@ use crate::error::Error;
 /// The upstream whose own kind of path it is: the one named by it, else the first that has the endpoint and serves
 /// the model, else the first that has it. Paths that many providers share decide nothing.
 pub fn native(endpoint: Endpoint, named: Option<&Named>, config: &Config) -> Option<usize> {
-    let native = endpoint.dialect().has_model_in_path() || matches!(endpoint, Endpoint::CohereChat | Endpoint::CohereEmbed);
+    let own_name = matches!(endpoint, Endpoint::CohereChat | Endpoint::CohereEmbed | Endpoint::RawCountTokens);
+    let native = endpoint.has_model_in_path() || own_name;
     if !native {
         return None;
     }

@@ -150,7 +150,7 @@ pub fn destination(head: &Head<'_>, config: &Config) -> Result<Destination, Erro
     if endpoint.is_some() || (rest == "/" || rest.is_empty()) && head.method == Method::POST {
         let named = endpoint.and_then(|endpoint| path::named(endpoint, rest));
         // Tuned models and those of others have paths of their own, which nobody here serves.
-        if named.is_none() && endpoint.is_some_and(|endpoint| endpoint.dialect().has_model_in_path()) {
+        if named.is_none() && endpoint.is_some_and(Endpoint::has_model_in_path) {
             return Err(Error::NotFound { path: head.path.to_owned() });
         }
         return if head.method == Method::POST {
@@ -272,7 +272,7 @@ impl Wanted<'_> {
             None => guess(fields, upstream)?,
         };
         let dialect = endpoint.dialect();
-        let in_path = dialect.has_model_in_path();
+        let in_path = endpoint.has_model_in_path();
         if in_path && model.is_empty() {
             return Err(Error::MissingModel);
         }

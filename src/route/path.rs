@@ -60,7 +60,7 @@ pub fn named(endpoint: Endpoint, path: &str) -> Option<Named> {
     let first = path.split('/').nth(1).unwrap_or_default();
     let is_version = first.strip_prefix('v').is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()));
     let (style, provider) = match endpoint.dialect() {
-        Dialect::Generate => {
+        Dialect::Generate | Dialect::Messages if endpoint.has_model_in_path() => {
             let style = if is_version { PathStyle::Version(first.to_owned()) } else { PathStyle::Usual };
             (style, path.contains("/publishers/").then_some("vertex"))
         }

@@ -102,6 +102,21 @@ fn paths_that_name_a_model_lead_to_whom_they_belong() {
             "{}",
             "vertex /v1beta1/projects/p/locations/global/publishers/google/models/gemini-2.5-pro:streamGenerateContent gemini-2.5-pro",
         ),
+        (
+            "/v1/projects/theirs/locations/x/publishers/anthropic/models/claude-x@20260101:rawPredict",
+            r#"{"anthropic_version":"vertex-2023-10-16","messages":[]}"#,
+            "vertex /v1/projects/p/locations/global/publishers/anthropic/models/claude-x@20260101:rawPredict claude-x@20260101",
+        ),
+        (
+            "/vertex/v1/publishers/anthropic/models/claude-x:streamRawPredict",
+            "{}",
+            "vertex /v1/projects/p/locations/global/publishers/anthropic/models/claude-x:streamRawPredict claude-x",
+        ),
+        (
+            "/v1/projects/theirs/locations/x/publishers/anthropic/models/count-tokens:rawPredict",
+            r#"{"model":"claude-x","messages":[]}"#,
+            "vertex /v1/projects/p/locations/global/publishers/anthropic/models/count-tokens:rawPredict claude-x",
+        ),
         ("/v1beta/models/mock-small:generateContent", "{}", "mock /v1beta/models/mock-small:generateContent mock-small"),
         (
             "/model/us.anthropic.claude-x-v1%3A0/converse",

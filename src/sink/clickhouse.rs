@@ -19,14 +19,16 @@ pub const TABLE: &str = "CREATE TABLE IF NOT EXISTS tollgate_lines (
   key String, key_name String, org String, project String, end_user String, tags Array(String), credential String,
   bytes_in UInt64, bytes_out UInt64, catalog LowCardinality(String), provider_cost String, response_id String,
   model_served String, service_tier LowCardinality(String), region LowCardinality(String), usage Map(String, UInt64),
-  markup String, usd Decimal(38, 12), unpriced Array(String), cause String
+  markup String, usd Decimal(38, 12), unpriced Array(String), cause String,
+  unknown Array(String), complete Bool, free String
 ) ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(started) ORDER BY (started, id, line)
 SETTINGS non_replicated_deduplication_window = 1000";
 
 const INSERT: &str = "INSERT INTO tollgate_lines SETTINGS async_insert = 0 FORMAT JSONEachRow";
 
 /// Columns that tables of earlier versions do not have.
-pub const COLUMNS: &str = "ALTER TABLE tollgate_lines ADD COLUMN IF NOT EXISTS cause String";
+pub const COLUMNS: &str = "ALTER TABLE tollgate_lines ADD COLUMN IF NOT EXISTS cause String,
+  ADD COLUMN IF NOT EXISTS unknown Array(String), ADD COLUMN IF NOT EXISTS complete Bool, ADD COLUMN IF NOT EXISTS free String";
 
 /// The server.
 pub struct ClickHouse {
@@ -109,6 +111,8 @@ fn row(entry: &Entry, at: usize, line: &Line) -> Value {
         "response_id": used.map(|used| used.response_id.clone()).unwrap_or_default(),
         "model_served": line.model, "service_tier": line.service_tier, "region": line.region, "usage": line.usage,
         "markup": text(&line.markup), "usd": dollars(line.charge), "unpriced": line.unpriced,
+        "unknown": used.map(|used| used.unknown.clone()).unwrap_or_default(),
+        "complete": close.as_ref().is_some_and(|close| close.complete), "free": text(&line.free),
         "cause": close.as_ref().and_then(|close| close.cause.clone()).unwrap_or_default(),
     })
 }

@@ -93,7 +93,7 @@ struct Gather {
     duration: Vec<u64>,
     slowest: Vec<Whole>,
     dearest: Vec<Whole>,
-    doubtful: BTreeMap<(String, String), [u64; 3]>,
+    doubtful: BTreeMap<(String, String), [u64; 4]>,
     total: Whole,
     requests: u64,
     estimated: u64,
@@ -167,9 +167,10 @@ impl Gather {
         let guessed = whole.is(Source::Estimated) || whole.is(Source::Partial);
         let silent = whole.row.is_unmetered();
         self.estimated += u64::from(guessed);
-        if whole.unpriced || guessed || silent {
+        let marked = whole.row.is_incomplete() && !whole.row.faults.is_empty();
+        if whole.unpriced || guessed || silent || marked {
             let doubt = self.doubtful.entry((whole.row.upstream.clone(), whole.row.model.clone())).or_default();
-            for (count, holds) in doubt.iter_mut().zip([whole.unpriced, guessed, silent]) {
+            for (count, holds) in doubt.iter_mut().zip([whole.unpriced, guessed, silent, marked]) {
                 *count += u64::from(holds);
             }
         }
@@ -186,8 +187,8 @@ impl Gather {
         let doubtful: Vec<Value> = self
             .doubtful
             .iter()
-            .map(|((provider, model), [unpriced, estimated, unmetered])| {
-                json!({"provider": provider, "model": model, "unpriced": unpriced, "estimated": estimated, "unmetered": unmetered})
+            .map(|((provider, model), [unpriced, estimated, unmetered, marked])| {
+                json!({"provider": provider, "model": model, "unpriced": unpriced, "estimated": estimated, "unmetered": unmetered, "marked": marked})
             })
             .collect();
         let list = |top: &[Whole]| top.iter().map(Whole::told).collect::<Vec<_>>();

@@ -40,6 +40,14 @@ CREATE TABLE tollgate_lines (
     "
 ALTER TABLE tollgate_entries ADD COLUMN cause text;
 ",
+    "
+ALTER TABLE tollgate_entries ADD COLUMN unknown text[] NOT NULL DEFAULT '{}', ADD COLUMN complete boolean NOT NULL DEFAULT false;
+ALTER TABLE tollgate_lines ADD COLUMN free text;
+UPDATE tollgate_entries SET complete = true WHERE ended IS NOT NULL AND (
+  NOT billed
+  OR ((status >= 400 OR outcome = 'upstream_error') AND NOT EXISTS (SELECT 1 FROM tollgate_lines WHERE entry = tollgate_entries.id))
+  OR (source = 'reported' AND faults = '{}' AND NOT EXISTS (SELECT 1 FROM tollgate_lines WHERE entry = tollgate_entries.id AND unpriced <> '{}')));
+",
 ];
 
 /// Whoever migrates holds this lock; the number says `tollgate`.
@@ -53,20 +61,22 @@ SELECT id, request_id, attempt, 'epoch'::timestamptz + start_ms * interval '1 ms
   provider, upstream, dialect, endpoint, model_requested, model, stream, billed,
   status, coalesce(outcome, 'interrupted'), error, coalesce(faults, '{}'), source,
   key, key_name, org, project, \"user\", coalesce(tags, '{}'), credential,
-  bytes_in, bytes_out, catalog, provider_cost, response_id, coalesce(total, 0) * 0.000000000001, cause
+  bytes_in, bytes_out, catalog, provider_cost, response_id, coalesce(total, 0) * 0.000000000001, cause,
+  coalesce(unknown, '{}'), coalesce(complete, false)
 FROM jsonb_to_recordset($1::text::jsonb) AS entry (
   id uuid, request_id text, attempt integer, start_ms bigint, first_byte_ms bigint, end_ms bigint,
   provider text, upstream text, dialect text, endpoint text, model_requested text, model text, stream boolean, billed boolean,
   status integer, outcome text, error text, faults text[], source text,
   key text, key_name text, org text, project text, \"user\" text, tags text[], credential text,
-  bytes_in numeric, bytes_out numeric, catalog text, provider_cost text, response_id text, total numeric, cause text)
+  bytes_in numeric, bytes_out numeric, catalog text, provider_cost text, response_id text, total numeric, cause text,
+  unknown text[], complete boolean)
 ON CONFLICT DO NOTHING";
 
 const LINES: &str = "
 INSERT INTO tollgate_lines
 SELECT entry.id, line.number - 1, line.of->>'model', coalesce(line.of->>'service_tier', ''), coalesce(line.of->>'region', ''),
   line.of->'usage', line.of->>'markup', (line.of->>'charge')::numeric * 0.000000000001,
-  ARRAY(SELECT jsonb_array_elements_text(coalesce(line.of->'unpriced', '[]')))
+  ARRAY(SELECT jsonb_array_elements_text(coalesce(line.of->'unpriced', '[]'))), line.of->>'free'
 FROM jsonb_to_recordset($1::text::jsonb) AS entry (id uuid, lines jsonb),
   jsonb_array_elements(coalesce(entry.lines, '[]')) WITH ORDINALITY AS line (of, number)
 ON CONFLICT DO NOTHING";

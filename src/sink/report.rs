@@ -31,11 +31,13 @@ indexed! {
         Outcome = "outcome",
         /// How the numbers came about.
         Source = "source",
+        /// A metering defect; an entry counts under each of its own.
+        Fault = "fault",
     }
 }
 
 impl By {
-    /// The groups a row belongs to: one, but for tags.
+    /// The groups a row belongs to: one, but for tags and faults.
     pub(super) fn of(self, row: &Row) -> Vec<String> {
         let or_dash = |text: &Option<String>| vec![text.clone().unwrap_or_else(|| "-".to_owned())];
         match self {
@@ -54,6 +56,8 @@ impl By {
             Self::Day => vec![format_time(row.start_ms, "%Y-%m-%d")],
             Self::Outcome => vec![row.outcome.clone()],
             Self::Source => or_dash(&row.source),
+            Self::Fault if row.faults.is_empty() => or_dash(&None),
+            Self::Fault => row.faults.clone(),
         }
     }
 
@@ -93,13 +97,16 @@ pub struct Sum {
     pub unmetered: u64,
     /// Entries whose numbers are not all the provider's.
     pub estimated: u64,
+    /// Entries whose charge is not exact, for whatever reason.
+    pub incomplete: u64,
 }
 
 impl Sum {
     /// What a row adds; the request counts with its first line.
     fn of(row: &Row) -> Self {
         let Some((at, line)) = &row.line else {
-            return Self { requests: 1, unmetered: u64::from(row.is_unmetered()), ..Self::default() };
+            let incomplete = u64::from(row.is_incomplete());
+            return Self { requests: 1, unmetered: u64::from(row.is_unmetered()), incomplete, ..Self::default() };
         };
         let guessed =
             row.source.as_deref().is_some_and(|source| [Source::Partial, Source::Estimated].iter().any(|kind| kind.name() == source));
@@ -112,6 +119,7 @@ impl Sum {
             unpriced: u64::from(!line.unpriced.is_empty()),
             unmetered: 0,
             estimated: u64::from(*at == 0 && guessed),
+            incomplete: u64::from(*at == 0 && row.is_incomplete()),
         }
     }
 
@@ -124,6 +132,7 @@ impl Sum {
             (&mut self.unpriced, other.unpriced),
             (&mut self.unmetered, other.unmetered),
             (&mut self.estimated, other.estimated),
+            (&mut self.incomplete, other.incomplete),
         ] {
             *to = to.saturating_add(count);
         }
@@ -131,7 +140,7 @@ impl Sum {
     }
 
     /// Counts by their names, in the order of columns.
-    fn counts(&self) -> [(&'static str, u64); 7] {
+    fn counts(&self) -> [(&'static str, u64); 8] {
         [
             ("requests", self.requests),
             ("input", self.input),
@@ -140,6 +149,7 @@ impl Sum {
             ("unpriced", self.unpriced),
             ("unmetered", self.unmetered),
             ("estimated", self.estimated),
+            ("incomplete", self.incomplete),
         ]
     }
 }
@@ -405,6 +415,7 @@ mod tests {
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
             outcome: "ok".to_owned(),
             billed: true,
+            complete: true,
             line: Some((at, line)),
             ..Row::default()
         }
@@ -423,6 +434,22 @@ mod tests {
         let groups: Vec<_> = report.groups.iter().map(|(group, sum)| (group.join(" "), sum.requests, sum.total.0)).collect();
         assert_eq!(groups, [("- 1970-01-02".to_owned(), 1, 1), ("a 1970-01-02".to_owned(), 1, 15), ("b 1970-01-02".to_owned(), 1, 15)]);
         assert_eq!((report.total.requests, report.total.input, report.total.total.0), (2, 21, 16));
+    }
+
+    #[test]
+    fn incomplete_entries_are_counted_once_and_grouped_by_their_faults() {
+        let marked = |at, faults: &[&str]| Row {
+            complete: false,
+            faults: faults.iter().map(|fault| (*fault).to_owned()).collect(),
+            ..row("1", &[], at, 1)
+        };
+        let running = Row { id: "3".to_owned(), complete: false, outcome: RUNNING.to_owned(), line: None, ..Row::default() };
+        let rows =
+            [marked(0, &["unknown_usage", "unknown_tier"]), marked(1, &["unknown_usage", "unknown_tier"]), row("2", &[], 0, 1), running];
+        let report = report(&Question { by: vec![By::Fault], ..Question::default() }, &rows);
+        let groups: Vec<_> = report.groups.iter().map(|(group, sum)| (group[0].as_str(), sum.incomplete)).collect();
+        assert_eq!(groups, [("-", 0), ("unknown_tier", 1), ("unknown_usage", 1)]);
+        assert_eq!(report.total.incomplete, 1);
     }
 
     #[test]
@@ -476,7 +503,7 @@ mod tests {
         let report = report(&Question { by: vec![By::Provider, By::Model], ..Question::default() }, &[row("1", &[], 0, 1_500_000_000_000)]);
         assert_eq!(
             report.to_csv(),
-            "provider,model,requests,input,cached,output,unpriced,unmetered,estimated,usd\r\n\"'=u\",\"m,\"\"\",1,7,2,3,0,0,0,1.50\r\n"
+            "provider,model,requests,input,cached,output,unpriced,unmetered,estimated,incomplete,usd\r\n\"'=u\",\"m,\"\"\",1,7,2,3,0,0,0,0,1.50\r\n"
         );
         assert_eq!(report.to_json()[0]["pico_usd"], "1500000000000");
     }

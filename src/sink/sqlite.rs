@@ -33,6 +33,14 @@ CREATE TABLE lines (
 CREATE TABLE cursor (segment TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ", "
 ALTER TABLE entries ADD COLUMN cause TEXT;
+", "
+ALTER TABLE entries ADD COLUMN unknown TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE entries ADD COLUMN complete INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE lines ADD COLUMN free TEXT;
+UPDATE entries SET complete = 1 WHERE end_ms IS NOT NULL AND (
+  billed = 0
+  OR ((status >= 400 OR outcome = 'upstream_error') AND NOT EXISTS (SELECT 1 FROM lines WHERE entry = entries.id))
+  OR (source = 'reported' AND faults = '[]' AND NOT EXISTS (SELECT 1 FROM lines WHERE entry = entries.id AND unpriced <> '[]')));
 "];
 
 /// A charge is kept in two columns, whole millionths of a dollar and what is left in pico-dollars, so that sums over
@@ -173,7 +181,8 @@ fn connect(path: &Path) -> rusqlite::Result<(Connection, Cursor, usize)> {
 
 const ROWS: &str = "
 SELECT e.id, e.start_ms, e.upstream, e.key, e.key_name, e.org, e.project, e.end_user, e.tags, e.credential, e.outcome, e.billed,
-  e.source, e.model, l.line, l.model, l.usage, l.micro_usd, l.pico_usd, l.unpriced, e.request_id, e.first_byte_ms, e.end_ms, e.model_requested
+  e.source, e.model, l.line, l.model, l.usage, l.micro_usd, l.pico_usd, l.unpriced, e.request_id, e.first_byte_ms, e.end_ms, e.model_requested,
+  e.complete, e.faults, l.free
 FROM entries e LEFT JOIN lines l ON l.entry = e.id WHERE e.start_ms >= ? ORDER BY e.id, l.line";
 
 /// A line of an entry, or an entry without one.
@@ -198,6 +207,9 @@ pub struct Row {
     /// As its caller named it, and as it was asked for.
     pub model_requested: String,
     pub model: String,
+    /// The charge is exact.
+    pub complete: bool,
+    pub faults: Vec<String>,
     pub line: Option<(u64, Line)>,
 }
 
@@ -209,6 +221,11 @@ impl Row {
         self.billed && silent && self.outcome != Outcome::UpstreamError.name() && self.outcome != RUNNING
     }
 
+    /// True if it is over and its charge is not exact.
+    pub fn is_incomplete(&self) -> bool {
+        !self.complete && self.outcome != RUNNING
+    }
+
     fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let line = match row.get::<_, Option<u64>>(14)? {
             None => None,
@@ -216,7 +233,10 @@ impl Row {
                 let (usage, micro, pico): (String, i64, i64) = (row.get(16)?, row.get(17)?, row.get(18)?);
                 let usage = serde_json::from_str::<Usage>(&usage).map_err(|error| not_json(16, error))?;
                 let unpriced = serde_json::from_str(&row.get::<_, String>(19)?).map_err(|error| not_json(19, error))?;
-                Some((at, Line { model: row.get(15)?, usage, charge: charge(micro, pico), unpriced, ..Line::default() }))
+                Some((
+                    at,
+                    Line { model: row.get(15)?, usage, charge: charge(micro, pico), unpriced, free: row.get(26)?, ..Line::default() },
+                ))
             }
         };
         Ok(Self {
@@ -238,6 +258,8 @@ impl Row {
             source: row.get(12)?,
             model_requested: row.get(23)?,
             model: row.get(13)?,
+            complete: row.get(24)?,
+            faults: serde_json::from_str(&row.get::<_, String>(25)?).map_err(|error| not_json(25, error))?,
             line,
         })
     }
@@ -263,6 +285,8 @@ impl Row {
             source: entry.used.as_ref().map(|used| used.source.name().to_owned()),
             model_requested: entry.open.model_requested.clone(),
             model: entry.open.model.clone(),
+            complete: entry.close.as_ref().is_some_and(|close| close.complete),
+            faults: entry.close.as_ref().map(|close| close.faults.clone()).unwrap_or_default(),
             line,
         };
         let lines = entry.used.as_ref().map(|used| used.lines.as_slice()).unwrap_or_default();
@@ -334,7 +358,7 @@ fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> 
     let json = |list: &[String]| serde_json::Value::from(list).to_string();
     // What comes again is the same.
     let mut statement = transaction.prepare_cached(
-        "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+        "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
     )?;
     let new = statement.execute(params![
         entry.id,
@@ -369,11 +393,13 @@ fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> 
         used.and_then(|used| used.provider_cost.as_deref()),
         used.map(|used| used.response_id.as_str()),
         close.and_then(|close| close.cause.as_deref()),
+        json(used.map(|used| used.unknown.as_slice()).unwrap_or_default()),
+        close.is_some_and(|close| close.complete),
     ])?;
     if new == 0 {
         return Ok(());
     }
-    let mut statement = transaction.prepare_cached("INSERT INTO lines VALUES (?,?,?,?,?,?,?,?,?,?)")?;
+    let mut statement = transaction.prepare_cached("INSERT INTO lines VALUES (?,?,?,?,?,?,?,?,?,?,?)")?;
     for (at, line) in used.map(|used| used.lines.as_slice()).unwrap_or_default().iter().enumerate() {
         let usage = serde_json::to_string(&line.usage).unwrap_or_default();
         // Beyond nine trillion dollars a line is no line.
@@ -390,7 +416,8 @@ fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> 
             line.markup,
             micro,
             pico,
-            json(&line.unpriced)
+            json(&line.unpriced),
+            line.free
         ])?;
     }
     Ok(())
@@ -408,6 +435,7 @@ mod tests {
             usage: [(Dimension::Input, 7), (Dimension::Output, 2)].into_iter().collect(),
             charge: PicoUsd(*charge),
             unpriced: vec!["web_search".to_owned()],
+            free: Some("refusal".to_owned()),
             ..Line::default()
         };
         let open = Open {
@@ -439,6 +467,7 @@ mod tests {
             catalog: "c".to_owned(),
             provider_cost: None,
             response_id: String::new(),
+            unknown: vec!["usage.quantum_tokens".to_owned()],
         };
         let close = Close {
             end_ms: 9,
@@ -451,6 +480,7 @@ mod tests {
             bytes_out: 1,
             metered: true,
             last_reading: Some(1),
+            complete: true,
         };
         Entry { id: id.to_owned(), open, used: Some(used), close: Some(close) }
     }

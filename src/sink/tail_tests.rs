@@ -34,6 +34,7 @@ fn used(reading: u32) -> Rendered {
         catalog,
         provider_cost: None,
         response_id: String::new(),
+        unknown: vec![],
     })
 }
 

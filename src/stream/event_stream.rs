@@ -36,6 +36,12 @@ pub struct Headers {
     pub kind: String,
 }
 
+/// True if a body begins with the prelude of a message: its own checksum says so.
+pub fn is_message(body: &[u8]) -> bool {
+    let Some((lengths, rest)) = body.split_first_chunk::<8>() else { return false };
+    rest.first_chunk::<4>().is_some_and(|checksum| u32::from_be_bytes(*checksum) == crc32fast::hash(lengths))
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     #[default]

@@ -213,6 +213,9 @@ pub enum Reasoning {
     /// On top if the total says so, else inside: xAI does one in chat completions and the other in Responses.
     /// https://docs.x.ai/docs/guides/reasoning, and recorded traffic.
     ByTotal,
+    /// On top if there are more of them than of output, else inside: Gemini behind some servers that are compatible with OpenAI (recorded: 10
+    /// out, 96 of reasoning, 71 in total with 61 in, and a cost for 106).
+    ByExcess,
 }
 
 /// How one dialect, as one provider speaks it, counts.
@@ -223,11 +226,14 @@ pub struct Convention {
     /// Output is what the total leaves after the input: Google's OpenAI-compatible endpoint shows thinking tokens
     /// nowhere else (recorded: 35 in, 12 out, 109 in total).
     pub output_by_total: bool,
+    /// Audio is on top of `input` if the total says so (Mistral; recorded: 9 in, 375 audio, 248 out, 632 in total), and where only its
+    /// seconds are stated, the total contains its tokens.
+    pub audio_by_total: bool,
 }
 
 impl Convention {
     /// OpenAI's, and the default of everything compatible with it.
-    pub const OPENAI: Self = Self { cache: Cache::Inside, reasoning: Reasoning::Inside, output_by_total: false };
+    pub const OPENAI: Self = Self { cache: Cache::Inside, reasoning: Reasoning::Inside, output_by_total: false, audio_by_total: false };
     /// Anthropic's.
     pub const ANTHROPIC: Self = Self { cache: Cache::Beside, ..Self::OPENAI };
 }
@@ -241,6 +247,11 @@ impl Reported {
     /// Sets one number; an explicit zero counts as present.
     pub fn set(&mut self, field: Field, count: u64) {
         self.0.set(field as usize, Some(count));
+    }
+
+    /// Forgets one number.
+    pub fn clear(&mut self, field: Field) {
+        self.0.set(field as usize, None);
     }
 
     /// Per field the later value wins; what the later object lacks stays.
@@ -265,7 +276,7 @@ impl Reported {
     pub fn settle(&self, convention: Convention) -> (Usage, bool) {
         let mut whole = self.clone();
         whole.complete(convention);
-        let (mut usage, mut consistent) = (Usage::default(), true);
+        let (mut usage, mut consistent) = (Usage::default(), convention.reasoning != Reasoning::ByExcess || !self.exceeds_output());
         whole.settle_input(convention, &mut usage, &mut consistent);
         whole.settle_output(&mut usage, &mut consistent);
         for (field, dimension) in APART {
@@ -275,7 +286,8 @@ impl Reported {
             let sum = usage.sum(|dimension| dimension.is_input() || dimension.is_output());
             // Perplexity's total leaves out the reasoning that it states beside the completion.
             let stated = self.of(Field::Input).zip(self.of(Field::Output)).map(|(input, output)| input.saturating_add(output));
-            consistent &= sum == Some(total) || stated == Some(total);
+            let unstated_audio = convention.audio_by_total && self.of(Field::Seconds).is_some() && sum < Some(total);
+            consistent &= sum == Some(total) || stated == Some(total) || unstated_audio;
         }
         (usage, consistent)
     }
@@ -291,17 +303,28 @@ impl Reported {
         {
             return self.set(Field::Output, total.saturating_sub(input));
         }
+        if convention.audio_by_total
+            && let (Some(input), Some(audio)) = (input, self.of(Field::AudioIn))
+            && total == Some(input.saturating_add(audio).saturating_add(output.unwrap_or(0)))
+        {
+            self.set(Field::Input, input.saturating_add(audio));
+        }
         let Some(reasoning) = self.of(Field::Reasoning) else { return };
         // A model that was cut off while it thought has no other output.
         let Some(output) = output.or((convention.reasoning == Reasoning::Beside).then_some(0)) else { return };
         let beside = match convention.reasoning {
             Reasoning::Inside => false,
+            Reasoning::ByExcess => self.exceeds_output(),
             Reasoning::Beside => true,
             Reasoning::ByTotal => total == input.map(|input| input.saturating_add(output).saturating_add(reasoning)),
         };
         if beside {
             self.set(Field::Output, output.saturating_add(reasoning));
         }
+    }
+
+    fn exceeds_output(&self) -> bool {
+        self.of(Field::Reasoning).zip(self.of(Field::Output)).is_some_and(|(reasoning, output)| reasoning > output)
     }
 
     fn settle_input(&self, convention: Convention, usage: &mut Usage, consistent: &mut bool) {
@@ -419,6 +442,28 @@ mod tests {
         assert_eq!(beside.settle(convention).0.sum(Dimension::is_output), Some(25));
         let inside = reported(&[(Field::Input, 10), (Field::Output, 25), (Field::Reasoning, 20), (Field::Total, 35)]);
         assert_eq!(inside.settle(convention).0.sum(Dimension::is_output), Some(25));
+    }
+
+    #[test]
+    fn more_reasoning_than_output_stands_beside_it_and_is_marked() {
+        let stated = [(Field::Input, 61), (Field::Output, 10), (Field::Reasoning, 96), (Field::Total, 71)];
+        for (reasoning, want) in [(Reasoning::ByExcess, (Some(10), Some(96))), (Reasoning::Inside, (Some(0), Some(10)))] {
+            let (usage, consistent) = reported(&stated).settle(Convention { reasoning, ..Convention::OPENAI });
+            assert_eq!((usage.of(Dimension::Output), usage.of(Dimension::Reasoning), consistent), (want.0, want.1, false));
+        }
+    }
+
+    #[test]
+    fn audio_beside_the_prompt_is_told_by_the_total() {
+        let convention = Convention { audio_by_total: true, ..Convention::OPENAI };
+        let stated = |total| reported(&[(Field::Input, 9), (Field::AudioIn, 375), (Field::Output, 248), (Field::Total, total)]);
+        let (beside, consistent) = stated(632).settle(convention);
+        assert_eq!((beside.of(Dimension::Input), beside.of(Dimension::AudioIn), consistent), (Some(9), Some(375), true));
+        assert!(!stated(600).settle(convention).1);
+        assert!(!stated(632).settle(Convention::OPENAI).1);
+        // Seconds alone: the total contains tokens that nobody states.
+        let seconds = reported(&[(Field::Input, 10), (Field::Seconds, 120), (Field::Output, 40), (Field::Total, 1550)]);
+        assert_eq!([convention, Convention::OPENAI].map(|convention| seconds.settle(convention).1), [true, false]);
     }
 
     #[test]

@@ -137,7 +137,7 @@ def test_entries_reach_every_sink_once_it_takes_them(tmp_path, receiver):
         rows = gateway.http.get(f"{gateway.admin}/usage", params={"by": "model,outcome", "since": "1h", "provider": "mock"}).json()
         assert [(row["model"], row["outcome"], row["requests"], row["pico_usd"]) for row in rows] == [("mock-small", "ok", 29, "43500000000")]
         table = gateway.http.get(f"{gateway.admin}/usage?by=provider&format=csv")
-        assert table.text == "provider,requests,input,cached,output,unpriced,unmetered,estimated,usd\r\nmock,29,29000,0,2900,0,0,0,0.0435\r\n"
+        assert table.text == "provider,requests,input,cached,output,unpriced,unmetered,estimated,incomplete,usd\r\nmock,29,29000,0,2900,0,0,0,0,0.0435\r\n"
         one = gateway.http.get(f"{gateway.admin}/usage/requests/{next(iter(asked))}").json()
         assert [(entry["outcome"], entry["total"]) for entry in one["entries"]] == [("ok", "1500000000")]
         assert gateway.http.get(f"{gateway.admin}/usage/requests/none").status_code == 404

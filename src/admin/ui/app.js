@@ -184,8 +184,8 @@ function show(overview) {
   table("slowest", columns, requests(overview.slowest), [0, 1, 2, 3, 4, 8], [1]);
   table(
     "doubtful",
-    ["model", "provider", "unpriced", "estimated", "without usage"],
-    overview.doubtful.map((each) => [each.model, each.provider, each.unpriced, each.estimated, each.unmetered]),
+    ["model", "provider", "unpriced", "estimated", "without usage", "marked"],
+    overview.doubtful.map((each) => [each.model, each.provider, each.unpriced, each.estimated, each.unmetered, each.marked]),
     [0, 1],
     [0],
   );
@@ -215,7 +215,7 @@ const INSIDE = { org: "project", project: "user", provider: "model", key: "model
 function bill(by, rows, overview) {
   const place = new Map(overview.groups.map((group, at) => [group.name, Math.min(at, 7)]));
   const list = [...rows].sort((a, b) => Number(b.usd) - Number(a.usd) || b.requests - a.requests);
-  const counts = ["requests", "input", "cached", "output", "unpriced", "unmetered", "estimated"];
+  const counts = ["requests", "input", "cached", "output", "unpriced", "unmetered", "estimated", "incomplete"];
   const lines = list.slice(0, ROWS_MAX).map((row) => {
     const name = element("span");
     const at = place.get(row[by]) ?? 7;
@@ -225,7 +225,7 @@ function bill(by, rows, overview) {
     return [name, ...counts.map((field) => number.format(row[field])), row.usd];
   });
   if (list.length > ROWS_MAX) lines.push([`and others: GET /usage?by=${by}`]);
-  table("groups", [by, "attempts", "input", "cached", "output", "unpriced", "without usage", "estimated", "$"], lines, [0], [0]);
+  table("groups", [by, "attempts", "input", "cached", "output", "unpriced", "without usage", "estimated", "not exact", "$"], lines, [0], [0]);
 }
 
 function health(status) {

@@ -20,6 +20,7 @@ pub(super) fn read(row: &Row<'_>, connection: &Connection) -> rusqlite::Result<E
             catalog: row.get("catalog")?,
             provider_cost: row.get("provider_cost")?,
             response_id: row.get("response_id")?,
+            unknown: json(row, "unknown")?,
         }),
     };
     let outcome = Outcome::from_name(&row.get::<_, String>("outcome")?).unwrap_or(Outcome::Interrupted);
@@ -36,6 +37,7 @@ pub(super) fn read(row: &Row<'_>, connection: &Connection) -> rusqlite::Result<E
             bytes_out: row.get("bytes_out")?,
             metered: used.is_some(),
             last_reading: None,
+            complete: row.get("complete")?,
         }),
     };
     let open = Open {
@@ -74,6 +76,7 @@ fn lines(id: &str, connection: &Connection) -> rusqlite::Result<Vec<Line>> {
             markup: row.get("markup")?,
             charge: charge(micro, pico),
             unpriced: json(row, "unpriced")?,
+            free: row.get("free")?,
         })
     })?;
     lines.collect()
