@@ -30,6 +30,7 @@ from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 
+import facts
 from genai_prices import __version__
 from genai_prices.data import providers
 from genai_prices.types import (
@@ -240,8 +241,9 @@ def fields(price):
     return {k: v for k, v in vars(price).items() if v is not None}
 
 
-def price_of(merged):
-    """rates, tiers, fees and hours of one item as a mapping of YAML texts; None if nothing can be said."""
+def price_of(merged, added):
+    """rates, tiers, fees and hours of one item as a mapping of YAML texts; None if nothing can be said. `added` are fees
+    of the model that the package does not know."""
     rates, fees, hours, tiered = {}, {}, {}, {}
     for field, key in RATES.items():
         value = merged.get(field)
@@ -261,6 +263,8 @@ def price_of(merged):
                 into[key] = number(merged[field])
     if not rates and not fees and not hours:
         return None
+    fees = {**added, **fees}
+    fees = {fee: fees[fee] for fee in facts.FEE_ORDER if fee in fees}
     out = {'rates': flow(rates)} if rates else {}
     tiers = []
     for start in sorted({t.start for v in tiered.values() for t in v.tiers}):
@@ -323,7 +327,7 @@ def conditions(when):
     return out
 
 
-def items(model, minimum, notes):
+def items(provider, model, minimum, notes):
     base = model.prices
     if isinstance(base, ModelPrice):
         base = [ConditionalPrice(prices=base)]
@@ -369,7 +373,7 @@ def items(model, minimum, notes):
         for field in merged:
             if field not in RATES and field not in FEES and field not in HOURS:
                 notes['fields'].setdefault(field, {})[model.id] = None
-        price = price_of(merged)
+        price = price_of(merged, facts.fees_of(provider, model.id))
         if price is None:
             if merged:
                 notes['models'].append(f'{model.id}: priced in {", ".join(merged)} only')
@@ -401,7 +405,7 @@ def write(name, provider):
     notes = {'fields': {}, 'contexts': {}, 'borrowed': {}, 'models': [], 'clauses': []}
     body, count, priced, limits = [], 0, 0, 0
     for model in provider.models:
-        prices = items(model, MINIMUM.get((name, model.id)), notes)
+        prices = items(name, model, MINIMUM.get((name, model.id)), notes)
         if prices is None:
             continue
         match, lost = patterns(model)
@@ -436,11 +440,13 @@ def write(name, provider):
     for key, models in notes['borrowed'].items():
         head.append(f'# The condition {key} is written as {BORROWED[key]}: {some(dict.fromkeys(models))}')
     head.append(f'provider: {name}')
-    head.append(f'version: genai-prices-{__version__}' + (f'+{REGIONS_VERSION}' if name in REGIONS else ''))
+    own_facts = facts.sources_of(name)
+    versions = [f'genai-prices-{__version__}'] + [REGIONS_VERSION] * (name in REGIONS) + [facts.VERSION] * bool(own_facts)
+    head.append(f'version: {"+".join(versions)}')
     also = [ours for ours, theirs in PROVIDERS.items() if theirs in (provider.fallback_model_providers or [])]
     if also:
         head.append('also: [' + ', '.join(also) + ']')
-    head.append('sources: [' + ', '.join(url(u) for u in [*(provider.pricing_urls or []), *REGION_SOURCES.get(name, [])]) + ']')
+    head.append('sources: [' + ', '.join(url(u) for u in dict.fromkeys([*(provider.pricing_urls or []), *REGION_SOURCES.get(name, []), *own_facts])) + ']')
     head.append('models:')
 
     tail = []

@@ -20,6 +20,7 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("mistral.yaml", include_str!("../../conf/prices/mistral.yaml")),
     ("mock.yaml", include_str!("../../conf/prices/mock.yaml")),
     ("openai.yaml", include_str!("../../conf/prices/openai.yaml")),
+    ("openai_more.yaml", include_str!("../../conf/prices/openai_more.yaml")),
     ("openrouter.yaml", include_str!("../../conf/prices/openrouter.yaml")),
     ("perplexity.yaml", include_str!("../../conf/prices/perplexity.yaml")),
     ("together.yaml", include_str!("../../conf/prices/together.yaml")),
@@ -72,9 +73,11 @@ fn read(text: &str, catalog: &mut Catalog, problems: &mut Problems) {
     let Some((_, version)) = version else {
         return problems.add(line, "`version` is missing: it is stamped on every entry priced by this file");
     };
-    if !catalog.version.split('+').any(|part| part == version) {
-        let joint = if catalog.version.is_empty() { "" } else { "+" };
-        catalog.version = format!("{}{joint}{version}", catalog.version);
+    for part in version.split('+') {
+        if !catalog.version.split('+').any(|known| known == part) {
+            let joint = if catalog.version.is_empty() { "" } else { "+" };
+            catalog.version = format!("{}{joint}{part}", catalog.version);
+        }
     }
     catalog.also(provider, &also);
     for (id, node) in models.and_then(Node::entries).into_iter().flatten() {
@@ -245,3 +248,7 @@ mod tests {
         assert_eq!(list, [4, 4, 5, 6, 6, 7, 8]);
     }
 }
+
+#[cfg(test)]
+#[path = "embedded_tests.rs"]
+mod embedded_tests;

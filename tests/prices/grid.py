@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "conf" / "prices"))
 
+from facts import DIFFERENT  # noqa: E402
 from from_genai_prices import PROVIDERS, patterns  # noqa: E402
 from genai_prices import Usage  # noqa: E402
 from genai_prices.data import providers  # noqa: E402
@@ -100,6 +101,8 @@ def main():
     for provider in providers:
         for model in provider.models if provider.id in known else []:
             name = name_of(provider, model)
+            if name in DIFFERENT:
+                continue
             for time, (tier, region, context) in product(TIMES if name else [], contexts(model)):
                 prices = vars(model.get_prices(time, context))
                 for ours, theirs in cases(prices):
