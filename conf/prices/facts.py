@@ -14,6 +14,7 @@ XAI_TOOLS = 'https://docs.x.ai/developers/pricing'
 PERPLEXITY = 'https://docs.perplexity.ai/docs/getting-started/pricing'
 
 VERTEX = 'https://cloud.google.com/gemini-enterprise-agent-platform/generative-ai/pricing'
+VOXTRAL = 'https://docs.mistral.ai/models/voxtral-small-25-07'
 SEARCH_PREVIEW = 'https://developers.openai.com/api/docs/models/gpt-4o-search-preview'
 
 # Models of OpenAI that take server-side tools in Responses: text models, without those for pictures and sound.
@@ -39,20 +40,41 @@ FEES = [
 ]
 FEE_ORDER = ['web_search', 'web_search_preview', 'tool_call', 'code_call', 'request']
 
+# Rates in dollars per million tokens, likewise.
+RATES = [
+    # Audio that Voxtral hears is charged by the hour. Its tokens stand beside the text and cost nothing of their own.
+    ('mistral', re.compile('voxtral-small-24b-2507'), {'audio_in': '0', 'cache_read_audio': '0'}, VOXTRAL),
+]
+
 # Names of models whose prices here differ from genai-prices on purpose: `tests/prices/grid.py` leaves them out.
-DIFFERENT = {'gpt-4o-search-preview', 'gpt-4o-search-preview-2025-03-11', 'gpt-4o-mini-search-preview'}
+DIFFERENT = {
+    'gpt-4o-search-preview',
+    'gpt-4o-search-preview-2025-03-11',
+    'gpt-4o-mini-search-preview',
+    'gpt-4o-audio-preview',
+    'gpt-4o-mini-audio-preview',
+    'sonar',
+    'sonar-pro',
+    'sonar-reasoning',
+    'sonar-reasoning-pro',
+    'deepseek-chat',
+    'deepseek-reasoner',
+    'deepseek-flash',
+    'deepseek-v4-flash',
+    'deepseek-v4-pro',
+}
 
 
-def fees_of(provider, model):
-    """The fees that the facts add to a model."""
-    fees = {}
-    for of, models, added, _ in FEES:
+def added(table, provider, model):
+    """The figures that a table adds to a model."""
+    found = {}
+    for of, models, figures, _ in table:
         if of == provider and models.fullmatch(model):
-            for fee, dollars in added.items():
-                fees.setdefault(fee, dollars)
-    return fees
+            for key, dollars in figures.items():
+                found.setdefault(key, dollars)
+    return found
 
 
 def sources_of(provider):
     """The pages that state the facts about a provider."""
-    return list(dict.fromkeys(source for of, _, _, source in FEES if of == provider))
+    return list(dict.fromkeys(source for of, _, _, source in FEES + RATES if of == provider))

@@ -241,9 +241,9 @@ def fields(price):
     return {k: v for k, v in vars(price).items() if v is not None}
 
 
-def price_of(merged, added):
-    """rates, tiers, fees and hours of one item as a mapping of YAML texts; None if nothing can be said. `added` are fees
-    of the model that the package does not know."""
+def price_of(merged, more_rates, more_fees):
+    """rates, tiers, fees and hours of one item as a mapping of YAML texts; None if nothing can be said. The package does
+    not know `more_rates` and `more_fees` of the model."""
     rates, fees, hours, tiered = {}, {}, {}, {}
     for field, key in RATES.items():
         value = merged.get(field)
@@ -263,7 +263,8 @@ def price_of(merged, added):
                 into[key] = number(merged[field])
     if not rates and not fees and not hours:
         return None
-    fees = {**added, **fees}
+    rates = {key: rates.get(key, more_rates.get(key)) for key in dict.fromkeys(RATES.values()) if key in rates or key in more_rates}
+    fees = {**more_fees, **fees}
     fees = {fee: fees[fee] for fee in facts.FEE_ORDER if fee in fees}
     out = {'rates': flow(rates)} if rates else {}
     tiers = []
@@ -373,7 +374,7 @@ def items(provider, model, minimum, notes):
         for field in merged:
             if field not in RATES and field not in FEES and field not in HOURS:
                 notes['fields'].setdefault(field, {})[model.id] = None
-        price = price_of(merged, facts.fees_of(provider, model.id))
+        price = price_of(merged, facts.added(facts.RATES, provider, model.id), facts.added(facts.FEES, provider, model.id))
         if price is None:
             if merged:
                 notes['models'].append(f'{model.id}: priced in {", ".join(merged)} only')

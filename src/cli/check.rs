@@ -28,7 +28,7 @@ pub fn print(config: &Config) {
             (None, _) => upstream.identity.as_ref().map_or("no key", Identity::name),
         };
         let scheme = if upstream.tls { "https" } else { "http" };
-        let rates = config.prices.models(&upstream.catalog).count();
+        let rates = config.prices.sold(&upstream.catalog).count();
         say!(
             "provider    {} → {scheme}://{}{} ({key}, {rates} models priced as {})",
             upstream.name,

@@ -1,8 +1,9 @@
 //! The catalog: which rates held for a model at a moment. Lookups touch no file and no lock.
 
+use super::moment::{Moment, Weekdays};
 use crate::provider::fits;
 use crate::usage::{Dimension, Usage};
-use ahash::HashMap;
+use ahash::{HashMap, HashSet};
 use std::borrow::Cow;
 
 /// What a rate of one means: this fraction of an atto-dollar (10^-18) per million units. Some published rates are thirds
@@ -47,24 +48,6 @@ pub struct Tier {
     pub rates: Rates,
 }
 
-/// When something happened, as prices look at it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment {
-    /// Seconds since 1970.
-    pub unix_s: i64,
-}
-
-impl Moment {
-    /// Of milliseconds since 1970.
-    pub fn of_ms(ms: u64) -> Self {
-        Self { unix_s: i64::try_from(ms / 1000).unwrap_or(i64::MAX) }
-    }
-
-    fn minute_of_day(self) -> i64 {
-        self.unix_s.rem_euclid(86_400) / 60
-    }
-}
-
 /// One price of a model and the conditions under which it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Price {
@@ -77,6 +60,10 @@ pub struct Price {
     pub until: Option<Moment>,
     /// Minutes of the UTC day, from and until before; may wrap around midnight.
     pub utc_minutes: Option<(i64, i64)>,
+    /// Days of the week, in UTC.
+    pub weekdays: Option<Weekdays>,
+    /// Days on which the price does not hold, as [`Moment::day`] counts them.
+    pub except: Vec<i64>,
     pub rates: Rates,
     pub tiers: Vec<Tier>,
     /// What is charged at least, of what was used at all.
@@ -89,6 +76,11 @@ impl Price {
         self.service_tier.is_none() && self.region.is_none() && !self.batch
     }
 
+    /// True if it holds at some times of the day or the week only.
+    pub fn is_timed(&self) -> bool {
+        self.utc_minutes.is_some() || self.weekdays.is_some() || !self.except.is_empty()
+    }
+
     fn holds(&self, query: &Query<'_>) -> bool {
         let named = |condition: &Option<String>, actual: &str| condition.as_deref().is_none_or(|name| name.eq_ignore_ascii_case(actual));
         let minute = query.at.minute_of_day();
@@ -97,6 +89,8 @@ impl Price {
             && (!self.batch || query.is_batch())
             && self.from.is_none_or(|from| from <= query.at)
             && self.until.is_none_or(|until| query.at < until)
+            && self.weekdays.is_none_or(|days| days.contains(query.at))
+            && !self.except.contains(&query.at.day())
             && self
                 .utc_minutes
                 .is_none_or(|(from, until)| if from <= until { (from..until).contains(&minute) } else { minute >= from || minute < until })
@@ -225,6 +219,13 @@ impl Catalog {
     /// Models of a provider, in the order of their files.
     pub fn models(&self, provider: &str) -> impl Iterator<Item = &Model> {
         self.providers.get(provider).into_iter().flat_map(|prices| &prices.models)
+    }
+
+    /// Models of a provider and, after them, those of others that it sells, each id once.
+    pub fn sold(&self, provider: &str) -> impl Iterator<Item = &Model> {
+        let also = self.providers.get(provider).into_iter().flat_map(|prices| &prices.also);
+        let mut seen = HashSet::default();
+        self.models(provider).chain(also.flat_map(|other| self.models(other))).filter(move |model| seen.insert(model.id.as_str()))
     }
 
     /// The maximum of output tokens of one response of this model, if it is known.

@@ -70,3 +70,60 @@ fn pictures_of_the_image_tool_cost_the_image_models_rates() {
         row("openai", "gpt-image-2", &[(Input, 61), (ImageOut, 1756)], Some("0.052985")),
     ]);
 }
+
+#[test]
+fn peak_hours_hold_on_weekdays_that_are_no_holidays() {
+    use Dimension::{Input, Output};
+    let pro =
+        |at: i64, usd: &'static str| Row { at, ..row("deepseek", "deepseek-v4-pro", &[(Input, 1_000_000), (Output, 100_000)], Some(usd)) };
+    let flash = |at: i64, usd: &'static str| Row { at, ..row("deepseek", "deepseek-v4-flash", &[(Input, 1_000_000)], Some(usd)) };
+    // https://api-docs.deepseek.com/quick_start/pricing
+    check(&[
+        // Saturday 2026-11-28 and Monday 2026-11-30, 02:00 UTC; Monday 00:59:59, 04:00, 06:00 and 10:00.
+        pro(1_795_831_200, "0.858"),
+        pro(1_796_004_000, "1.716"),
+        pro(1_796_000_399, "0.858"),
+        pro(1_796_011_200, "0.858"),
+        pro(1_796_018_400, "1.716"),
+        pro(1_796_032_800, "0.858"),
+        // Thursday 2026-10-01, a holiday, and Thursday 2026-10-08, 02:00 UTC.
+        pro(1_790_820_000, "0.858"),
+        pro(1_791_424_800, "1.716"),
+        // 2026-08-16 15:59 and 16:00 UTC, when peak hours began; Saturday 2026-08-22, 02:00, the last one with peak hours.
+        pro(1_786_895_940, "0.522"),
+        pro(1_786_896_000, "0.858"),
+        pro(1_787_364_000, "1.716"),
+        pro(1_787_450_400, "0.858"),
+        // Monday 2026-08-24 and Thursday 2026-09-10, 02:00, before and after the price of Flash fell.
+        flash(1_787_536_800, "0.44"),
+        flash(1_789_005_600, "0.30"),
+        row("deepseek", "deepseek-flash", &[(Input, 1_000_000)], Some("0.15")),
+    ]);
+}
+
+#[test]
+fn request_fees_follow_the_search_context_size() {
+    let usage = &[(Dimension::Input, 7), (Dimension::Output, 149)];
+    let sonar = |tier: &'static str, usd: &'static str| Row { tier, ..row("perplexity", "sonar", usage, Some(usd)) };
+    // https://docs.perplexity.ai/getting-started/pricing
+    check(&[sonar("", "0.005156"), sonar("low", "0.005156"), sonar("medium", "0.008156"), sonar("high", "0.012156")]);
+}
+
+#[test]
+fn audio_and_clouds_have_rates_of_their_own() {
+    use Dimension::{AudioIn, AudioOut, Input, Output, Seconds};
+    check(&[
+        // https://developers.openai.com/api/docs/models/gpt-4o-audio-preview
+        row("openai", "gpt-4o-audio-preview-2024-12-17", &[(AudioIn, 1000), (Output, 10)], Some("0.0401")),
+        row("azure", "gpt-4o-mini-audio-preview", &[(AudioIn, 1000), (AudioOut, 1000)], Some("0.03")),
+        // https://docs.mistral.ai/models/voxtral-small-25-07
+        row("mistral", "voxtral-small-latest", &[(Input, 9), (AudioIn, 375), (Seconds, 3600)], Some("0.2400009")),
+        // https://cloud.google.com/gemini-enterprise-agent-platform/generative-ai/pricing
+        row("vertex", "gemini-2.0-flash", &[(Input, 1_000_000), (Output, 1000)], Some("0.1506")),
+        row("google", "gemini-2.0-flash", &[(Input, 1_000_000), (Output, 1000)], Some("0.1004")),
+        row("vertex", "gemini-2.5-flash", &[(Input, 1_000_000)], Some("0.30")),
+        // https://learn.microsoft.com/en-us/azure/foundry/openai/concepts/model-router-faq
+        row("azure", "model-router", &[(Input, 1_000_000)], Some("0.14")),
+        row("azure", "model-router", &[(Input, 1_000_000), (Output, 1)], None),
+    ]);
+}

@@ -1,6 +1,7 @@
 //! Reads price files: our own format, one file a provider, described in `conf/prices/README.md`.
 
-use super::catalog::{Catalog, Model, Moment, Price, RATE_PARTS, Rates, Region, Tier};
+use super::catalog::{Catalog, Model, Price, RATE_PARTS, Rates, Region, Tier};
+use super::moment::{Moment, Weekdays};
 use crate::usage::Dimension;
 use crate::yaml::{self, Map, Node, Problem, Problems};
 use rust_decimal::Decimal;
@@ -9,11 +10,13 @@ use rust_decimal::Decimal;
 const EMBEDDED: &[(&str, &str)] = &[
     ("anthropic.yaml", include_str!("../../conf/prices/anthropic.yaml")),
     ("azure.yaml", include_str!("../../conf/prices/azure.yaml")),
+    ("azure_more.yaml", include_str!("../../conf/prices/azure_more.yaml")),
     ("bedrock.yaml", include_str!("../../conf/prices/bedrock.yaml")),
     ("cerebras.yaml", include_str!("../../conf/prices/cerebras.yaml")),
     ("cohere.yaml", include_str!("../../conf/prices/cohere.yaml")),
     ("cohere_rerank.yaml", include_str!("../../conf/prices/cohere_rerank.yaml")),
     ("deepseek.yaml", include_str!("../../conf/prices/deepseek.yaml")),
+    ("deepseek_more.yaml", include_str!("../../conf/prices/deepseek_more.yaml")),
     ("fireworks.yaml", include_str!("../../conf/prices/fireworks.yaml")),
     ("google.yaml", include_str!("../../conf/prices/google.yaml")),
     ("groq.yaml", include_str!("../../conf/prices/groq.yaml")),
@@ -23,7 +26,9 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("openai_more.yaml", include_str!("../../conf/prices/openai_more.yaml")),
     ("openrouter.yaml", include_str!("../../conf/prices/openrouter.yaml")),
     ("perplexity.yaml", include_str!("../../conf/prices/perplexity.yaml")),
+    ("perplexity_more.yaml", include_str!("../../conf/prices/perplexity_more.yaml")),
     ("together.yaml", include_str!("../../conf/prices/together.yaml")),
+    ("vertex.yaml", include_str!("../../conf/prices/vertex.yaml")),
     ("xai.yaml", include_str!("../../conf/prices/xai.yaml")),
 ];
 
@@ -63,6 +68,7 @@ fn read(text: &str, catalog: &mut Catalog, problems: &mut Problems) {
     let provider = map.take_text("provider", problems);
     let version = map.take_text("version", problems);
     let _ = map.take("sources");
+    let _ = map.take("checked");
     let also = map.take_list("also", problems).unwrap_or_default();
     let models = map.take("models");
     let line = map.line();
@@ -101,14 +107,26 @@ fn price(node: Node<'_>, problems: &mut Problems) -> Price {
         service_tier: map.take_text("service_tier", problems).map(|(_, text)| text.to_owned()),
         region: map.take_text("region", problems).map(|(_, text)| text.to_owned()),
         batch: map.take_bool("batch", problems).unwrap_or(false),
-        from: map.take_as("from", problems, "a date (2026-01-31)", date),
-        until: map.take_as("until", problems, "a date (2026-01-31)", date),
+        from: map.take_as("from", problems, MOMENT, moment),
+        until: map.take_as("until", problems, MOMENT, moment),
         ..Price::default()
     };
     if let Some(window) = map.take_list("utc", problems) {
         price.utc_minutes = minutes(&window);
         if price.utc_minutes.is_none() {
             problems.add(map.line(), "`utc` must be two times of day (\"00:30\", \"16:30\")");
+        }
+    }
+    if let Some(names) = map.take_list("weekdays", problems) {
+        price.weekdays = Weekdays::of(&names);
+        if price.weekdays.is_none() {
+            problems.add(map.line(), "`weekdays` must be a list of mon, tue, wed, thu, fri, sat and sun");
+        }
+    }
+    for day in map.take_list("except", problems).into_iter().flatten() {
+        match date(day) {
+            Some(at) => price.except.push(at.day()),
+            None => problems.add(map.line(), format!("`{day}` in `except` is not a date (2026-01-31)")),
         }
     }
     // Rates are dollars per million; fees dollars per thousand; hours are of what is counted in seconds.
@@ -180,9 +198,21 @@ pub(super) fn atto_dollars(dollars: Decimal) -> Option<i128> {
 }
 
 pub(super) fn date(text: &str) -> Option<Moment> {
+    if text.contains(['T', 't', ' ']) {
+        return None;
+    }
     let date: jiff::civil::Date = text.parse().ok()?;
     let midnight = jiff::tz::Offset::UTC.to_timestamp(date.to_datetime(jiff::civil::Time::midnight())).ok()?;
     Some(Moment { unix_s: midnight.as_second() })
+}
+
+/// What `from` and `until` are.
+const MOMENT: &str = "a date (2026-01-31) or a time (\"2026-01-31T16:00Z\")";
+
+/// Midnight UTC of a date, or a time with its zone.
+fn moment(text: &str) -> Option<Moment> {
+    let exact = || text.parse::<jiff::Timestamp>().ok().map(|at| Moment { unix_s: at.as_second() });
+    date(text).or_else(exact)
 }
 
 pub(super) fn minutes(window: &[&str]) -> Option<(i64, i64)> {

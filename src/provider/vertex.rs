@@ -25,7 +25,6 @@ pub const VERTEX: Provider = Provider {
     ],
     cloud: Some(Cloud::Google),
     key_variables: &["VERTEX_ACCESS_TOKEN"],
-    catalog: "google",
     on_disconnect: OnDisconnect::Drain,
     ..CHAT_COMPATIBLE
 };

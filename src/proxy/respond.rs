@@ -97,8 +97,7 @@ pub fn models(config: &Config, key: Option<&Key>) -> Bytes {
     for upstream in &config.upstreams {
         let listed = upstream.models.iter().filter(|model| !model.contains('*')).map(String::as_str);
         // Another's price list says nothing about which of its models a compatible server has.
-        let priced =
-            config.prices.models(&upstream.catalog).map(|model| model.id.as_str()).filter(|_| upstream.provider.id != "compatible");
+        let priced = config.prices.sold(&upstream.catalog).map(|model| model.id.as_str()).filter(|_| upstream.provider.id != "compatible");
         for model in listed.chain(priced).filter(|model| allowed(&upstream.name, model, model)) {
             add(format!("{}/{model}", upstream.name), &upstream.name);
         }

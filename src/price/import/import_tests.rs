@@ -116,6 +116,22 @@ fn what_is_written_is_read_as_the_same() {
 }
 
 #[test]
+fn written_conditions_are_read_as_the_same() {
+    let catalog = embedded().unwrap();
+    for provider in ["deepseek", "perplexity", "openai"] {
+        let imported = |model: &Model| Imported { provider: provider.to_owned(), model: model.clone(), names: vec![model.id.clone()] };
+        let models: Vec<_> = catalog.models(provider).map(imported).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.yaml");
+        std::fs::write(&path, write::write(provider, "v", &models.iter().collect::<Vec<_>>())).unwrap();
+        let mut read = Catalog::default();
+        crate::price::overlay(&mut read, path.to_str().unwrap()).unwrap();
+        let prices: Vec<_> = read.models(provider).map(|model| model.prices.clone()).collect();
+        assert_eq!(prices, models.iter().map(|found| found.model.prices.clone()).collect::<Vec<_>>(), "{provider}");
+    }
+}
+
+#[test]
 fn what_is_no_catalog_is_refused() {
     for format in Format::ALL {
         for text in ["", "null", "3", "{}", "[]", "[{}]", r#"{"openai": 3}"#, r#"[{"id":"openai","models":3}]"#] {

@@ -80,7 +80,7 @@ pub fn lay_over(catalog: &mut Catalog, imported: Vec<Imported>) {
 /// fees, times of day): as long as they agree on what both know, nothing of it is lost. If they do not, the price has
 /// changed, and what hung on the old one is dropped, so that it is told as missing and not charged as it was; fees stay.
 fn merged(known: &Model, new: Model) -> Model {
-    let standard = |model: &Model| model.prices.iter().rfind(|price| price.is_standard() && price.utc_minutes.is_none()).cloned();
+    let standard = |model: &Model| model.prices.iter().rfind(|price| price.is_standard() && !price.is_timed()).cloned();
     let (Some(before), Some(after)) = (standard(known), standard(&new)) else { return new };
     let agree =
         |dimension: &Dimension| before.rates.of(*dimension).zip(after.rates.of(*dimension)).is_none_or(|(before, after)| before == after);
@@ -128,7 +128,8 @@ pub fn check_change(old: &Catalog, new: &[Imported]) -> Result<(), String> {
 
 /// True if both hold for the same kind of requests.
 fn is_like(a: &Price, b: &Price) -> bool {
-    (&a.service_tier, &a.region, a.batch, a.utc_minutes) == (&b.service_tier, &b.region, b.batch, b.utc_minutes)
+    (&a.service_tier, &a.region, a.batch, a.utc_minutes, a.weekdays, &a.except)
+        == (&b.service_tier, &b.region, b.batch, b.utc_minutes, b.weekdays, &b.except)
 }
 
 fn check_rates(before: &Rates, after: &Rates) -> Result<(), String> {

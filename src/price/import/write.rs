@@ -1,7 +1,8 @@
 //! Writes models as a price file of our own, to be looked at, kept and laid over the catalog.
 
 use super::Imported;
-use crate::price::catalog::{Model, Moment, Price, RATE_PARTS, Rates, Region};
+use crate::price::catalog::{Model, Price, RATE_PARTS, Rates, Region};
+use crate::price::moment::Moment;
 use crate::usage::Dimension;
 use rust_decimal::Decimal;
 use std::fmt::Write;
@@ -40,6 +41,11 @@ pub fn item(price: &Price) -> String {
     parts.extend(price.from.map(|from| format!("from: {}", day(from))));
     parts.extend(price.until.map(|until| format!("until: {}", day(until))));
     parts.extend(price.utc_minutes.map(|(from, until)| format!("utc: [\"{}\", \"{}\"]", time(from), time(until))));
+    parts.extend(price.weekdays.map(|days| format!("weekdays: [{}]", days.names().collect::<Vec<_>>().join(", "))));
+    if !price.except.is_empty() {
+        let days: Vec<_> = price.except.iter().map(|day| self::day(Moment { unix_s: day.saturating_mul(86_400) })).collect();
+        parts.push(format!("except: [{}]", days.join(", ")));
+    }
     parts.extend(rates(&price.rates));
     if !price.minimum.is_empty() {
         let listed: Vec<_> = price.minimum.iter().map(|(dimension, count)| format!("{}: {count}", dimension.name())).collect();
@@ -81,8 +87,10 @@ fn dollars(atto: i128) -> Decimal {
     Decimal::try_from_i128_with_scale(atto, 18).unwrap_or(Decimal::MAX).normalize()
 }
 
+/// A date, or a time if it is not midnight.
 fn day(at: Moment) -> String {
-    jiff::Timestamp::from_second(at.unix_s).map(|at| at.strftime("%Y-%m-%d").to_string()).unwrap_or_default()
+    let format = if at.unix_s.rem_euclid(86_400) == 0 { "%Y-%m-%d" } else { "\"%Y-%m-%dT%H:%M:%SZ\"" };
+    jiff::Timestamp::from_second(at.unix_s).map(|at| at.strftime(format).to_string()).unwrap_or_default()
 }
 
 fn time(minutes: i64) -> String {
