@@ -34,6 +34,7 @@ import facts
 from genai_prices import __version__
 from genai_prices.data import providers
 from genai_prices.types import (
+    ClauseAnd,
     ClauseContains,
     ClauseEndsWith,
     ClauseEquals,
@@ -181,32 +182,56 @@ def clauses(match):
         yield match
 
 
+# A date of eight digits, a digit, and the speech models, each as the package writes them.
+EIGHT_DIGITS = re.compile(r'\^([a-z0-9-]+)\[-@\]\\d\{8\}\$')
+DIGIT = re.compile(r'\^((?:[a-z0-9-]|\\\.)+)\\d')
+NOT_TTS = '^(?!.*-[tT][tT][sS](?:$|-))'
+
+
+def patterns_of(c):
+    """The patterns of a clause, and the patterns of names that they do not cover. Ends the generation for a clause that
+    cannot be written: without it, a model would be unpriced."""
+    if isinstance(c, ClauseEquals):
+        return [c.equals], []
+    if isinstance(c, ClauseStartsWith):
+        return [c.starts_with + '*'], []
+    if isinstance(c, ClauseEndsWith):
+        return ['*' + c.ends_with], []
+    if isinstance(c, ClauseContains):
+        return ['*' + c.contains + '*'], []
+    if isinstance(c, ClauseRegex):
+        if dated := DATED.fullmatch(c.regex):
+            # A dated snapshot; every date of this century starts so.
+            return [re.sub(r'\\(.)', r'\1', dated[1]) + '-20*'], []
+        if dated := EIGHT_DIGITS.fullmatch(c.regex):
+            return [dated[1] + '-20*', dated[1] + '@20*'], []
+        if version := DIGIT.fullmatch(c.regex):
+            name = version[1].replace('\\.', '.')
+            return [f'{name}{digit}*' for digit in range(10)], []
+    if isinstance(c, ClauseAnd):
+        match c.and_:
+            case [one, ClauseRegex(regex=regex)] if regex == NOT_TTS:
+                return patterns_of(one)[0], ['*-tts', '*-tts-*']
+    sys.exit(f'{c!r} cannot be written as patterns')
+
+
 def patterns(model):
-    """The match list of a model, and the clauses that cannot be said."""
-    found, lost = [], []
+    """The match list of a model, and the names that its patterns do not cover."""
+    found, outside, without = [], [], False
     if model.is_match(model.id):
         found.append(model.id)
     for c in clauses(model.match):
-        if isinstance(c, ClauseEquals):
-            name, pattern = c.equals, c.equals
-        elif isinstance(c, ClauseStartsWith):
-            name, pattern = c.starts_with, c.starts_with + '*'
-        elif isinstance(c, ClauseEndsWith):
-            name, pattern = c.ends_with, '*' + c.ends_with
-        elif isinstance(c, ClauseContains):
-            name, pattern = c.contains, '*' + c.contains + '*'
-        elif isinstance(c, ClauseRegex) and (dated := DATED.fullmatch(c.regex)):
-            # A dated snapshot; every date of this century starts so.
-            name = re.sub(r'\\(.)', r'\1', dated[1]) + '-20'
-            pattern = name + '*'
-        else:
-            lost.append(c)
-            continue
-        if '*' in name or not name:
-            sys.exit(f'{model.id}: {name!r} cannot be written as a pattern')
-        if pattern.lower() not in (p.lower() for p in found):
-            found.append(pattern)
-    return found, lost
+        covered, excepted = patterns_of(c)
+        outside += [p for p in excepted if p not in outside]
+        without |= not excepted and any('*' in p for p in covered)
+        for pattern in covered:
+            if not pattern.strip('*') or '*' in pattern[1:-1]:
+                sys.exit(f'{model.id}: {pattern!r} is not a pattern')
+            if pattern.lower() not in (p.lower() for p in found):
+                found.append(pattern)
+    if outside and without:
+        sys.exit(f'{model.id}: what one clause leaves out, another covers')
+    return found, outside
 
 
 @cache
@@ -403,23 +428,19 @@ def some(names, limit=8):
 
 
 def write(name, provider):
-    notes = {'fields': {}, 'contexts': {}, 'borrowed': {}, 'models': [], 'clauses': []}
+    notes = {'fields': {}, 'contexts': {}, 'borrowed': {}, 'models': []}
     body, count, priced, limits = [], 0, 0, 0
     for model in provider.models:
         prices = items(name, model, MINIMUM.get((name, model.id)), notes)
         if prices is None:
             continue
-        match, lost = patterns(model)
-        for c in lost:
-            kind, said = next(iter(vars(c).items()))
-            notes['clauses'].append(f'{model.id}: {kind.rstrip("_")} {said}')
-        if not match:
-            notes['models'].append(f'{model.id}: no clause of its match can be written')
-            continue
+        match, outside = patterns(model)
         count += 1
         priced += len(prices)
         body.append(f'  {text(model.id)}:')
         body.append('    match: [' + ', '.join(text(p) for p in match) + ']')
+        if outside:
+            body.append('    not: [' + ', '.join(text(p) for p in outside) + ']')
         if name in REGIONS and not WITHOUT_REGIONS.fullmatch(model.id):
             body.append(f'    regions: {REGIONS[name]}')
         limit = max_output(name, model, match)
@@ -454,15 +475,11 @@ def write(name, provider):
     if notes['models']:
         tail.append(f'# Models left out: {len(notes["models"])}')
         tail.extend(f'#   {m}' for m in notes['models'])
-    if notes['clauses']:
-        tail.append(f'# Match clauses left out: {len(notes["clauses"])}')
-        tail.extend(f'#   {c}' for c in notes['clauses'])
 
     path = Path(__file__).with_name(f'{name}.yaml')
     path.write_text('\n'.join(head + body + tail) + '\n', encoding='utf-8')
     print(
-        f'{path.name}: {count} models, {limits} with an output limit, {priced} price items, {len(notes["models"])} models left out,'
-        f' {len(notes["clauses"])} match clauses left out',
+        f'{path.name}: {count} models, {limits} with an output limit, {priced} price items, {len(notes["models"])} models left out',
         file=sys.stderr,
     )
 

@@ -39,6 +39,7 @@ fn the_reference_explains_every_key_and_no_other() {
         "also",
         "checked",
         "match",
+        "not",
         "regions",
         "max_output",
         "service_tier",

@@ -141,6 +141,8 @@ impl Query<'_> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     pub id: String,
+    /// Patterns of names that are other models, although a pattern of this one fits. Its exact names are not affected.
+    pub not: Vec<String>,
     pub prices: Vec<Price>,
     pub regions: Vec<Region>,
     /// The maximum of output tokens of one response.
@@ -174,6 +176,14 @@ impl Model {
     }
 }
 
+/// The model's name without the resource in front of it: `models/NAME` at Google AI, `publishers/google/models/NAME` and
+/// what comes before it at Vertex AI. `None` if there is none.
+/// <https://ai.google.dev/api/models>, <https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference>
+fn without_resource(model: &str) -> Option<&str> {
+    let publisher = model.rsplit_once("publishers/google/models/").map(|(_, name)| name);
+    publisher.or_else(|| model.strip_prefix("models/")).filter(|name| !name.is_empty())
+}
+
 #[derive(Clone, Debug, Default)]
 struct ProviderPrices {
     models: Vec<Model>,
@@ -183,6 +193,17 @@ struct ProviderPrices {
     patterns: Vec<(String, usize)>,
     /// Whose models it sells, too, at their makers' prices.
     also: Vec<String>,
+}
+
+impl ProviderPrices {
+    /// The model of this name: by an exact name, else by the longest pattern.
+    fn named(&self, model: &str) -> Option<&Model> {
+        if let Some(place) = self.exact.get(model).or_else(|| self.exact.get(&model.to_ascii_lowercase())) {
+            return self.models.get(*place);
+        }
+        let fitting = self.patterns.iter().filter(|(pattern, _)| fits(model, pattern)).filter_map(|(_, place)| self.models.get(*place));
+        fitting.into_iter().find(|found| !found.not.iter().any(|pattern| fits(model, pattern)))
+    }
 }
 
 /// All prices. Immutable once loaded.
@@ -202,11 +223,7 @@ impl Catalog {
 
     fn own_model(&self, provider: &str, model: &str) -> Option<&Model> {
         let prices = self.providers.get(provider)?;
-        let place = prices.exact.get(model).or_else(|| prices.exact.get(&model.to_ascii_lowercase())).or_else(|| {
-            let fitting = prices.patterns.iter().find(|(pattern, _)| fits(model, pattern));
-            fitting.map(|(_, place)| place)
-        })?;
-        prices.models.get(*place)
+        prices.named(model).or_else(|| prices.named(without_resource(model)?))
     }
 
     /// Providers that have prices, by name.
@@ -282,7 +299,7 @@ mod tests {
     fn model(id: &str, rate: i128) -> Model {
         let mut price = Price::default();
         price.rates.set(Dimension::Input, rate);
-        Model { id: id.to_owned(), prices: vec![price], regions: vec![], max_output: None }
+        Model { id: id.to_owned(), prices: vec![price], ..Model::default() }
     }
 
     fn rate(catalog: &Catalog, name: &str) -> Option<i128> {
@@ -298,6 +315,27 @@ mod tests {
         catalog.seal();
         assert_eq!(["a-x", "A-B-d", "a-b-c", "z"].map(|name| rate(&catalog, name)), [Some(1), Some(2), Some(3), None]);
         assert!(catalog.model("q", "a-x").is_none());
+    }
+
+    #[test]
+    fn excluded_names_fall_to_shorter_patterns() {
+        let mut catalog = Catalog::default();
+        catalog.add("p", Model { not: vec!["*-tts".to_owned()], ..model("a", 1) }, &["a-b-tts", "a-b*"]);
+        catalog.add("p", model("b", 2), &["a*"]);
+        catalog.seal();
+        assert_eq!(["a-b-tts", "a-b-c", "a-b-c-tts", "A-B-C-TTS"].map(|name| rate(&catalog, name)), [Some(1), Some(1), Some(2), Some(2)]);
+    }
+
+    #[test]
+    fn resource_names_are_the_model() {
+        let mut catalog = Catalog::default();
+        catalog.add("p", model("a", 1), &["a-*"]);
+        catalog.add("q", model("m", 2), &["models/m"]);
+        catalog.also("p", &["q"]);
+        catalog.seal();
+        let names = ["models/a-1", "publishers/google/models/a-1", "projects/x/locations/y/publishers/google/models/a-1", "models/m"];
+        assert_eq!(names.map(|name| rate(&catalog, name)), [Some(1), Some(1), Some(1), Some(2)]);
+        assert_eq!(["models/", "publishers/google/models/", "m", "x/models/a-1"].map(|name| rate(&catalog, name)), [None; 4]);
     }
 
     #[test]

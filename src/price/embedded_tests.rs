@@ -127,3 +127,20 @@ fn audio_and_clouds_have_rates_of_their_own() {
         row("azure", "model-router", &[(Input, 1_000_000), (Output, 1)], None),
     ]);
 }
+
+#[test]
+fn dated_and_preview_names_are_their_model() {
+    use Dimension::Input;
+    let million: &[(Dimension, u64)] = &[(Input, 100_000)];
+    check(&[
+        row("google", "gemini-2.5-pro-preview-06-05", million, Some("0.125")),
+        row("google", "models/gemini-2.5-pro", million, Some("0.125")),
+        row("vertex", "publishers/google/models/gemini-2.5-pro", million, Some("0.125")),
+        row("vertex", "models/gemini-2.0-flash", million, Some("0.015")),
+        row("google", "gemini-2.5-flash-lite-preview-09-2025", million, Some("0.01")),
+        row("google", "gemini-2.5-pro-preview-06-05-tts", million, None),
+        row("google", "gemini-3.5-flash-001", &[(Dimension::WebSearch, 1)], Some("0.014")),
+        row("google", "gemini-3.5-flash-image", &[(Dimension::WebSearch, 1)], None),
+        row("anthropic", "claude-opus-5@20260801", &[(Dimension::WebSearch, 1)], Some("0.01")),
+    ]);
+}

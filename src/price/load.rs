@@ -89,6 +89,7 @@ fn read(text: &str, catalog: &mut Catalog, problems: &mut Problems) {
     for (id, node) in models.and_then(Node::entries).into_iter().flatten() {
         let mut map = Map::new(node, problems);
         let names = map.take_list("match", problems).unwrap_or_else(|| vec![id]);
+        let not = map.take_list("not", problems).unwrap_or_default().into_iter().map(str::to_owned).collect();
         let prices = map.take("prices").and_then(Node::items);
         let prices: Vec<Price> = prices.into_iter().flatten().map(|node| price(node, problems)).collect();
         let regions = regions(map.take("regions"), problems);
@@ -97,7 +98,7 @@ fn read(text: &str, catalog: &mut Catalog, problems: &mut Problems) {
             problems.add(map.line(), format!("model `{id}` has no `prices`"));
         }
         map.finish(problems);
-        catalog.add(provider, Model { id: id.to_owned(), prices, regions, max_output }, &names);
+        catalog.add(provider, Model { id: id.to_owned(), not, prices, regions, max_output }, &names);
     }
 }
 

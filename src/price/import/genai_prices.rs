@@ -64,7 +64,7 @@ pub(super) fn read(document: &Value) -> Option<Vec<Imported>> {
             patterns(model.get("match")?, &mut names);
             let prices = prices(model.get("prices")?);
             if !prices.is_empty() {
-                let model = Model { id: id.to_owned(), prices, regions: vec![], max_output: None };
+                let model = Model { id: id.to_owned(), prices, ..Model::default() };
                 found.push(Imported { provider: (*ours).to_owned(), model, names });
             }
         }

@@ -66,7 +66,7 @@ pub(super) fn read(document: &Value) -> Option<Vec<Imported>> {
             let regional = *ours == "bedrock" && id.contains('/') || id.contains("-x-");
             let prices = prices(item);
             if !regional && !prices.is_empty() && known.insert((ours, id.to_owned())) {
-                let model = Model { id: id.to_owned(), prices, regions: vec![], max_output: None };
+                let model = Model { id: id.to_owned(), prices, ..Model::default() };
                 found.push(Imported { provider: (*ours).to_owned(), model, names: vec![id.to_owned()] });
             }
         }

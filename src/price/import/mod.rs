@@ -96,7 +96,7 @@ fn merged(known: &Model, new: Model) -> Model {
             lacking.into_iter().for_each(|rate| price.rates.set(*dimension, rate));
         }
     }
-    Model { id: new.id, prices, regions: vec![], max_output: None }
+    Model { id: new.id, not: known.not.clone(), prices, ..Model::default() }
 }
 
 /// Most that a rate may change from one catalog to the next before someone should look at it, as a factor.
@@ -182,7 +182,7 @@ fn single(provider: &str, id: &str, price: Price) -> Option<Imported> {
     let priced = price.rates != Rates::default();
     priced.then(|| Imported {
         provider: provider.to_owned(),
-        model: Model { id: id.to_owned(), prices: vec![price], regions: vec![], max_output: None },
+        model: Model { id: id.to_owned(), prices: vec![price], ..Model::default() },
         names: vec![id.to_owned()],
     })
 }
