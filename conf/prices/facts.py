@@ -62,6 +62,9 @@ DIFFERENT = {
     'deepseek-flash',
     'deepseek-v4-flash',
     'deepseek-v4-pro',
+    'mistral-large',
+    'meta-llama/Llama-3.3-70B-Instruct-Turbo',
+    'mistralai/Mixtral-8x7B-Instruct-v0.1',
 }
 
 

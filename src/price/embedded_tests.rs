@@ -144,3 +144,28 @@ fn dated_and_preview_names_are_their_model() {
         row("anthropic", "claude-opus-5@20260801", &[(Dimension::WebSearch, 1)], Some("0.01")),
     ]);
 }
+
+#[test]
+fn models_that_only_other_lists_have_are_priced() {
+    use Dimension::{Input, Output};
+    let both: &[(Dimension, u64)] = &[(Input, 1_000_000), (Output, 1_000_000)];
+    let input: &[(Dimension, u64)] = &[(Input, 1_000_000)];
+    // https://aws.amazon.com/bedrock/pricing/ and the pages that the files name.
+    check(&[
+        row("bedrock", "ai21.j2-mid-v1", both, Some("25.00")),
+        row("bedrock", "ai21.jamba-1-5-mini-v1:0", both, Some("0.60")),
+        row("bedrock", "amazon.nova-2-multimodal-embeddings-v1:0", input, Some("0.135")),
+        row("bedrock", "anthropic.claude-v2:1", both, Some("32.00")),
+        row("bedrock", "cohere.embed-v4:0", input, Some("0.12")),
+        Row { tier: "flex", ..row("bedrock", "minimax.minimax-m2", both, Some("0.75")) },
+        row("bedrock", "moonshot.kimi-k2-thinking", both, Some("3.10")),
+        row("bedrock", "nvidia.nemotron-nano-12b-v2", both, Some("0.80")),
+        row("bedrock", "zai.glm-4.7-flash", both, Some("0.47")),
+        row("vertex", "text-embedding-005", input, Some("0.10")),
+        row("cohere", "embed-english-light-v3.0", input, Some("0.10")),
+        row("mistral", "mistral-large-latest", both, Some("2.00")),
+        row("mistral", "mistral-large-2411", both, Some("8.00")),
+        row("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo", both, Some("2.08")),
+        Row { at: 1_777_000_000, ..row("deepseek", "deepseek-chat", both, Some("0.42")) },
+    ]);
+}
