@@ -1,6 +1,7 @@
 //! `tollgate check`: what would run.
 
 use tollgate::config::{Config, Credentials, Identity, LogTo, Target};
+use tollgate::price::{Catalog, overlay};
 
 /// Prints a valid configuration as it was understood.
 pub fn print(config: &Config) {
@@ -55,10 +56,33 @@ pub fn print(config: &Config) {
     }
     config.limits.iter().for_each(|rule| say!("limit       {rule}"));
     say!("prices      {}", config.prices.version);
+    unreached_rows(config).iter().for_each(|warning| say!("warning     {warning}"));
     say!("sinks       {}", config.sinks.names().collect::<Vec<_>>().join(", "));
     match &config.access_log.to {
         LogTo::Off => say!("access log  off"),
         LogTo::Stdout => say!("access log  stdout"),
         LogTo::File(path) => say!("access log  {}", path.display()),
     }
+}
+
+/// What the operator's price files say that prices no request.
+fn unreached_rows(config: &Config) -> Vec<String> {
+    let mut warnings = vec![];
+    for path in &config.overlays {
+        let (mut rows, file) = (Catalog::default(), path.display().to_string());
+        // The file was read with the configuration, which is valid.
+        let _ = overlay(&mut rows, &file);
+        for provider in rows.providers() {
+            if !config.upstreams.iter().any(|upstream| config.prices.sells(&upstream.catalog, provider)) {
+                let count = rows.models(provider).count();
+                warnings.push(format!(
+                    "{file}: no provider is priced as `{provider}` ({count} models): name one so, or write `prices: {provider}` in it"
+                ));
+                continue;
+            }
+            let hidden = rows.models(provider).filter(|model| !config.prices.has_name(provider, &model.id));
+            warnings.extend(hidden.map(|model| format!("{file}: `{}` of `{provider}` has no name that is not another row's", model.id)));
+        }
+    }
+    warnings
 }

@@ -115,7 +115,8 @@ impl Reader<'_> {
         exposed(&listen, admin.filter(|_| admin_token.is_none()), mock, keys.is_some() || anonymous)
             .for_each(|(address, instead)| self.exposed(address, instead));
         map.finish(&mut self.problems);
-        let prices = prices?;
+        let mut prices = prices?;
+        prices.name_upstreams(&mut upstreams);
         Some(Config {
             source: self.source.clone(),
             files: std::mem::take(&mut self.files),
@@ -148,6 +149,7 @@ impl Reader<'_> {
             cost_headers,
             cost_event,
             prices: prices.catalog,
+            overlays: prices.overlays,
             published: prices.published,
             markups: prices.markups,
             cost_tolerance: prices.cost_tolerance,

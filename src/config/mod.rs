@@ -94,6 +94,8 @@ pub struct Config {
     /// Tell callers the cost in a comment at the end of streams, unless they say otherwise.
     pub cost_event: bool,
     pub prices: Catalog,
+    /// The operator's price files.
+    pub overlays: Vec<PathBuf>,
     /// Catalogs that are fetched, and what is charged beyond what something costs.
     pub published: Vec<Published>,
     pub markups: Vec<Markup>,

@@ -3,12 +3,13 @@
 use super::Stamp;
 use super::file::{Reader, absolute};
 use super::units::duration;
+use super::upstream::Upstream;
 use crate::price::import::{Format, check_change, import, lay_over};
 use crate::price::{self, Cache, Catalog, Markup, PicoUsd, Tolerance};
 use crate::yaml::{Map, Node, Problem};
 use rust_decimal::Decimal;
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A catalog that is fetched again and again.
@@ -33,18 +34,35 @@ pub(super) struct Prices {
     pub published: Vec<Published>,
     pub markups: Vec<Markup>,
     pub cost_tolerance: Tolerance,
+    /// The operator's price files.
+    pub overlays: Vec<PathBuf>,
+    /// Providers that only the operator's files name.
+    own: Vec<String>,
+}
+
+impl Prices {
+    /// Prices an upstream by the operator's files under its own name first, then by its `prices`.
+    pub(super) fn name_upstreams(&mut self, upstreams: &mut [Upstream]) {
+        for upstream in upstreams.iter_mut().filter(|upstream| self.own.contains(&upstream.name)) {
+            if upstream.catalog != upstream.name {
+                self.catalog.prefer(&upstream.name, &upstream.catalog);
+                upstream.catalog.clone_from(&upstream.name);
+            }
+        }
+    }
 }
 
 impl Reader<'_> {
     pub(super) fn prices(&mut self, node: Option<Node<'_>>, data: &Path) -> Option<Prices> {
         let catalog = price::embedded().map_err(|list| self.prices.extend(list)).ok()?;
-        let mut prices = Prices { catalog, published: vec![], markups: vec![], cost_tolerance: Tolerance::default() };
+        let mut prices = Prices { catalog, published: vec![], markups: vec![], overlays: vec![], own: vec![], cost_tolerance: Tolerance::default() };
         let mut map = node.map(|node| Map::new(node, &mut self.problems));
         let list: Vec<_> = map.as_mut().and_then(|map| map.take("import")).and_then(Node::items).into_iter().flatten().collect();
         if list.is_empty() {
             self.import_from_environment(data, &mut prices);
         }
         list.into_iter().for_each(|node| self.import(node, data, &mut prices));
+        let known: Vec<String> = prices.catalog.providers().map(str::to_owned).collect();
         if let Some(mut map) = map {
             for path in self.texts(&mut map, "overlay") {
                 let path = absolute(Path::new(&path));
@@ -52,7 +70,10 @@ impl Reader<'_> {
                 if let Err(list) = price::overlay(&mut prices.catalog, &path.display().to_string()) {
                     self.prices.extend(list);
                 }
+                prices.overlays.push(path);
             }
+            let own = prices.catalog.providers().filter(|provider| !known.iter().any(|known| known == provider));
+            prices.own = own.map(str::to_owned).collect();
             prices.markups = map.take("markup").and_then(Node::items).into_iter().flatten().filter_map(|node| self.markup(node)).collect();
             prices.cost_tolerance = self.cost_tolerance(map.take("cost_mismatch"));
             map.finish(&mut self.problems);
@@ -211,6 +232,34 @@ mod tests {
         }
         let config = read("data: \"{here}\"\nprices: {import: [{from: litellm, every: 5m}]}", &[]).unwrap();
         assert_eq!((config.published[0].every.as_secs(), config.published[0].url.contains("BerriAI")), (300, true));
+    }
+
+    #[test]
+    fn own_names_are_priced_before_what_they_are_priced_as() {
+        let folder = tempfile::tempdir().unwrap();
+        let overlay = folder.path().join("own.yaml");
+        let rows =
+            "provider: vllm\nversion: own\nmodels: {mine: {prices: [{rates: {input: 3}}]}, gpt-5: {prices: [{rates: {input: 4}}]}}\n";
+        std::fs::write(&overlay, rows).unwrap();
+        let of = |prices: &str, model: &str| {
+            let upstream = format!("providers: {{vllm: {{kind: compatible, base_url: \"http://127.0.0.1:1\"{prices}}}}}");
+            let yaml = format!("environment_providers: false\n{upstream}\nprices: {{overlay: [\"{}\"]}}", overlay.display());
+            let config = read(&yaml, &[]).unwrap();
+            let catalog = &config.upstreams[0].catalog;
+            let query = Query { provider: catalog, model, tier: "", region: "", at: Moment { unix_s: 1_795_564_800 } };
+            let charge = charge(&config.prices, &query, &[(Dimension::Input, 1_000_000)].into_iter().collect(), 0);
+            charge.is_priced().then(|| charge.amount.to_string())
+        };
+        let openai = ", prices: openai";
+        for (prices, model, want) in [
+            ("", "mine", Some("3.00")),
+            ("", "gpt-5-mini", None),
+            (openai, "mine", Some("3.00")),
+            (openai, "gpt-5", Some("4.00")),
+            (openai, "gpt-5-mini", Some("0.25")),
+        ] {
+            assert_eq!(of(prices, model).as_deref(), want, "{prices} {model}");
+        }
     }
 
     #[test]

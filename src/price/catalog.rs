@@ -284,6 +284,26 @@ impl Catalog {
         prices.also.extend(others.iter().map(|other| (*other).to_owned()));
     }
 
+    /// Looks prices of `name` up under that name first, then as those of `next` and of what `next` sells.
+    pub fn prefer(&mut self, name: &str, next: &str) {
+        let others = self.providers.get(next).map(|prices| prices.also.clone()).unwrap_or_default();
+        self.also(name, &[next]);
+        self.also(name, &others.iter().map(String::as_str).filter(|other| *other != name).collect::<Vec<_>>());
+    }
+
+    /// True if a provider sells at the prices of `other`, which may be itself.
+    pub fn sells(&self, provider: &str, other: &str) -> bool {
+        provider == other || self.providers.get(provider).is_some_and(|prices| prices.also.iter().any(|also| also == other))
+    }
+
+    /// True if a name or pattern leads to this model of a provider.
+    pub fn has_name(&self, provider: &str, id: &str) -> bool {
+        self.providers.get(provider).is_some_and(|prices| {
+            let mut places = prices.exact.values().chain(prices.patterns.iter().map(|(_, place)| place));
+            places.any(|place| prices.models.get(*place).is_some_and(|model| model.id == id))
+        })
+    }
+
     /// Orders the patterns, after everything was added.
     pub fn seal(&mut self) {
         for prices in self.providers.values_mut() {
@@ -347,6 +367,22 @@ mod tests {
         catalog.also("p", &["q"]);
         catalog.seal();
         assert_eq!(["a", "b", "c"].map(|name| rate(&catalog, name)), [Some(1), Some(3), None]);
+    }
+
+    #[test]
+    fn own_prices_come_before_those_of_another() {
+        let mut catalog = Catalog::default();
+        catalog.add("p", model("a", 1), &["a", "x"]);
+        catalog.add("q", model("a", 2), &["a"]);
+        catalog.add("q", model("b", 3), &["b", "c"]);
+        catalog.add("r", model("c", 4), &["c", "d"]);
+        catalog.also("q", &["r"]);
+        catalog.prefer("p", "q");
+        catalog.seal();
+        assert_eq!(["a", "b", "c", "d", "e"].map(|name| rate(&catalog, name)), [Some(1), Some(3), Some(3), Some(4), None]);
+        assert_eq!(["p", "q", "r", "s"].map(|other| catalog.sells("p", other)), [true, true, true, false]);
+        catalog.add("p", model("a-2", 5), &["x", "a"]);
+        assert_eq!(["a", "a-2"].map(|id| catalog.has_name("p", id)), [false, true]);
     }
 
     #[test]
