@@ -86,9 +86,8 @@ impl Reader<'_> {
     fn config(&mut self, mut map: Map<'_>) -> Option<Config> {
         let Addresses { listen, admin, admin_token, mock } = self.addresses(&mut map);
         let workers = map.take_as("workers", &mut self.problems, "`auto` or a number from 1 to 1024", workers);
-        let data = self.path(&mut map, "data").unwrap_or_else(|| PathBuf::from("data"));
         // A daemon leaves the folder it was started in.
-        let data = absolute(&data);
+        let data = absolute(&self.path(&mut map, "data").unwrap_or_else(|| PathBuf::from("data")));
         let anonymous = map.take_bool("anonymous", &mut self.problems).unwrap_or(false);
         let (hosts, origins) = (self.texts(&mut map, "hosts"), self.origins(&mut map));
         let from_environment = map.take_bool("environment_providers", &mut self.problems).unwrap_or(true);
@@ -104,8 +103,7 @@ impl Reader<'_> {
         let fallback = self.fallback(&mut map, &by_name);
         let (bounds, drain) = (self.bounds(map.take("body")), self.drain(map.take("after_disconnect")));
         let (limits, redis, process) = (self.limits(map.take("limits")), self.redis(map.take("redis")), self.process(&mut map));
-        let headers = self.headers(map.take("headers"));
-        let prices = self.prices(map.take("prices"), &data);
+        let (headers, prices) = (self.headers(map.take("headers")), self.prices(map.take("prices"), &data));
         let mut flag = |reader: &mut Self, key, default| map.take_bool(key, &mut reader.problems).unwrap_or(default);
         let (cost_headers, cost_event) = (flag(self, "cost_headers", true), flag(self, "cost_event", false));
         let (access_log, tracing) = (self.access_log(map.take("access_log")), self.tracing(map.take("tracing")));
@@ -115,8 +113,7 @@ impl Reader<'_> {
         exposed(&listen, admin.filter(|_| admin_token.is_none()), mock, keys.is_some() || anonymous)
             .for_each(|(address, instead)| self.exposed(address, instead));
         map.finish(&mut self.problems);
-        let mut prices = prices?;
-        prices.name_upstreams(&mut upstreams);
+        let prices = prices?.for_upstreams(&mut upstreams);
         Some(Config {
             source: self.source.clone(),
             files: std::mem::take(&mut self.files),

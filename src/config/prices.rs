@@ -42,20 +42,23 @@ pub(super) struct Prices {
 
 impl Prices {
     /// Prices an upstream by the operator's files under its own name first, then by its `prices`.
-    pub(super) fn name_upstreams(&mut self, upstreams: &mut [Upstream]) {
+    #[must_use]
+    pub(super) fn for_upstreams(mut self, upstreams: &mut [Upstream]) -> Self {
         for upstream in upstreams.iter_mut().filter(|upstream| self.own.contains(&upstream.name)) {
             if upstream.catalog != upstream.name {
                 self.catalog.prefer(&upstream.name, &upstream.catalog);
                 upstream.catalog.clone_from(&upstream.name);
             }
         }
+        self
     }
 }
 
 impl Reader<'_> {
     pub(super) fn prices(&mut self, node: Option<Node<'_>>, data: &Path) -> Option<Prices> {
         let catalog = price::embedded().map_err(|list| self.prices.extend(list)).ok()?;
-        let mut prices = Prices { catalog, published: vec![], markups: vec![], overlays: vec![], own: vec![], cost_tolerance: Tolerance::default() };
+        let mut prices =
+            Prices { catalog, published: vec![], markups: vec![], overlays: vec![], own: vec![], cost_tolerance: Tolerance::default() };
         let mut map = node.map(|node| Map::new(node, &mut self.problems));
         let list: Vec<_> = map.as_mut().and_then(|map| map.take("import")).and_then(Node::items).into_iter().flatten().collect();
         if list.is_empty() {

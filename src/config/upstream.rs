@@ -224,6 +224,18 @@ impl Upstream {
         Some(own.map_or_else(|| format!("{}{}", self.base_path, endpoint.name()), |(_, path)| (*path).to_owned()))
     }
 
+    /// The path of a request that a list lets through, from `below` the base path. Google's own API lies beside the endpoint that is
+    /// compatible with OpenAI, and its paths begin with a version: <https://ai.google.dev/api>.
+    pub fn passed(&self, below: &str) -> String {
+        let native = self.endpoints.iter().any(|endpoint| endpoint.dialect() == Dialect::Generate);
+        let first = below.split('/').nth(1).unwrap_or_default();
+        if native && self.provider.versions.contains(&first) {
+            let root = self.base_path.strip_suffix(self.provider.base_path).unwrap_or(&self.base_path);
+            return format!("{root}{below}");
+        }
+        format!("{}{below}", self.base_path)
+    }
+
     /// How requests of a dialect prove who pays.
     pub fn auth(&self, dialect: Dialect) -> Auth {
         match self.provider.native_auth {

@@ -55,6 +55,8 @@ pub static GRAMMAR: Grammar = Grammar {
 const USAGE_PATHS: &[UsagePath] = &[
     (&["prompt_tokens"], Field::Input),
     (&["completion_tokens"], Field::Output),
+    (&["total_tokens"], Field::Total),
+    (&["completion_tokens_details", "reasoning_tokens"], Field::Reasoning),
     (&["inputTokens"], Field::Input),
     (&["outputTokens"], Field::Output),
     (&["totalTokens"], Field::Total),

@@ -1,6 +1,7 @@
 //! Reading on after the caller left, where cancelling would not stop the provider's meter: the bill is known only at the
 //! end of the answer. Bounded in time, in bytes, and in how many do so at once.
 
+use super::ctx::Ctx;
 use crate::config::DrainBounds;
 use pingora::protocols::http::HttpTask;
 use pingora::{ErrorType, Result};
@@ -29,13 +30,8 @@ pub struct Terms {
 }
 
 impl Drain {
-    /// Decides for the attempt that begins; `None`: it is cancelled.
+    /// Decides for the attempt that is under way, unless the client has left; `None`: it is cancelled.
     pub fn allow(&self, terms: Option<Terms>) {
-        *self.state() = terms.map_or(State::Cancel, State::Drain);
-    }
-
-    /// Decides anew while the response comes, unless the client has left.
-    pub fn renew(&self, terms: Option<Terms>) {
         let mut state = self.state();
         if !matches!(*state, State::Left) {
             *state = terms.map_or(State::Cancel, State::Drain);
@@ -58,6 +54,19 @@ impl Drain {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ctx {
+    /// Decides what becomes of the response if the client leaves: at its beginning, and again as it comes.
+    pub(super) fn decide_drain(&mut self) {
+        let Some(exchange) = &self.exchange else { return };
+        let drains = exchange.drains();
+        if drains != self.drains {
+            self.drains = drains;
+            let terms = drains.then(|| Terms { bounds: exchange.config().drain, draining: self.state.metrics.draining.clone() });
+            self.outlet.drain().allow(terms);
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use super::costs::Telling;
 use super::crew::Load;
 use super::ctx::Ctx;
 use super::downstream;
-use super::drain::Terms;
 use super::failure::{client_left, failure};
 use super::head::{self, Outgoing};
 use super::limits;
@@ -143,12 +142,8 @@ impl ProxyHttp for Gateway {
         if ctx.session.is_none() {
             self.begin_attempt(ctx, &live.config).await?;
         }
-        let Some(exchange) = &mut ctx.exchange else { return Err(pingora::Error::new_in(ErrorType::InternalError)) };
-        ctx.drains = exchange.drains();
-        if ctx.drains {
-            let draining = state.metrics.draining.clone();
-            ctx.outlet.drain().allow(Some(Terms { bounds: live.config.drain, draining }));
-        }
+        ctx.decide_drain();
+        let Some(exchange) = &ctx.exchange else { return Err(pingora::Error::new_in(ErrorType::InternalError)) };
         // Pingora upgrades HTTP/1.1 alone.
         let socket = ctx.session.is_some() || exchange.is_unmetered();
         let (patience, now) = (exchange.patience(), Instant::now());
@@ -276,13 +271,8 @@ impl ProxyHttp for Gateway {
         if ctx.outlet.awaits_beginning() {
             ctx.judge_beginning(end)?;
         }
+        ctx.decide_drain();
         let Some(exchange) = &mut ctx.exchange else { return Ok(None) };
-        let drains = exchange.drains();
-        if drains != ctx.drains {
-            ctx.drains = drains;
-            let terms = drains.then(|| Terms { bounds: exchange.config().drain, draining: self.state.metrics.draining.clone() });
-            ctx.outlet.drain().renew(terms);
-        }
         let always = exchange.config().ledger.sync == Sync::Always;
         if let Some((id, used)) = exchange.news(now) {
             if session.downstream_session.is_custom() {

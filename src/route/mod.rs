@@ -166,9 +166,11 @@ pub fn destination(head: &Head<'_>, config: &Config) -> Result<Destination, Erro
     }
 }
 
-/// True if the path below a mount is an endpoint of the upstream by its whole name.
+/// True if the path below a mount is an endpoint of the upstream: by its whole name, or with the model that it names.
 fn is_endpoint(rest: &str, mount: usize, config: &Config) -> bool {
-    config.upstreams.get(mount).is_some_and(|upstream| Endpoint::from_name(path::below_base(rest, upstream)).is_some())
+    let Some(upstream) = config.upstreams.get(mount) else { return false };
+    let names_model = |endpoint: &Endpoint| upstream.endpoints.contains(endpoint) && endpoint.model_in(rest).is_some();
+    Endpoint::from_name(path::below_base(rest, upstream)).is_some() || Endpoint::from_path(rest).filter(names_model).is_some()
 }
 
 fn pass(head: &Head<'_>, config: &Config, mount: usize, rest: &str) -> Result<Destination, Error> {
@@ -183,7 +185,7 @@ fn pass(head: &Head<'_>, config: &Config, mount: usize, rest: &str) -> Result<De
     }
     // The owner of an object is found by its path, so there is one way to spell that.
     collections::place(below).map_err(|_| Error::BadPath)?;
-    Ok(Destination::Pass { mount, path: format!("{}{below}", upstream.base_path) })
+    Ok(Destination::Pass { mount, path: upstream.passed(below) })
 }
 
 /// The dialect in which a caller expects errors, as far as path and headers tell.

@@ -89,19 +89,9 @@ fn the_first_rule_that_matches_wins() {
 }
 
 #[test]
-fn paths_that_name_a_model_lead_to_whom_they_belong() {
+fn models_of_anthropic_at_vertex_have_paths_of_their_own() {
     let config = config(OWN);
-    let google = "/v1beta/models/gemini-2.5-pro:generateContent";
-    let vertex = "/v1beta1/projects/theirs/locations/x/publishers/google/models/gemini-2.5-pro:streamGenerateContent";
     for (path, body, want) in [
-        (google, "{}", "googleai /v1beta/models/gemini-2.5-pro:generateContent gemini-2.5-pro"),
-        ("/v1/models/gemini-x:countTokens", r#"{"model":"other"}"#, "googleai /v1/models/gemini-x:countTokens gemini-x"),
-        ("/googleai/v1beta/models/x:embedContent", "{}", "googleai /v1beta/models/x:embedContent x"),
-        (
-            vertex,
-            "{}",
-            "vertex /v1beta1/projects/p/locations/global/publishers/google/models/gemini-2.5-pro:streamGenerateContent gemini-2.5-pro",
-        ),
         (
             "/v1/projects/theirs/locations/x/publishers/anthropic/models/claude-x@20260101:rawPredict",
             r#"{"anthropic_version":"vertex-2023-10-16","messages":[]}"#,
@@ -116,6 +106,25 @@ fn paths_that_name_a_model_lead_to_whom_they_belong() {
             "/v1/projects/theirs/locations/x/publishers/anthropic/models/count-tokens:rawPredict",
             r#"{"model":"claude-x","messages":[]}"#,
             "vertex /v1/projects/p/locations/global/publishers/anthropic/models/count-tokens:rawPredict claude-x",
+        ),
+    ] {
+        assert_eq!(go(&config, path, &[], body).as_deref(), Ok(want), "{path}");
+    }
+}
+
+#[test]
+fn paths_that_name_a_model_lead_to_whom_they_belong() {
+    let config = config(OWN);
+    let google = "/v1beta/models/gemini-2.5-pro:generateContent";
+    let vertex = "/v1beta1/projects/theirs/locations/x/publishers/google/models/gemini-2.5-pro:streamGenerateContent";
+    for (path, body, want) in [
+        (google, "{}", "googleai /v1beta/models/gemini-2.5-pro:generateContent gemini-2.5-pro"),
+        ("/v1/models/gemini-x:countTokens", r#"{"model":"other"}"#, "googleai /v1/models/gemini-x:countTokens gemini-x"),
+        ("/googleai/v1beta/models/x:embedContent", "{}", "googleai /v1beta/models/x:embedContent x"),
+        (
+            vertex,
+            "{}",
+            "vertex /v1beta1/projects/p/locations/global/publishers/google/models/gemini-2.5-pro:streamGenerateContent gemini-2.5-pro",
         ),
         ("/v1beta/models/mock-small:generateContent", "{}", "mock /v1beta/models/mock-small:generateContent mock-small"),
         (
@@ -221,6 +230,27 @@ fn a_providers_own_shape_of_key_leads_to_it_only_where_callers_bring_keys() {
 
 #[test]
 fn other_paths_pass_by_the_list_alone() {
+    // A pattern for everything hides no endpoint.
+    let open = config(
+        "providers: {googleai: {allow: ['POST /*']}, azure: {allow: ['POST /*']}, bedrock: {allow: ['POST /*']}, cohere: {allow: ['POST /*']}}",
+    );
+    for (path, want) in [
+        ("/googleai/v1beta/models/gemini-x:generateContent", Some(Endpoint::GenerateContent)),
+        ("/googleai/v1beta/openai/chat/completions", Some(Endpoint::ChatCompletions)),
+        ("/googleai/v1beta/interactions", None),
+        ("/azure/openai/deployments/d/chat/completions", Some(Endpoint::ChatCompletions)),
+        ("/bedrock/model/m/converse", Some(Endpoint::Converse)),
+        ("/bedrock/guardrail/g/apply", None),
+        ("/cohere/v2/chat", Some(Endpoint::CohereChat)),
+    ] {
+        let headers = HeaderMap::new();
+        let found = destination(&Head { method: &Method::POST, path, query: None, headers: &headers }, &open).unwrap();
+        if path == "/googleai/v1beta/interactions" {
+            assert!(matches!(&found, Destination::Pass { path, .. } if path == "/v1beta/interactions"), "{found:?}");
+        }
+        let endpoint = if let Destination::Endpoint { endpoint, .. } = found { endpoint } else { None };
+        assert_eq!(endpoint, want, "{path}");
+    }
     let config = config("providers: {openai: {allow: ['POST /uploads', 'POST /threads/*', 'POST /chat/*']}}");
     let headers = HeaderMap::new();
     let at = |method: &Method, path: &str| destination(&Head { method, path, query: None, headers: &headers }, &config);
