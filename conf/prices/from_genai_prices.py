@@ -465,6 +465,7 @@ def write(name, provider):
     own_facts = facts.sources_of(name)
     versions = [f'genai-prices-{__version__}'] + [REGIONS_VERSION] * (name in REGIONS) + [facts.VERSION] * bool(own_facts)
     head.append(f'version: {"+".join(versions)}')
+    head.append(f'checked: {TODAY}')
     also = [ours for ours, theirs in PROVIDERS.items() if theirs in (provider.fallback_model_providers or [])]
     if also:
         head.append('also: [' + ', '.join(also) + ']')

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tollgate::price::import::{Format, Imported, check_change, import, write};
-use tollgate::price::{Catalog, Model, read_published};
+use tollgate::price::{Catalog, Model, read_published, show};
 use tollgate::proxy::prices::fetch_once;
 
 #[derive(Debug, Args)]
@@ -102,8 +102,7 @@ fn show(catalog: &Catalog, name: &str, provider: Option<&str>) -> Result<(), Str
     }
     for (provider, model) in found {
         say!("{provider}/{}", model.id);
-        model.prices.iter().for_each(|price| say!("  {}", write::item(price)));
-        write::regions(model).iter().for_each(|regions| say!("  {regions}"));
+        show::model(model).iter().for_each(|line| say!("{line}"));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::provider::fits;
 use crate::usage::{Dimension, Usage};
 use ahash::{HashMap, HashSet};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// What a rate of one means: this fraction of an atto-dollar (10^-18) per million units. Some published rates are thirds
 /// that someone wrote down with seventeen decimals; some are by the hour of what is counted in seconds.
@@ -147,6 +148,19 @@ pub struct Model {
     pub regions: Vec<Region>,
     /// The maximum of output tokens of one response.
     pub max_output: Option<u32>,
+    /// Who states the prices.
+    pub origin: Option<Arc<Origin>>,
+}
+
+/// Where prices come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The version of the price file, or the publisher.
+    pub version: String,
+    /// The date on which its sources were read.
+    pub checked: Option<String>,
+    /// Addresses of pages that state the prices.
+    pub sources: Vec<String>,
 }
 
 /// What being served in a region multiplies, in whichever tier: every rate, but no fee.

@@ -1,10 +1,11 @@
 //! Reads price files: our own format, one file a provider, described in `conf/prices/README.md`.
 
-use super::catalog::{Catalog, Model, Price, RATE_PARTS, Rates, Region, Tier};
+use super::catalog::{Catalog, Model, Origin, Price, RATE_PARTS, Rates, Region, Tier};
 use super::moment::{Moment, Weekdays};
 use crate::usage::Dimension;
 use crate::yaml::{self, Map, Node, Problem, Problems};
 use rust_decimal::Decimal;
+use std::sync::Arc;
 
 /// The catalog this binary was built with, and the file each part came from.
 const EMBEDDED: &[(&str, &str)] = &[
@@ -71,8 +72,8 @@ fn read(text: &str, catalog: &mut Catalog, problems: &mut Problems) {
     let mut map = Map::new(Node(&document), problems);
     let provider = map.take_text("provider", problems);
     let version = map.take_text("version", problems);
-    let _ = map.take("sources");
-    let _ = map.take("checked");
+    let sources = map.take_list("sources", problems).unwrap_or_default().into_iter().map(str::to_owned).collect();
+    let checked = map.take_as("checked", problems, "a date (2026-01-31)", |text| date(text).map(|_| text.to_owned()));
     let also = map.take_list("also", problems).unwrap_or_default();
     let models = map.take("models");
     let line = map.line();
@@ -89,6 +90,7 @@ fn read(text: &str, catalog: &mut Catalog, problems: &mut Problems) {
             catalog.version = format!("{}{joint}{part}", catalog.version);
         }
     }
+    let origin = Some(Arc::new(Origin { version: version.to_owned(), checked, sources }));
     catalog.also(provider, &also);
     for (id, node) in models.and_then(Node::entries).into_iter().flatten() {
         let mut map = Map::new(node, problems);
@@ -102,7 +104,7 @@ fn read(text: &str, catalog: &mut Catalog, problems: &mut Problems) {
             problems.add(map.line(), format!("model `{id}` has no `prices`"));
         }
         map.finish(problems);
-        catalog.add(provider, Model { id: id.to_owned(), not, prices, regions, max_output }, &names);
+        catalog.add(provider, Model { id: id.to_owned(), not, prices, regions, max_output, origin: origin.clone() }, &names);
     }
 }
 

@@ -10,9 +10,10 @@ mod moment;
 mod money;
 mod same_model;
 mod tolerance;
+pub mod show;
 
 pub use cache::{CATALOG_BYTES_MAX, Cache, read as read_published};
-pub use catalog::{BATCH, Catalog, Model, Price, Query, Rates};
+pub use catalog::{BATCH, Catalog, Model, Origin, Price, Query, Rates};
 pub use charge::{Charge, charge};
 pub use load::{embedded, overlay};
 pub use markup::{Markup, Sold, factor};

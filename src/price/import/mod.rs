@@ -6,11 +6,12 @@ mod litellm;
 mod models_dev;
 pub mod write;
 
-use super::catalog::{Catalog, Model, Price, RATE_PARTS, Rates};
+use super::catalog::{Catalog, Model, Origin, Price, RATE_PARTS, Rates};
 use super::load::atto_dollars;
 use crate::usage::{Dimension, indexed};
 use rust_decimal::Decimal;
 use serde_json::Value;
+use std::sync::Arc;
 
 indexed! {
     /// Who publishes prices, each in a format of its own.
@@ -55,10 +56,17 @@ pub fn import(format: Format, text: &str) -> Result<Vec<Imported>, String> {
         Format::GenaiPrices => genai_prices::read(&document),
     };
     match found {
-        Some(found) if !found.is_empty() => Ok(found),
+        Some(found) if !found.is_empty() => Ok(found.into_iter().map(|found| with_origin(found, format)).collect()),
         Some(_) => Err(format!("no price in it can be read as one of {}", format.name())),
         None => Err(format!("not in the format of {}", format.name())),
     }
+}
+
+/// Notes who published a model. The date stays the publisher's own, if it gives one.
+fn with_origin(mut imported: Imported, format: Format) -> Imported {
+    let checked = imported.model.origin.as_ref().and_then(|origin| origin.checked.clone());
+    imported.model.origin = Some(Arc::new(Origin { version: format.name().to_owned(), checked, sources: vec![format.url().to_owned()] }));
+    imported
 }
 
 /// Lays what was imported over a catalog.
@@ -96,7 +104,7 @@ fn merged(known: &Model, new: Model) -> Model {
             lacking.into_iter().for_each(|rate| price.rates.set(*dimension, rate));
         }
     }
-    Model { id: new.id, not: known.not.clone(), prices, ..Model::default() }
+    Model { id: new.id, not: known.not.clone(), prices, origin: new.origin, ..Model::default() }
 }
 
 /// Most that a rate may change from one catalog to the next before someone should look at it, as a factor.

@@ -1,9 +1,10 @@
 //! models.dev: dollars per million tokens, by provider and model. <https://github.com/sst/models.dev>
 
 use super::{Imported, single, take_rates};
-use crate::price::catalog::{Price, Rates, Tier};
+use crate::price::catalog::{Origin, Price, Rates, Tier};
 use crate::usage::Dimension;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Its names of providers, and ours.
 const PROVIDERS: &[(&str, &str)] = &[
@@ -45,7 +46,12 @@ pub(super) fn read(document: &Value) -> Option<Vec<Imported>> {
             // Vertex sells under Google's names at Google's prices; the first wins.
             let known = found.iter().any(|other| other.provider == *ours && other.model.id == *id);
             let price = model.get("cost").filter(|_| !known).map(price);
-            found.extend(price.and_then(|price| single(ours, id, price)));
+            // When the publisher last looked at the model.
+            let checked = model.get("last_updated").and_then(Value::as_str).map(str::to_owned);
+            found.extend(price.and_then(|price| single(ours, id, price)).map(|mut found| {
+                found.model.origin = Some(Arc::new(Origin { checked, ..Origin::default() }));
+                found
+            }));
         }
     }
     Some(found)

@@ -13,7 +13,12 @@ pub fn write(provider: &str, version: &str, models: &[&Imported]) -> String {
     for Imported { model, names, .. } in models {
         let names: Vec<_> = names.iter().map(|name| quoted(name)).collect();
         // Writing to a string does not fail.
-        let _ = writeln!(out, "  {}:\n    match: [{}]\n    prices:", quoted(&model.id), names.join(", "));
+        let _ = writeln!(out, "  {}:\n    match: [{}]", quoted(&model.id), names.join(", "));
+        if !model.not.is_empty() {
+            let not: Vec<_> = model.not.iter().map(|name| quoted(name)).collect();
+            let _ = writeln!(out, "    not: [{}]", not.join(", "));
+        }
+        let _ = writeln!(out, "    prices:");
         for price in &model.prices {
             let _ = writeln!(out, "      - {}", item(price));
         }
@@ -43,8 +48,7 @@ pub fn item(price: &Price) -> String {
     parts.extend(price.utc_minutes.map(|(from, until)| format!("utc: [\"{}\", \"{}\"]", time(from), time(until))));
     parts.extend(price.weekdays.map(|days| format!("weekdays: [{}]", days.names().collect::<Vec<_>>().join(", "))));
     if !price.except.is_empty() {
-        let days: Vec<_> = price.except.iter().map(|day| self::day(Moment { unix_s: day.saturating_mul(86_400) })).collect();
-        parts.push(format!("except: [{}]", days.join(", ")));
+        parts.push(format!("except: [{}]", days(&price.except).join(", ")));
     }
     parts.extend(rates(&price.rates));
     if !price.minimum.is_empty() {
@@ -87,13 +91,18 @@ fn dollars(atto: i128) -> Decimal {
     Decimal::try_from_i128_with_scale(atto, 18).unwrap_or(Decimal::MAX).normalize()
 }
 
+/// Dates of days since 1970.
+pub(in crate::price) fn days(days: &[i64]) -> Vec<String> {
+    days.iter().map(|at| day(Moment { unix_s: at.saturating_mul(86_400) })).collect()
+}
+
 /// A date, or a time if it is not midnight.
-fn day(at: Moment) -> String {
+pub(in crate::price) fn day(at: Moment) -> String {
     let format = if at.unix_s.rem_euclid(86_400) == 0 { "%Y-%m-%d" } else { "\"%Y-%m-%dT%H:%M:%SZ\"" };
     jiff::Timestamp::from_second(at.unix_s).map(|at| at.strftime(format).to_string()).unwrap_or_default()
 }
 
-fn time(minutes: i64) -> String {
+pub(in crate::price) fn time(minutes: i64) -> String {
     format!("{:02}:{:02}", minutes / 60, minutes % 60)
 }
 
