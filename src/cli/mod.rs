@@ -9,6 +9,7 @@ macro_rules! say {
 mod check;
 mod keys;
 mod prices;
+mod prices_diff;
 mod replay;
 mod usage;
 

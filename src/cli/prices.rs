@@ -1,12 +1,13 @@
 //! `tollgate prices`: shows what something costs, and brings in prices that others publish.
 
 use super::ConfigOption;
+use super::prices_diff::{self, Source};
 use clap::{Args, Subcommand, ValueEnum};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tollgate::price::import::{Format, Imported, check_change, import, write};
-use tollgate::price::{Catalog, Model, read_published, show};
+use tollgate::price::import::{Format, Imported, import, write};
+use tollgate::price::{Catalog, Model, Moment, read_published, show};
 use tollgate::proxy::prices::fetch_once;
 
 #[derive(Debug, Args)]
@@ -27,8 +28,14 @@ enum Command {
         #[arg(long)]
         provider: Option<String>,
     },
-    /// Say how published prices differ from those configured
-    Diff(Published),
+    /// Show published prices beside those configured, where they differ
+    Diff {
+        /// Whose: `models.dev`, `litellm`, `genai-prices`, or `NAME=FILE` for a list fetched before; left out, all are fetched
+        from: Vec<String>,
+        /// Show equal rates, too, and name the models that have no price here
+        #[arg(long)]
+        all: bool,
+    },
     /// Write published prices as price files, for `prices.overlay`
     Import {
         #[command(flatten)]
@@ -82,7 +89,7 @@ pub fn run(options: &Options) -> Result<(), ExitCode> {
     let config = options.config.load()?;
     let done = match &options.command {
         Command::Show { model, provider } => show(&config.prices, model, provider.as_deref()),
-        Command::Diff(published) => published.read().map(|(_, imported)| diff(&config.prices, &imported)),
+        Command::Diff { from, all } => diff(&config.prices, from, *all),
         Command::Import { published, out } => published.read().and_then(|(format, imported)| write_files(format, &imported, out)),
     };
     done.map_err(super::failed)
@@ -107,22 +114,13 @@ fn show(catalog: &Catalog, name: &str, provider: Option<&str>) -> Result<(), Str
     Ok(())
 }
 
-fn diff(catalog: &Catalog, imported: &[Imported]) {
-    let mut same = 0;
-    for new in imported {
-        let known = catalog.models(&new.provider).find(|known| known.id == new.model.id);
-        if known.is_some_and(|known| known.prices == new.model.prices) {
-            same += 1;
-            continue;
-        }
-        say!("{}/{}{}", new.provider, new.model.id, if known.is_none() { " (new)" } else { "" });
-        known.iter().flat_map(|known| &known.prices).for_each(|price| say!("- {}", write::item(price)));
-        new.model.prices.iter().for_each(|price| say!("+ {}", write::item(price)));
-    }
-    say!("{same} models of {} are priced the same", imported.len());
-    if let Err(why) = check_change(catalog, imported) {
-        say!("suspicious: {why}");
-    }
+fn diff(catalog: &Catalog, from: &[String], all: bool) -> Result<(), String> {
+    let every = [Format::GenaiPrices, Format::LiteLlm, Format::ModelsDev].map(|format| format.name().to_owned());
+    let named = if from.is_empty() { &every[..] } else { from };
+    let sources = named.iter().map(|name| Source::read(name)).collect::<Result<Vec<_>, _>>()?;
+    let now = Moment { unix_s: jiff::Timestamp::now().as_second() };
+    prices_diff::lines(catalog, &sources, now, all).iter().for_each(|line| say!("{line}"));
+    Ok(())
 }
 
 fn write_files(format: Format, imported: &[Imported], out: &std::path::Path) -> Result<(), String> {
