@@ -5,9 +5,9 @@
     python3 conf/prices/from_genai_prices.py
 
 Needs the standard library, genai-prices (MIT, by Pydantic) and the model list inside the litellm package (MIT,
-by BerriAI), of which it takes one fact: the maximum of output tokens of each model. The output depends on the
-installed releases and on TODAY below only, so running it twice changes nothing. Corrections belong into an
-overlay, not into the generated files.
+by BerriAI), of which it takes two facts: the maximum of output tokens of each model, and the factors between the
+rates of Google's tiers of service. The output depends on the installed releases and on TODAY below only, so running
+it twice changes nothing. Corrections belong into an overlay, not into the generated files.
 
 How genai-prices is read (see its types.py and decompose.py):
 
@@ -24,6 +24,7 @@ How genai-prices is read (see its types.py and decompose.py):
 import json
 import re
 import sys
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from functools import cache
@@ -421,6 +422,62 @@ def items(provider, model, minimum, notes):
     return out
 
 
+# Our key -> litellm's, of rates that Google's tiers of service change.
+TIERED = {
+    'input_mtok': 'input_cost_per_token',
+    'output_mtok': 'output_cost_per_token',
+    'cache_read_mtok': 'cache_read_input_token_cost',
+    'input_audio_mtok': 'input_cost_per_audio_token',
+    'cache_audio_read_mtok': 'cache_read_input_audio_token_cost',
+    'output_image_mtok': 'output_cost_per_image_token',
+    'output_reasoning_mtok': 'output_cost_per_reasoning_token',
+}
+# What no tier of service changes.
+UNTIERED = set(FEES)
+
+
+def in_tier(listed, tier, merged):
+    """The fields of a price in a tier of service, by the factors between litellm's rates; None if one is not known."""
+    out = {}
+    for field, value in merged.items():
+        if field in UNTIERED:
+            out[field] = value
+            continue
+        key = TIERED.get(field)
+        usual, there = (listed.get(name) for name in (key, f'{key}_{tier}'))
+        if not usual or there is None:
+            return None
+        # litellm writes rates as floats; as decimals they are the figures of the page.
+        usual, there = (Decimal(repr(figure)) for figure in (usual, there))
+        if isinstance(value, TieredPrices):
+            tiers = [replace(t, price=t.price * there / usual) for t in value.tiers]
+            value = replace(value, base=value.base * there / usual, tiers=tiers)
+            figures = [value.base, *(t.price for t in tiers)]
+        else:
+            value = value * there / usual
+            figures = [value]
+        if any(figure.normalize().as_tuple().exponent < -8 for figure in figures):
+            return None
+        out[field] = value
+    return out
+
+
+def service_tiers(provider, model):
+    """Price items of Google's tiers of service, which genai-prices does not have and litellm lists by model."""
+    listed = litellm_models().get(f'gemini/{model.id}') if provider == 'google' else None
+    out = []
+    for tier in ('flex', 'priority') if listed else ():
+        base = model.prices if isinstance(model.prices, list) else [ConditionalPrice(prices=model.prices)]
+        for c in base if model.price_variants is None or all('service_tier' not in v.when for v in model.price_variants) else ():
+            start, window = both(c.constraint, None)
+            merged = in_tier(listed, tier, fields(c.prices))
+            if window or merged is None:
+                continue
+            price = price_of(merged, {}, facts.added(facts.FEES, provider, model.id))
+            out.append(flow({'service_tier': tier, **({'from': start.isoformat()} if start else {}), **price}))
+    return out
+
+
 def some(names, limit=8):
     names = list(names)
     more = f' and {len(names) - limit} more' if len(names) > limit else ''
@@ -434,6 +491,7 @@ def write(name, provider):
         prices = items(name, model, MINIMUM.get((name, model.id)), notes)
         if prices is None:
             continue
+        prices += service_tiers(name, model)
         match, outside = patterns(model)
         count += 1
         priced += len(prices)

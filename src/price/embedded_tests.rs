@@ -107,6 +107,21 @@ fn request_fees_follow_the_search_context_size() {
     let sonar = |tier: &'static str, usd: &'static str| Row { tier, ..row("perplexity", "sonar", usage, Some(usd)) };
     // https://docs.perplexity.ai/getting-started/pricing
     check(&[sonar("", "0.005156"), sonar("low", "0.005156"), sonar("medium", "0.008156"), sonar("high", "0.012156")]);
+    check(&[Row { tier: "medium", ..row("perplexity", "sonar-deep-research", &[(Dimension::WebSearch, 3)], Some("0.015")) }]);
+}
+
+#[test]
+fn tiers_of_service_cost_a_factor() {
+    use Dimension::{Input, Output};
+    let usage: &[(Dimension, u64)] = &[(Input, 1_000), (Output, 100)];
+    let of = |tier: &'static str, model: &'static str, usd: &'static str| Row { tier, ..row("vertex", model, usage, Some(usd)) };
+    // https://ai.google.dev/gemini-api/docs/pricing
+    check(&[
+        of("flex", "gemini-2.5-flash", "0.000275"),
+        of("priority", "gemini-2.5-flash", "0.00099"),
+        of("flex", "gemini-3.8-flash", "0.0005625"),
+        Row { tier: "flex", ..row("google", "gemini-2.5-pro", &[(Input, 200_001)], Some("0.25000125")) },
+    ]);
 }
 
 #[test]
