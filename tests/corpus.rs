@@ -267,7 +267,7 @@ const MARKS: &[(&str, usize, &str)] = &[
     ("tool.server_tool_use.nova_code_interpreter", 1, "Nova's tools have fees"),
     ("tool.server_tool_use.text_editor_code_execution", 2, "charged by the hour beyond an allowance"),
     ("tool.visit", 1, "tools of Groq's compound models have fees"),
-    ("unknown_tier", 5, "flex without a price at Vertex AI, and OpenRouter's provisioned capacity"),
+    ("unknown_tier", 3, "OpenRouter's provisioned capacity"),
     ("unknown_tool", 26, "one of the tools above"),
 ];
 

@@ -224,6 +224,14 @@ impl Bill<'_> {
         };
         let free = self.is_free_refusal();
         self.line(usage, model, charge, free);
+        let fit = |patterns: &[&str], name: &str| patterns.iter().any(|pattern| fits(name, pattern));
+        if fit(terms.upstream.provider.routers, terms.model) && !is_same_model(terms.model, model) {
+            self.lines.iter_mut().for_each(|line| line.unpriced.push("router".to_owned()));
+        }
+        if fit(terms.upstream.provider.unstated_searches, model) {
+            self.faults.add(Fault::UnknownTool);
+            self.unknown.push("tool.web_search".to_owned());
+        }
     }
 
     fn other_line(&mut self, round: &Round) {

@@ -9,8 +9,8 @@ mod markup;
 mod moment;
 mod money;
 mod same_model;
-mod tolerance;
 pub mod show;
+mod tolerance;
 
 pub use cache::{CATALOG_BYTES_MAX, Cache, read as read_published};
 pub use catalog::{BATCH, Catalog, Model, Origin, Price, Query, Rates};

@@ -33,5 +33,6 @@ pub const AZURE: Provider = Provider {
     batch: Some(Batch::FILES),
     // Recorded: 10 of text in, 161 cached, `prompt_tokens` 10.
     cache_beside: &["grok-*"],
+    routers: &["model-router*"],
     ..CHAT_COMPATIBLE
 };

@@ -187,6 +187,12 @@ pub struct Provider {
     pub audio_by_total: bool,
     /// Models whose cached tokens stand beside the prompt where the dialect has them inside.
     pub cache_beside: &'static [&'static str],
+    /// Models that hand a request on to another one for a fee of their own, which no response states:
+    /// <https://learn.microsoft.com/en-us/azure/ai-foundry/openai/concepts/model-router>.
+    pub routers: &'static [&'static str],
+    /// Models that search the web for a fee by the search, and do not state how often:
+    /// <https://platform.openai.com/docs/models/gpt-5-search-api>.
+    pub unstated_searches: &'static [&'static str],
     /// Models with [`Reasoning::ByExcess`], where the provider has [`Reasoning::Inside`].
     pub reasoning_by_excess: &'static [&'static str],
     pub cache_by: Option<CacheBy>,
@@ -222,6 +228,8 @@ pub const CHAT_COMPATIBLE: Provider = Provider {
     output_by_total: false,
     audio_by_total: false,
     cache_beside: &[],
+    routers: &[],
+    unstated_searches: &["gpt-5-search-api*"],
     reasoning_by_excess: &["*gemini-*"],
     cache_by: None,
     batch: None,
