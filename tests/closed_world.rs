@@ -76,7 +76,7 @@ fn samples() -> Vec<Sample> {
 const CHANGED_EVENTS_MAX: usize = 4;
 const EVENTS_MAX: usize = 300;
 
-/// What a number below these adds is stated elsewhere, or is money.
+/// Numbers below these keys are stated elsewhere, or are money.
 const INFORMATIONAL: &[&str] = &["cost", "cost_details", "pydantic_ai_gateway", "tokens", "image_gen", "iterations"];
 
 /// Calls `on` with a JSON pointer for each object within the usage objects of an event.

@@ -225,7 +225,7 @@ fn meters_every_record_cut_anywhere() {
     println!("{cuts} cuts");
 }
 
-/// What each record's entry is marked with.
+/// The marks of a record's entry.
 fn marks(record: &Record, catalog: &Catalog) -> Vec<String> {
     let upstream = Upstream::of(record.provider, record.provider.id);
     let meter = meter_of(record, &mut std::iter::once(&record.body[..]));
@@ -257,7 +257,11 @@ const MARKS: &[(&str, usize, &str)] = &[
         "two prices changed after the recording, one model at two prices, and two responses with fees of plugins that no field states",
     ),
     ("cut_off", 2, "the stream ends with an error"),
-    ("inconsistent", 2, "more reasoning than output, and a prompt that is read from and written to a cache at once"),
+    (
+        "inconsistent",
+        3,
+        "more reasoning than output, a prompt that is read from and written to a cache at once, and a stream that opens with another input",
+    ),
     ("tool.code_interpreter_call", 2, "its container has a fee by the session"),
     ("tool.image_generation_call", 3, "recorded before `tool_usage` stated the tokens of pictures"),
     ("tool.search", 2, "tools of Groq's compound models have fees"),

@@ -137,7 +137,7 @@ fn metered(fixture: &Fixture, meter: &Meter, catalog: &Catalog) -> Value {
 fn every_fixture_meters_to_what_it_says_wherever_it_is_cut() {
     let catalog = embedded().unwrap();
     let fixtures = fixtures();
-    assert!(fixtures.len() >= 130, "{} fixtures", fixtures.len());
+    assert!(fixtures.len() >= 170, "{} fixtures", fixtures.len());
     for fixture in &fixtures {
         let run = |parts: &[&[u8]]| {
             let mut meter = Meter::new(fixture.dialect.grammar(), fixture.framing.clone());

@@ -6,7 +6,7 @@ mod support;
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 use support::{Act, Client, Gateway, Upstream, until};
-use tollgate::ledger::{Outcome, Source};
+use tollgate::ledger::{Entry, Outcome, Source};
 use tollgate::usage::Dimension;
 
 const CHAT: &str = "/v1/chat/completions";
@@ -571,6 +571,38 @@ fn an_answer_is_read_to_its_end_where_it_is_billed_all_the_same() {
         upstream.go();
         assert_eq!(gateway.post(CHAT, ASK).status, 200);
     }
+}
+
+#[test]
+fn response_is_read_on_once_its_text_is_whole_though_others_are_cancelled() {
+    let head = answer("Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n", b"");
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len()).into_bytes();
+    let half = [head.clone(), chunk(&event("a"))].concat();
+    let text = [head, chunk(&(event("a") + FINISH))].concat();
+    let rest = [chunk(&(USAGE.to_owned() + "data: [DONE]\n\n")), b"0\r\n\r\n".to_vec()].concat();
+    let upstream = Upstream::start(move |request| {
+        let whole = request.body.windows(5).any(|part| part == b"whole");
+        vec![Act::Write(if whole { text.clone() } else { half.clone() }), Act::Wait, Act::Write(rest.clone())]
+    });
+    let gateway = Gateway::before(&upstream, "");
+    let leave = |user: &str| {
+        let body = format!(r#"{{"model":"mock-x","stream":true,"user":"{user}","messages":[]}}"#);
+        let mut client = gateway.connect();
+        client.head(CHAT, &[], Some(body.len()));
+        client.write(body.as_bytes());
+        client.read(20);
+    };
+    leave("whole");
+    leave("half");
+    // By now both clients are known to have left.
+    let of = |entries: &[Entry], user: &str| entries.iter().find(|entry| entry.open.user.as_deref() == Some(user)).cloned().unwrap();
+    let cancelled = of(&gateway.closed_entries(1), "half");
+    assert_eq!((cancelled.outcome(), cancelled.used.unwrap().source), (Outcome::ClientClosed, Source::Estimated));
+    upstream.go();
+    upstream.go();
+    let read_on = of(&gateway.closed_entries(2), "whole");
+    let used = read_on.used.as_ref().unwrap();
+    assert_eq!((read_on.outcome(), used.source, used.total.0), (Outcome::ClientClosed, Source::Reported, 30_000_000));
 }
 
 #[test]

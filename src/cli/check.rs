@@ -65,7 +65,7 @@ pub fn print(config: &Config) {
     }
 }
 
-/// What the operator's price files say that prices no request.
+/// Rows of the operator's price files that price no request.
 fn unreached_rows(config: &Config) -> Vec<String> {
     let mut warnings = vec![];
     for path in &config.overlays {

@@ -9,6 +9,7 @@ use tollgate::dialect::Dialect;
 use tollgate::exchange::response_meter;
 use tollgate::exchange::settle::{Markups, Terms, settle};
 use tollgate::price::{self, Moment, Tolerance};
+use tollgate::printable::printable;
 use tollgate::provider::{self, CHAT_COMPATIBLE, Provider};
 use tollgate::stream::event_stream;
 use tollgate::usage::Reported;
@@ -60,7 +61,8 @@ fn time(text: &str) -> Result<Moment, String> {
     if let Ok(unix_s) = text.parse() {
         return Ok(Moment { unix_s });
     }
-    let time: jiff::Timestamp = text.parse().map_err(|error| format!("expected a time as 2026-11-30T02:00:00Z: {error}"))?;
+    let time: jiff::Timestamp =
+        text.parse().map_err(|error| format!("expected a time as 2026-11-30T02:00:00Z, or Unix seconds: {error}"))?;
     Ok(Moment { unix_s: time.as_second() })
 }
 
@@ -106,9 +108,9 @@ pub fn run(options: &Options) -> Result<(), String> {
         return Ok(());
     }
     say!("dialect   {}", dialect.name());
-    say!("response  {}", if used.response_id.is_empty() { "-" } else { &used.response_id });
+    say!("response  {}", if used.response_id.is_empty() { "-".into() } else { printable(&used.response_id) });
     for line in &used.lines {
-        say!("model     {} {} {}", line.model, line.service_tier, line.region);
+        say!("model     {} {} {}", printable(&line.model), printable(&line.service_tier), printable(&line.region));
         for (dimension, count) in line.usage.iter() {
             say!("  {:<16} {count:>12}", dimension.name());
         }
@@ -119,10 +121,10 @@ pub fn run(options: &Options) -> Result<(), String> {
     say!("usage     {}", used.source.name());
     say!("total     ${} by {}", used.total, used.catalog);
     if let Some(cost) = &used.provider_cost {
-        say!("provider  ${cost} by its own account");
+        say!("provider  ${} by its own account", printable(cost));
     }
     if let Some(error) = &meter.found().error {
-        say!("error     {error}");
+        say!("error     {}", printable(error));
     }
     if !faults.is_empty() {
         say!("faults    {}", faults.join(", "));
@@ -137,7 +139,7 @@ fn lines(problems: &[tollgate::yaml::Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// What the body looks like.
+/// The content type, guessed from the body.
 fn content_type(body: &[u8]) -> &'static str {
     if event_stream::is_message(body) {
         "application/vnd.amazon.eventstream"

@@ -13,7 +13,7 @@ pub struct Options {
     /// The data folder of the gateway
     #[arg(long, default_value = "data")]
     data: PathBuf,
-    /// What to sum by: model, provider, key, org, project, user, tag, hour, day, outcome or source; give several to sum by all of
+    /// What to sum by: model, provider, key, org, project, user, tag, hour, day, outcome, source or fault; give several to sum by all of
     /// them together
     #[arg(long, value_parser = by, default_value = "model")]
     by: Vec<By>,

@@ -41,13 +41,14 @@ pub static GRAMMAR: Grammar = Grammar {
     parts: PARTS,
     informational: &[INFORMATIONAL],
     tree: &TREE,
+    cumulative: true,
     cache: Cache::Inside,
     needles: &[&USAGE, &FINISH_REASON, &ERROR],
     text: &[&CONTENT, &REASONING_CONTENT, &REASONING, &ARGUMENTS, &REFUSAL, &TEXT],
     ..Grammar::NONE
 };
 
-/// What Groq's compound models ran, each at a fee of its own: <https://groq.com/pricing>. None is listed as known.
+/// Tools that Groq's compound models ran, each at a fee: <https://groq.com/pricing>. None of them is known here.
 const EXECUTED: Want<Slot> = Items(Slot::Item, &Fields(&[("type", Take(Slot::ItemType))]));
 
 /// OpenAI's keys first; then DeepSeek's, Mistral's and Hugging Face's own spellings of the cached tokens, as recorded.

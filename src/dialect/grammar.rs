@@ -1,4 +1,4 @@
-//! What a dialect says of its responses: where values stand, and what they mean.
+//! The grammar of a dialect's responses: where values stand, and their meaning.
 
 use super::{Informational, Node, Tool};
 use crate::json::Want;
@@ -35,7 +35,7 @@ pub enum Slot {
     Item,
     /// Its kind.
     ItemType,
-    /// What distinguishes items of one kind: the name of the tool, or what it did.
+    /// Distinguishes items of one kind: the name of the tool, or its action.
     ItemName,
     /// A tool of the request that the response repeats.
     Tool,
@@ -120,6 +120,8 @@ pub struct Grammar {
     pub wrapped: bool,
     /// Keys of text that models write, for estimates; without any, none are made.
     pub text: Keys,
+    /// The same in whole documents, where they differ from events.
+    pub document_text: Keys,
 }
 
 impl Grammar {
@@ -146,6 +148,7 @@ impl Grammar {
         messages: &[],
         wrapped: false,
         text: &[],
+        document_text: &[],
     };
 }
 

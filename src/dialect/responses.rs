@@ -1,6 +1,6 @@
 //! OpenAI Responses. <https://platform.openai.com/docs/api-reference/responses/object> and `…/responses-streaming`.
 
-use super::{Billing, DELTA, ERROR, Grammar, Informational, Node, Slot, Tool, USAGE, UsagePath, chat};
+use super::{Billing, DELTA, ERROR, Grammar, Informational, Node, Slot, TEXT, Tool, USAGE, UsagePath, chat};
 use crate::json::Want::{self, Fields, Items, Take};
 use crate::usage::{Cache, Field};
 use memchr::memmem::Finder;
@@ -20,11 +20,13 @@ pub static GRAMMAR: Grammar = Grammar {
         ("tool_usage", Take(Slot::ToolUsage)),
         ("model", Take(Slot::Model)),
         ("id", Take(Slot::Id)),
-        // Of `error` events on a WebSocket.
+        // In `error` events on a WebSocket.
         ("response_id", Take(Slot::Id)),
         ("service_tier", Take(Slot::Tier)),
         ("error", Take(Slot::Error)),
         ("output", Items(Slot::Item, &ITEM)),
+        // Of `response.output_item.done`.
+        ("item", Fields(ITEM_FIELDS)),
         ("tools", Items(Slot::Tool, &TOOL)),
     ]),
     usage: &[USAGE_PATHS],
@@ -32,13 +34,20 @@ pub static GRAMMAR: Grammar = Grammar {
     informational: &[INFORMATIONAL, chat::INFORMATIONAL],
     tree: &TREE,
     tools: TOOLS,
-    closings: &[b"{\"type\":\"response.output_text.done\"", b"{\"type\":\"response.function_call_arguments.done\""],
-    reopenings: &[b"{\"type\":\"response.output_item.added\"", b"{\"type\":\"response.content_part.added\""],
+    openings: &[b"{\"type\":\"response.output_item.done\"", b"{\"type\": \"response.output_item.done\""],
+    closings: CLOSINGS,
+    reopenings: &[
+        b"{\"type\":\"response.output_item.added\"",
+        b"{\"type\": \"response.output_item.added\"",
+        b"{\"type\":\"response.content_part.added\"",
+        b"{\"type\": \"response.content_part.added\"",
+    ],
     cache: Cache::Inside,
     needles: &[&USAGE, &ERROR],
     last_types: &["response.completed", "response.incomplete", "response.failed"],
     marks: &[&COMPLETED, &INCOMPLETE, &FAILED],
     text: &[&DELTA],
+    document_text: &[&TEXT],
     ..Grammar::NONE
 };
 
@@ -64,6 +73,19 @@ pub(super) const RESPONSE: &[(&str, Want<Slot>)] = &[
     ("error", Take(Slot::Error)),
     ("output", Items(Slot::Item, &ITEM)),
     ("tools", Items(Slot::Tool, &TOOL)),
+];
+
+const CLOSINGS: &[&[u8]] = &[
+    b"{\"type\":\"response.output_text.done\"",
+    b"{\"type\": \"response.output_text.done\"",
+    b"{\"type\":\"response.refusal.done\"",
+    b"{\"type\": \"response.refusal.done\"",
+    b"{\"type\":\"response.content_part.done\"",
+    b"{\"type\": \"response.content_part.done\"",
+    b"{\"type\":\"response.output_item.done\"",
+    b"{\"type\": \"response.output_item.done\"",
+    b"{\"type\":\"response.function_call_arguments.done\"",
+    b"{\"type\": \"response.function_call_arguments.done\"",
 ];
 
 pub(super) const INFORMATIONAL: &[Informational] = &[
@@ -125,9 +147,7 @@ pub(super) const TOOLS: &[Tool] = &[
 ];
 
 /// Calls of server-side tools are counted from the output where `usage` and `tool_usage` do not state them.
-static ITEM: Want<Slot> = Fields(&[
-    ("type", Take(Slot::ItemType)),
-    ("action", Fields(&[("type", Take(Slot::ItemName))])),
-    ("container_id", Take(Slot::Container)),
-]);
+static ITEM: Want<Slot> = Fields(ITEM_FIELDS);
+const ITEM_FIELDS: &[(&str, Want<Slot>)] =
+    &[("type", Take(Slot::ItemType)), ("action", Fields(&[("type", Take(Slot::ItemName))])), ("container_id", Take(Slot::Container))];
 static TOOL: Want<Slot> = Fields(&[("type", Take(Slot::ToolType)), ("model", Take(Slot::ToolModel))]);

@@ -19,7 +19,7 @@ pub enum Billing {
 #[derive(Debug)]
 pub struct Tool {
     pub kind: &'static str,
-    /// Of items with this name alone, `Some("")` of those without a name; `None`: of all.
+    /// The name of the items, `Some("")` for items without one; `None` fits all.
     pub name: Option<&'static str>,
     pub billing: Billing,
 }

@@ -11,7 +11,7 @@ pub struct Informational {
     pub why: &'static str,
 }
 
-/// What a number means.
+/// The meaning of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
     /// The field, if no path before this one (lower rank) is present.

@@ -128,6 +128,13 @@ fn outcomes_tell_how_it_ended() {
         (200, &ok[..40], Ending::Complete, Outcome::Truncated, ledger::Source::Estimated),
         (200, "{}", Ending::Complete, Outcome::Ok, ledger::Source::None),
         (200, r#"{"choices":[{"message":{"content":"text"}}]}"#, Ending::Complete, Outcome::Ok, ledger::Source::Estimated),
+        (
+            200,
+            r#"{"choices":[{"message":{"content":"text"}}],"usage":{"prompt_tokens":9}}"#,
+            Ending::Complete,
+            Outcome::Ok,
+            ledger::Source::Partial,
+        ),
         (200, r#"{"error":{"type":"overloaded_error"}}"#, Ending::ClientClosed, Outcome::UpstreamError, ledger::Source::None),
         (200, "", Ending::ClientClosed, Outcome::ClientClosed, ledger::Source::Estimated),
         (429, r#"{"error":{"code":"rate_limited"}}"#, Ending::Complete, Outcome::UpstreamError, ledger::Source::None),
@@ -188,6 +195,55 @@ fn counting_is_not_billed() {
     exchange.push(Bytes::from_static(br#"{"input_tokens":5}"#), true, 2);
     let closed = exchange.close(&Ending::Complete, 3).unwrap();
     assert!(closed.entry.used.as_ref().is_none() && !closed.entry.open.billed);
+}
+
+#[test]
+fn headers_name_the_tier_and_the_coding_of_a_response() {
+    let nova = r#"{"usage":{"inputTokens":10,"outputTokens":5,"totalTokens":15,"service_tier":"standard"}}"#;
+    let rows: &[(&[(&str, &str)], &str)] = &[
+        (&[], "standard"),
+        (&[("x-amzn-bedrock-service-tier", "flex")], "flex"),
+        (&[("x-amzn-bedrock-performanceconfig-latency", "standard"), ("x-amzn-bedrock-service-tier", "priority")], "priority"),
+        (&[("x-amzn-bedrock-performanceconfig-latency", "optimized")], "optimized"),
+    ];
+    for (extra, tier) in rows {
+        let mut headers = content_type("application/json");
+        for (name, value) in *extra {
+            headers.insert(*name, value.parse().unwrap());
+        }
+        let mut meter = response_meter(crate::dialect::Dialect::Invoke, &headers, &Reported::default());
+        meter.push(nova.as_bytes(), |_| {});
+        meter.finish(true);
+        assert_eq!(meter.found().tier, *tier, "{extra:?}");
+    }
+    for (coding, encoded) in
+        [("identity", false), ("Identity", false), ("", false), ("identity, ", false), ("gzip", true), ("identity, gzip", true)]
+    {
+        let mut headers = content_type("application/json");
+        headers.insert(header::CONTENT_ENCODING, coding.parse().unwrap());
+        let meter = response_meter(crate::dialect::Dialect::Chat, &headers, &Reported::default());
+        assert_eq!(meter.found().faults.has(Fault::Encoded), encoded, "{coding}");
+    }
+}
+
+/// Fireworks states cached tokens in a header: they are no usage by themselves.
+#[test]
+fn cached_tokens_of_a_header_replace_no_estimate() {
+    let mut exchange = exchange("/v1/chat/completions", r#"{"model":"mock-small","stream":true,"messages":[]}"#);
+    exchange.attempt(1);
+    let mut headers = content_type("text/event-stream");
+    headers.insert("fireworks-cached-prompt-tokens", "1".parse().unwrap());
+    exchange.respond(200, &headers);
+    exchange.push(
+        Bytes::from_static(b"data: {\"id\":\"c\",\"model\":\"mock-small\",\"choices\":[{\"delta\":{\"content\":\"twelve chars\"}}]}\n\n"),
+        false,
+        2,
+    );
+    let closed = exchange.close(&Ending::ClientClosed, 3).unwrap();
+    let used = closed.entry.used.unwrap();
+    let usage = &used.lines[0].usage;
+    assert_eq!((used.source, usage.of(Dimension::Output)), (ledger::Source::Estimated, Some(3)));
+    assert!(usage.of(Dimension::Input).is_some_and(|input| input > 1));
 }
 
 #[test]

@@ -359,7 +359,7 @@ impl Exchange {
             && self.billed
             && close.status < 300
             && attempt.used.as_ref().is_none_or(|used| used.0.lines.is_empty());
-        if self.unmetered || unread {
+        if (self.unmetered || unread) && !close.faults.iter().any(|fault| fault == Fault::Unmetered.name()) {
             close.faults.push(Fault::Unmetered.name().to_owned());
         }
         let gap_ms = attempt.gap_ms.filter(|_| self.stream);

@@ -134,6 +134,13 @@ impl Exchange {
         let meter = self.attempt.as_ref()?.meter.as_ref().filter(|_| self.is_charged())?;
         let output = meter.estimated_output().filter(|_| self.may_estimate())?;
         let found = meter.found();
+        if found.has_usage() && !found.opening {
+            // Input came, and output did not: zero output is stated, and what a total leaves is no estimate.
+            let by_total = self.upstream().is_some_and(|upstream| upstream.provider.convention(self.route.dialect).output_by_total);
+            let stated = found.reported.of(Field::Output).is_some() || found.reported.of(Field::Reasoning).is_some();
+            let known = stated || (by_total && found.reported.of(Field::Total).is_some());
+            return (!known && output > 0).then_some(Estimate { input: None, output });
+        }
         // Headers may state all of it (Bedrock), or a part (Fireworks' cached tokens).
         if found.fallback.of(Field::Output).is_some() || found.fallback.of(Field::Characters).is_some() {
             return None;
@@ -179,7 +186,7 @@ struct Bill<'a> {
     terms: &'a Terms<'a>,
     faults: Faults,
     lines: Vec<Line>,
-    /// What the lines come to before markups, in pico-dollars; `None` if a part of it is not known.
+    /// Sum of the lines before markups, in pico-dollars; `None` if a part of it is unknown.
     cost: Option<i128>,
     unknown: Vec<String>,
 }
@@ -189,7 +196,7 @@ impl Bill<'_> {
     fn main_line(&mut self) {
         let Self { found, terms, .. } = *self;
         let (mut whole, mut parts, agrees) = found.served();
-        if !agrees {
+        if !agrees || found.unstated_output {
             self.faults.add(Fault::Inconsistent);
         }
         if let Some(Estimate { input, output }) = terms.estimate {
@@ -198,6 +205,10 @@ impl Bill<'_> {
             parts.clear();
         }
         let model = if found.model.is_empty() { terms.model } else { &found.model };
+        if found.cites_web && found.queries.is_empty() && grounding(found, model).is_none() {
+            self.faults.add(Fault::UnknownTool);
+            self.unknown.push("tool.google_search".to_owned());
+        }
         if let Some(searches) = grounding(found, model) {
             whole.set(Field::WebSearch, searches);
             parts.clear();
@@ -256,7 +267,11 @@ impl Bill<'_> {
     /// <https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback>. What it says of others is not clear.
     fn is_free_refusal(&mut self) -> bool {
         const FREE: &[&str] = &["cyber"];
-        let Some(category) = self.found.refusal.as_deref() else { return false };
+        let found = self.found;
+        let written = found.has_content || found.unstated_output || found.reported.of(Field::Output) != Some(0);
+        let fees =
+            [Field::WebSearch, Field::ToolCall, Field::CodeCall].iter().any(|field| found.reported.of(*field).is_some_and(|fee| fee > 0));
+        let Some(category) = found.refusal.as_deref().filter(|_| !written && !fees) else { return false };
         let free = self.terms.upstream.provider.id == "anthropic" && FREE.contains(&category);
         if !free {
             self.faults.add(Fault::UnclearRefusal);
@@ -312,8 +327,8 @@ impl Bill<'_> {
             (true, _) => Source::Partial,
         };
         let stated = found.cost.as_deref().filter(|_| source == Source::Reported && !found.own_account);
-        if let (Some(stated), Some(cost)) = (stated.and_then(dollars), self.cost)
-            && terms.tolerance.exceeded(stated, cost)
+        if let (Some(stated), Some(cost)) = (stated, self.cost)
+            && dollars(stated).is_none_or(|stated| terms.tolerance.exceeded(stated, cost))
         {
             self.faults.add(Fault::CostMismatch);
         }

@@ -30,6 +30,8 @@ const DATA_FIELDS: &[&[u8]] = &[
     b"thoughtSignature",
     b"thought_signature",
 ];
+/// Fields for addresses, which may be URLs of data.
+const ADDRESS_FIELDS: &[&[u8]] = &[b"url", b"image_url", b"video_url", b"audio_url", b"file_url", b"document_url", b"uri", b"file_data"];
 /// Broken lines of Base64 have at least so many characters: <https://www.rfc-editor.org/rfc/rfc2045#section-6.8> has 76.
 const BASE64_LINE_BYTES_MIN: usize = 60;
 /// Before a comma, what data is, in a URL: <https://www.rfc-editor.org/rfc/rfc2397>.
@@ -211,7 +213,8 @@ pub fn prompt_tokens(body: &[u8]) -> u64 {
 /// True for Base64 in any of its alphabets, in a field for data or in a URL of data. Text may look like Base64 too: words that an
 /// underscore joins, or that are written in escapes.
 fn is_data(field: &[u8], text: &[u8]) -> bool {
-    let prefix = text.get(..DATA_PREFIX_BYTES_MAX).filter(|text| text.starts_with(b"data:")).and_then(|text| memchr(b',', text));
+    let start = text.get(..DATA_PREFIX_BYTES_MAX).filter(|text| text.starts_with(b"data:") && ADDRESS_FIELDS.contains(&field));
+    let prefix = start.and_then(|text| memchr(b',', text).filter(|at| text.get(..*at).is_some_and(|kind| kind.ends_with(b";base64"))));
     if prefix.is_none() && !DATA_FIELDS.contains(&field) {
         return false;
     }
@@ -318,6 +321,8 @@ mod tests {
             ("data", r"Words\n".repeat(WORD_BYTES_MAX)),
             ("data", "hello_my_name_is_".repeat(WORD_BYTES_MAX)),
             ("url", "A".repeat(WORD_BYTES_MAX + 1)),
+            ("url", format!("data:,{}", "LOREM_".repeat(WORD_BYTES_MAX))),
+            ("content", format!("data:text/plain;base64,{}", "LOREM_".repeat(WORD_BYTES_MAX))),
         ] {
             let body = format!(r#"{{"{field}":"{text}"}}"#);
             assert_eq!(prompt_tokens(body.as_bytes()), (body.len() as u64).div_ceil(4), "{field}");

@@ -39,6 +39,12 @@ pub struct Found {
     pub queries: Vec<String>,
     /// The response cites a page on the web (Google).
     pub cites_web: bool,
+    /// Calls of server-side tools, by events that held one each.
+    pub calls: Reported,
+    /// The response holds a picture that another model made.
+    pub made_pictures: bool,
+    /// The response has text and states no output.
+    pub unstated_output: bool,
     /// Server-side tools that are charged by a number of the usage, which must be there.
     pub counted_tools: Vec<(String, Field)>,
     /// A refusal, by its category (`null` if it has none), if it is known that the model wrote nothing before it.
@@ -118,7 +124,21 @@ impl Found {
     }
 
     pub(super) fn read_usage(&mut self, event: &Event, grammar: &Grammar) {
-        event.usages().filter(|usage| usage.starts_with(b"{")).for_each(|usage| self.read_one(usage, event, grammar));
+        let mut before: Option<Reported> = None;
+        for usage in event.usages().filter(|usage| usage.starts_with(b"{")) {
+            let Some(reported) = self.read_one(usage, event, grammar) else { continue };
+            // Some servers state the same usage in two places. Two that differ are no usage of one response.
+            let differs = |field: &Field| {
+                before
+                    .as_ref()
+                    .and_then(|before| before.of(*field))
+                    .is_some_and(|other| reported.of(*field).is_some_and(|count| count != other))
+            };
+            if Field::ALL.iter().any(differs) {
+                self.faults.add(Fault::Inconsistent);
+            }
+            before = Some(reported);
+        }
     }
 
     /// Counts that stand outside usage objects, and usage from elsewhere once nothing better can come.
@@ -152,7 +172,8 @@ impl Found {
 
     /// Takes usage from elsewhere if the response stated none, and cache reads if it stated all but those.
     pub(super) fn fall_back(&mut self) {
-        if self.usages == 0 && !self.fallback.is_empty() {
+        let stated = Field::ALL.iter().any(|field| *field != Field::CacheRead && self.fallback.of(*field).is_some());
+        if self.usages == 0 && stated {
             self.reported = self.fallback.clone();
             self.usages = 1;
         } else if self.usages > 0
@@ -164,27 +185,34 @@ impl Found {
         }
     }
 
-    fn read_one(&mut self, object: &[u8], event: &Event, grammar: &Grammar) {
+    /// Reads one usage object; what it states.
+    fn read_one(&mut self, object: &[u8], event: &Event, grammar: &Grammar) -> Option<Reported> {
         let mut raw = object.to_vec();
         let Ok(tape) = BUFFERS.with_borrow_mut(|buffers| simd_json::to_tape_with_buffers(&mut raw, buffers)) else {
             self.faults.add(Fault::Malformed);
-            return;
+            return None;
         };
         let usage = tape.as_value();
-        let Reading { mut reported, bad_count, has_unknown, unknown, .. } = Reading::of(grammar.tree, usage, "usage");
+        let Reading { mut reported, twice, bad_count, has_unknown, unknown, .. } = Reading::of(grammar.tree, usage, "usage");
         self.note_unknown(has_unknown, unknown);
         if bad_count {
             self.faults.add(Fault::BadCount);
+        }
+        if twice {
+            self.faults.add(Fault::Inconsistent);
         }
         self.read_tool_usage(event, &mut reported);
         self.count_items(event, grammar, &mut reported);
         self.read_choices(usage);
         if reported.is_empty() {
-            return;
+            return None;
         }
         let by_itself = self.read_rounds(usage, grammar);
+        if by_itself && self.opened_with_more(&reported) {
+            self.faults.add(Fault::Inconsistent);
+        }
         if grammar.replaces {
-            self.reported = reported;
+            self.reported = reported.clone();
         } else if grammar.cumulative && !by_itself {
             self.merge_cumulative(&reported);
         } else {
@@ -192,14 +220,33 @@ impl Found {
         }
         self.usages += 1;
         self.opening = event.kind_is("message_start");
-        self.cost = stated_cost(object).or(self.cost.take());
+        match stated_cost(object) {
+            Ok(stated) => self.cost = stated.or(self.cost.take()),
+            Err(()) => self.faults.add(Fault::BadCount),
+        }
         self.own_account |= usage.get("is_byok").and_then(|own| own.as_bool()) == Some(true);
+        Some(reported)
+    }
+
+    /// True if a stream opened with more input than all attempts together state.
+    fn opened_with_more(&self, top: &Reported) -> bool {
+        const INPUT: [Field; 3] = [Field::Input, Field::CacheRead, Field::CacheWrite];
+        let sum = |of: &Reported| INPUT.iter().filter_map(|field| of.of(*field)).fold(0, u64::saturating_add);
+        let rounds = self.rounds.iter().map(|round| sum(&round.reported)).fold(0, u64::saturating_add);
+        self.opening && sum(&self.reported) > rounds.max(sum(top))
     }
 
     /// Members that select a price.
     fn read_choices(&mut self, usage: Value<'_, '_>) {
         let tier = self.header_tier.then(|| self.tier.clone());
         let text = |key: &str| usage.get(key).and_then(|text| text.into_string()).filter(|text| text.len() <= TEXT_BYTES_MAX);
+        let unread = |key: &str| usage.get(key).is_some_and(|value| !value.is_null()) && text(key).is_none();
+        if ["serviceTier", "trafficType", "service_tier", "search_context_size", "speed"].into_iter().any(unread) {
+            self.faults.add(Fault::UnknownTier);
+        }
+        if unread("inference_geo") {
+            self.faults.add(Fault::UnknownRegion);
+        }
         if let Some(tier) = text("serviceTier") {
             self.tier = tier.to_ascii_lowercase();
         }
@@ -281,20 +328,32 @@ fn traffic_tier(kind: &str) -> String {
     }
 }
 
-/// What the provider says it costs, as written: `cost` (OpenRouter), `cost.total_cost` (Perplexity), or
-/// `cost_in_usd_ticks` (xAI, 10^-10 dollars: <https://docs.x.ai/docs/api-reference>).
-fn stated_cost(usage: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Stated {
-        cost: Option<serde_json::Value>,
-        cost_in_usd_ticks: Option<i128>,
-    }
+/// The cost that the provider states, as written: `cost` (OpenRouter), `cost.total_cost` (Perplexity), or
+/// `cost_in_usd_ticks` (xAI, 10^-10 dollars: <https://docs.x.ai/docs/api-reference>). `Err` if one is there and no number.
+fn stated_cost(usage: &[u8]) -> Result<Option<String>, ()> {
     static COST: Lazy<Finder<'static>> = Lazy::new(|| Finder::new("\"cost"));
-    COST.find(usage)?;
-    let stated: Stated = serde_json::from_slice(usage).ok()?;
-    let cost = stated.cost.as_ref().and_then(|cost| cost.get("total_cost").or(Some(cost))).filter(|cost| cost.is_number());
-    let ticks = || stated.cost_in_usd_ticks.map(|ticks| rust_decimal::Decimal::from_i128_with_scale(ticks, 10).normalize().to_string());
-    cost.map(ToString::to_string).or_else(ticks)
+    if COST.find(usage).is_none() {
+        return Ok(None);
+    }
+    let stated: serde_json::Value = serde_json::from_slice(usage).map_err(|_| ())?;
+    let number = |value: &serde_json::Value| match value {
+        serde_json::Value::Number(number) => Ok(Some(number.to_string())),
+        serde_json::Value::String(text) if text.parse::<rust_decimal::Decimal>().is_ok() => Ok(Some(text.clone())),
+        serde_json::Value::Null => Ok(None),
+        _ => Err(()),
+    };
+    let cost =
+        stated.get("cost").map(|cost| if cost.is_object() { cost.get("total_cost").unwrap_or(&serde_json::Value::Null) } else { cost });
+    if let Some(cost) = cost.map(number).transpose()?.flatten() {
+        return Ok(Some(cost));
+    }
+    let ticks = stated.get("cost_in_usd_ticks").map(number).transpose()?.flatten();
+    let dollars = |ticks: String| {
+        let ticks = ticks.parse::<rust_decimal::Decimal>().map_err(|_| ())?;
+        let dollars = ticks.checked_mul(rust_decimal::Decimal::from_i128_with_scale(1, 10)).ok_or(())?;
+        Ok(dollars.normalize().to_string())
+    };
+    ticks.map(dollars).transpose()
 }
 
 pub(super) fn take_text(to: &mut String, raw: &[u8]) {

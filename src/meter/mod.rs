@@ -22,7 +22,7 @@ use crate::json::{Scanner, text};
 use crate::stream::array::{self, Array};
 use crate::stream::event_stream::EventStream;
 use crate::stream::sse::{self, Kind, Piece, Sniffer, Sse};
-use crate::usage::Reported;
+use crate::usage::{Field, Reported};
 use estimate::Text;
 use event::Event;
 use message::Unwrap;
@@ -95,7 +95,15 @@ impl Meter {
 
     /// True while the text is all that is known of what is used.
     fn estimates(&self) -> bool {
-        !self.grammar.text.is_empty() && (self.found.usages == 0 || self.found.opening)
+        let unstated = || self.found.reported.of(Field::Output).unwrap_or(0) == 0;
+        !self.grammar.text.is_empty() && (self.found.usages == 0 || self.found.opening || unstated())
+    }
+
+    /// Notes text whose usage states no output.
+    fn note_unstated(&mut self) {
+        if self.found.reported.of(Field::Output) == Some(0) && self.found.error.is_none() {
+            self.found.unstated_output = self.text.tokens() > 0;
+        }
     }
 
     /// Marks a defect found by whoever feeds the meter.
@@ -161,9 +169,12 @@ impl Meter {
                 self.end_document();
                 // A document that states its usage in this chunk needs no estimate.
                 if open && self.estimates() {
-                    self.text.document(self.grammar.text, rest);
+                    let own = self.grammar.document_text;
+                    let keys = if own.is_empty() { self.grammar.text } else { own };
+                    self.text.document(keys, rest);
                     if self.found.ended {
-                        self.text.end_document(self.grammar.text);
+                        self.text.end_document(keys);
+                        self.note_unstated();
                     }
                 }
             }
@@ -346,6 +357,7 @@ impl Meter {
         if found.ended {
             found.fall_back();
         }
+        self.note_unstated();
     }
 
     /// Ends the event at a blank line or at the end of the body; true if it carried usage and nothing else.

@@ -13,14 +13,14 @@ use simd_json::tape::Value;
 /// More attempts are not read. The API allows three fallbacks, and compaction and advisors a few each.
 const ROUNDS_MAX: usize = 256;
 
-/// Whose an attempt is.
+/// The kind of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoundKind {
-    /// Of the model that served. The top level of the usage is the sum of these.
+    /// By the model that served. The top level of the usage is the sum of these.
     Served,
-    /// Of that model too, and not in the sum.
+    /// By the same model, and not in the sum.
     Compaction,
-    /// Of another model.
+    /// By another model.
     Other,
     /// A model refused before it wrote anything, and another served: free.
     Declined,
@@ -36,6 +36,8 @@ pub struct Round {
 
 /// The counts that the top level states as a sum.
 const SUMMED: [Field; 4] = [Field::Input, Field::Output, Field::CacheRead, Field::CacheWrite];
+/// Counts of work that a model which refused at once has not done.
+const FEES: [Field; 4] = [Field::Reasoning, Field::WebSearch, Field::ToolCall, Field::CodeCall];
 /// Parts of a sum, which attempts may leave out, and the sum they are of.
 const SPLIT: [(Field, Field); 3] =
     [(Field::CacheWrite1h, Field::CacheWrite), (Field::CacheWrite5m, Field::CacheWrite), (Field::Reasoning, Field::Output)];
@@ -44,13 +46,17 @@ impl Found {
     /// Reads `iterations`; true if there are any: then the usage stands by itself, and what opened the stream may have described another
     /// attempt.
     pub(super) fn read_rounds(&mut self, usage: Value<'_, '_>, grammar: &Grammar) -> bool {
-        let Some(list) = usage.get("iterations").and_then(|rounds| rounds.as_array()) else { return false };
+        let Some(rounds) = usage.get("iterations").filter(|rounds| !rounds.is_null()) else { return false };
+        let Some(list) = rounds.as_array() else {
+            self.faults.add(Fault::UnknownRound);
+            return false;
+        };
         let last_fallback =
             list.iter().enumerate().filter(|(_, round)| member(*round, "type") == "fallback_message").map(|(at, _)| at).last();
         let fallback =
             last_fallback.and_then(|at| list.get(at)).map(|round| member(round, "model").to_owned()).filter(|model| !model.is_empty());
         if let Some(served) = fallback {
-            // A stream begins with the name of the model that was asked first.
+            // A stream begins with the name of the first model of the chain.
             self.model = served;
         }
         self.rounds.clear();
@@ -64,7 +70,12 @@ impl Found {
                 self.faults.add(Fault::BadCount);
             }
             let own = member(round, "model").is_empty() || member(round, "model") == self.model;
-            let declined = reported.of(Field::Output) == Some(0) && last_fallback.is_some_and(|last| at < last);
+            // Nothing that was written, thought or searched.
+            let idle = FEES.iter().all(|field| reported.of(*field).unwrap_or(0) == 0) && reported.of(Field::Output) == Some(0);
+            let declined = idle && last_fallback.is_some_and(|last| at < last);
+            if round.get("iterations").is_some_and(|nested| !nested.is_null()) {
+                self.faults.add(Fault::UnknownRound);
+            }
             let kind = match member(round, "type") {
                 "message" | "fallback_message" if declined => RoundKind::Declined,
                 "message" | "fallback_message" if own => RoundKind::Served,

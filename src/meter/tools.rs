@@ -24,14 +24,18 @@ impl Found {
         if event.marks.map_source {
             self.unknown_tool("google_maps", "");
         }
-        for (item, _) in event.items() {
+        for (item, times) in event.items() {
             let Some((kind, name)) = item.text() else {
                 self.faults.add(Fault::UnknownTool);
                 continue;
             };
             match Tool::find(grammar.tools, &kind, &name).map(|tool| tool.billing) {
                 Some(Billing::Usage(field)) => self.counted_tool(&kind, field),
-                Some(Billing::Image) if event.tool_usage.is_empty() => self.unknown_tool(&kind, ""),
+                // Of an item by itself; the event with the usage has all of them.
+                Some(Billing::Call(field)) if event.usages().next().is_none() => {
+                    self.calls.set(field, self.calls.of(field).unwrap_or(0).saturating_add(*times));
+                }
+                Some(Billing::Image) => self.made_pictures = true,
                 Some(_) => {}
                 None => self.unknown_tool(&kind, &name),
             }
@@ -55,14 +59,26 @@ impl Found {
 
     /// Counts calls by their items, where the usage does not state them.
     pub(super) fn count_items(&mut self, event: &Event, grammar: &Grammar, reported: &mut Reported) {
-        let stated = reported.clone();
+        let (mut calls, mut pictures) = (Reported::default(), false);
         for (item, times) in event.items() {
             let Some((kind, name)) = item.text() else { continue };
-            if let Some(Billing::Call(field)) = Tool::find(grammar.tools, &kind, &name).map(|tool| tool.billing)
-                && stated.of(field).is_none()
-            {
-                reported.set(field, reported.of(field).unwrap_or(0).saturating_add(*times));
+            match Tool::find(grammar.tools, &kind, &name).map(|tool| tool.billing) {
+                Some(Billing::Call(field)) => calls.set(field, calls.of(field).unwrap_or(0).saturating_add(*times)),
+                Some(Billing::Image) => pictures = true,
+                _ => {}
             }
+        }
+        for field in Field::ALL.iter().copied() {
+            // The last event repeats the items of those before it, but not always.
+            let Some(counted) = calls.of(field).max(self.calls.of(field)) else { continue };
+            match reported.of(field) {
+                None => reported.set(field, counted),
+                Some(stated) if stated < counted => self.faults.add(Fault::Inconsistent),
+                Some(_) => {}
+            }
+        }
+        if (pictures || self.made_pictures) && self.images.is_none() {
+            self.unknown_tool("image_generation_call", "");
         }
         if event.marks.search_preview
             && let Some(searches) = reported.of(Field::WebSearch)
@@ -87,7 +103,7 @@ impl Found {
         }
         reported.merge(&calls);
         let Some(images) = value.get("image_gen").filter(|images| images.is_object()) else { return };
-        if images.get("output_tokens").and_then(count) == Some(0) {
+        if images.get("output_tokens").and_then(count).unwrap_or(0) == 0 {
             return;
         }
         let Reading { reported, bad_count, has_unknown, unknown, .. } = Reading::of(&IMAGE_USAGE, images, "tool_usage.image_gen");

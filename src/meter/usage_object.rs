@@ -13,13 +13,15 @@ pub const PATH_BYTES_MAX: usize = 128;
 /// Objects nested deeper are not looked into; they count as unknown.
 const DEPTH_MAX: u32 = 16;
 
-/// What a usage object says.
+/// The content of a usage object.
 #[derive(Debug, Default)]
 pub struct Reading {
     pub reported: Reported,
+    /// A key stands there twice, with different numbers.
+    pub twice: bool,
     /// A count is not a whole number from zero.
     pub bad_count: bool,
-    /// A number is above zero and nobody knows what it means.
+    /// A number that is not zero has no known meaning.
     pub has_unknown: bool,
     /// Paths of such numbers.
     pub unknown: Vec<String>,
@@ -87,6 +89,7 @@ impl Reading {
             Meaning::Field(field, rank) => {
                 let Some(known) = self.ranks.get_mut(field as usize) else { return };
                 let rank = rank.saturating_add(1);
+                self.twice |= rank == *known && self.reported.of(field) != Some(count);
                 if *known == 0 || rank < *known {
                     *known = rank;
                     self.reported.set(field, count);

@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 /// Both bounds must be exceeded: small amounts differ by rounding alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tolerance {
-    /// Of the stated cost.
+    /// Percent of the stated cost.
     pub percent: Decimal,
     pub usd: PicoUsd,
 }

@@ -179,6 +179,11 @@ fn pass(head: &Head<'_>, config: &Config, mount: usize, rest: &str) -> Result<De
     if !upstream.passes(head.method, below) {
         return Err(Error::NotAllowed { path: head.path.to_owned() });
     }
+    // An endpoint that is spelled in escapes would pass unmetered.
+    let plain = percent_encoding::percent_decode_str(below).decode_utf8_lossy();
+    if plain != below && Endpoint::from_path(&plain).is_some() {
+        return Err(Error::BadPath);
+    }
     // What is kept belongs to who asked for it, which no list can say.
     if stored_paths::is_spelled(below) {
         return Err(Error::NotAllowed { path: head.path.to_owned() });

@@ -251,6 +251,11 @@ fn other_paths_pass_by_the_list_alone() {
         let endpoint = if let Destination::Endpoint { endpoint, .. } = found { endpoint } else { None };
         assert_eq!(endpoint, want, "{path}");
     }
+    for spelled in ["gemini-x%3AgenerateContent", "gemini-x:g%65nerateContent", "gemini-x%3AstreamGenerateContent"] {
+        let (path, headers) = (format!("/googleai/v1beta/models/{spelled}"), HeaderMap::new());
+        let found = destination(&Head { method: &Method::POST, path: &path, query: None, headers: &headers }, &open);
+        assert!(found.is_err(), "{spelled}: {found:?}");
+    }
     let config = config("providers: {openai: {allow: ['POST /uploads', 'POST /threads/*', 'POST /chat/*']}}");
     let headers = HeaderMap::new();
     let at = |method: &Method, path: &str| destination(&Head { method, path, query: None, headers: &headers }, &config);

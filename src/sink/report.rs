@@ -97,7 +97,7 @@ pub struct Sum {
     pub unmetered: u64,
     /// Entries whose numbers are not all the provider's.
     pub estimated: u64,
-    /// Entries whose charge is not exact, for whatever reason.
+    /// Entries whose charge is not exact.
     pub incomplete: u64,
 }
 

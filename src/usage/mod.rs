@@ -419,7 +419,7 @@ mod tests {
         assert_eq!((beside.of(Dimension::Input), beside.of(Dimension::AudioIn), consistent), (Some(9), Some(375), true));
         assert!(!stated(600).settle(convention).1);
         assert!(!stated(632).settle(Convention::OPENAI).1);
-        // Seconds alone: the total contains tokens that nobody states.
+        // Seconds alone: the total contains tokens that no field states.
         let seconds = reported(&[(Field::Input, 10), (Field::Seconds, 120), (Field::Output, 40), (Field::Total, 1550)]);
         assert_eq!([convention, Convention::OPENAI].map(|convention| seconds.settle(convention).1), [true, false]);
     }

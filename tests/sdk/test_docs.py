@@ -73,7 +73,9 @@ def test_console(block, tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(prices))
     for command, told in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", block, re.M):
         # Nothing is fetched here.
-        command = re.sub(r"prices (diff|import) (\S+)", rf"prices \1 \2 {tmp_path}/\2.json", command)
+        command = re.sub(r"prices import (\S+)", rf"prices import \1 {tmp_path}/\1.json", command)
+        command = re.sub(r"prices diff ([\w.]+)=\S+", rf"prices diff \1={tmp_path}/\1.json", command)
+        command = re.sub(r"prices diff +#", f"prices diff litellm={tmp_path}/litellm.json models.dev={tmp_path}/models.dev.json #", command)
         done = run(command, tmp_path)
         said = done.stdout + done.stderr
         assert (done.returncode == 0) == ("mistake" not in told), f"{command}: {said}"

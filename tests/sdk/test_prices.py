@@ -112,16 +112,17 @@ def prices(*words):
 
 def test_the_command_line(tmp_path, publisher):
     code, said = prices("show", "gpt-5", "--provider", "openai")
-    assert code == 0 and said.startswith("openai/gpt-5\n  {rates: {input: 1.25, cache_read: 0.125, output: 10}"), said
+    assert code == 0 and said.startswith("openai/gpt-5\n  always, unless a price below holds\n"), said
+    assert all(rate in said for rate in ["$1.25 per million tokens", "$10 per thousand searches", "  source: "]), said
     assert prices("show", "no-such-model")[0] == 1
     file = tmp_path / "published.json"
     file.write_text(json.dumps(published(2, ["gpt-5"])))
-    code, said = prices("diff", "models.dev", file)
-    assert code == 0 and "openai/gpt-5\n- {" in said and "+ {rates: {input: 2, output: 10}}" in said
+    code, said = prices("diff", f"models.dev={file}")
+    assert code == 0 and "2 (×1.60)" in next(line for line in said.splitlines() if line.startswith("openai/gpt-5")), said
     code, said = prices("import", "models.dev", "--url", f"http://127.0.0.1:{publisher.server_port}/", "-o", tmp_path / "out")
     assert (code, said) == (0, f"{tmp_path}/out/openai.yaml: 1 models\n")
     config = tmp_path / "c.yaml"
     config.write_text(f'prices: {{overlay: ["{tmp_path}/out/openai.yaml"]}}\n')
     code, said = prices("-c", config, "show", "mock-small", "--provider", "openai")
-    assert (code, said) == (0, "openai/mock-small\n  {rates: {input: 2, output: 10}}\n")
-    assert prices("diff", "litellm", file)[0] == 1
+    assert code == 0 and said.startswith("openai/mock-small\n") and "$2 per million tokens" in said and "$10 per million tokens" in said
+    assert prices("diff", f"litellm={file}")[0] == 1
