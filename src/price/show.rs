@@ -42,7 +42,7 @@ pub fn model(model: &Model) -> Vec<String> {
     lines.extend(write::regions(model).map(|factors| format!("  {factors} (factors of all rates, not of fees)")));
     lines.extend(model.max_output.map(|tokens| format!("  max_output: {tokens} tokens")));
     lines.extend(model.origin.iter().flat_map(|origin| {
-        let read = origin.checked.as_ref().map_or_else(|| "date unknown".to_owned(), |date| format!("read on {date}"));
+        let read = origin.checked.as_ref().map_or_else(|| "date unknown".to_owned(), |date| format!("as of {date}"));
         let pages = origin.sources.iter().map(|page| format!("    {page}"));
         std::iter::once(format!("  source: {}, {read}", origin.version)).chain(pages).collect::<Vec<_>>()
     }));
@@ -88,7 +88,7 @@ mod tests {
             (
                 "openai",
                 "gpt-5",
-                "  source: genai-prices-0.2.3+facts-2026-12, read on 2026-11-25\n    https://developers.openai.com/api/docs/pricing\n",
+                "  source: genai-prices-0.2.3+facts-2026-12, as of 2026-11-25\n    https://developers.openai.com/api/docs/pricing\n",
             ),
             ("google", "gemini-2.5-pro", "    over 200000 input tokens\n      input                $2.5 per million tokens\n"),
             ("groq", "whisper-large-v3", "    seconds              $0.111 per hour\n    at least 10 seconds\n"),
