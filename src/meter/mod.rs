@@ -101,9 +101,9 @@ impl Meter {
 
     /// Notes text whose usage states no output.
     fn note_unstated(&mut self) {
-        if self.found.reported.of(Field::Output) == Some(0) && self.found.error.is_none() {
-            self.found.unstated_output = self.text.tokens() > 0;
-        }
+        // A stream may state zero at first.
+        let zero = self.found.reported.of(Field::Output) == Some(0) && self.found.error.is_none();
+        self.found.unstated_output = zero && self.text.tokens() > 0;
     }
 
     /// Marks a defect found by whoever feeds the meter.
