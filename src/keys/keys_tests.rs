@@ -35,6 +35,22 @@ fn a_key_is_taken_wherever_an_sdk_puts_it() {
 }
 
 #[test]
+fn signature_beside_a_key_must_be_by_the_same_key() {
+    let [one, other] = [make("one", now()).unwrap(), make("other", now()).unwrap()];
+    let id = |made: &record::Made, serial| access_key_id(made.text.split('_').nth(1).unwrap(), serial);
+    let signatures = [id(&one, 0), id(&other, 0), id(&one, 7), "AKIDEXAMPLE".to_owned()];
+    let text = one.text.clone();
+    let mut keys = Keys::new([one.record, other.record]);
+    keys.signing = Some(Secret::new("0123456789abcdef0123456789abcdef"));
+    let allowed = signatures.map(|id| {
+        let signed =
+            format!("AWS4-HMAC-SHA256 Credential={id}/20260101/us-east-1/bedrock/aws4_request, SignedHeaders=host;x-amz-date, Signature=0");
+        keys.authenticate(&headers(&[("authorization", &signed), ("x-gateway-key", &text)]), NOW).is_ok()
+    });
+    assert_eq!(allowed, [true, false, false, true]);
+}
+
+#[test]
 fn nothing_else_is_taken() {
     let (keys, text) = keys(|_| {});
     let wrong = text.chars().rev().collect::<String>();

@@ -143,6 +143,13 @@ impl Keys {
     /// [`Error::MissingKey`] or [`Error::InvalidKey`]; [`Error::BadSignature`] if one cannot be checked.
     pub fn authenticate(&self, headers: &HeaderMap, now: i64) -> Result<Caller, Error> {
         let caller = self.identify(headers, now)?;
+        // A signature by a key of the gateway beside another credential must be by the same key.
+        let signed = headers.get(header::AUTHORIZATION).and_then(|value| signature::signed_by(value.as_bytes()));
+        if let Some(id) = signed.filter(|_| caller.signed.is_none())
+            && !self.by_access_key(id, now).is_ok_and(|(key, _)| key.id == caller.key.id)
+        {
+            return Err(Error::InvalidKey);
+        }
         // A gateway key anywhere else must be the same one.
         let carried = USUAL_HEADERS.into_iter().chain([KEY_HEADER]);
         for name in carried {

@@ -41,6 +41,13 @@ pub fn secret_of(signing: &Secret, access_key_id: &str) -> String {
     STANDARD_NO_PAD.encode(mac.finalize().into_bytes())
 }
 
+/// The access key id of the gateway's that a signature names; a client's own at AWS is none.
+pub(super) fn signed_by(authorization: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(authorization).ok()?.strip_prefix(SCHEME)?;
+    let credential = text.split(',').find_map(|part| part.trim().strip_prefix("Credential="))?;
+    credential.split('/').next().filter(|id| id.starts_with(ACCESS_KEY_PREFIX))
+}
+
 /// The id and serial number in an access key id.
 pub(super) fn id_of(access_key_id: &str) -> Option<(String, u16)> {
     let rest = access_key_id.strip_prefix(ACCESS_KEY_PREFIX)?;
