@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 def answers(port):
