@@ -205,17 +205,14 @@ impl Bill<'_> {
             parts.clear();
         }
         let model = if found.model.is_empty() { terms.model } else { &found.model };
-        if found.cites_web && found.queries.is_empty() && grounding(found, model).is_none() {
-            self.faults.add(Fault::UnknownTool);
-            self.unknown.push("tool.google_search".to_owned());
-        }
         if let Some(searches) = grounding(found, model) {
             whole.set(Field::WebSearch, searches);
             parts.clear();
+        } else if found.cites_web {
+            self.unknown_tool("google_search");
         }
         for (tool, _) in found.counted_tools.iter().filter(|(_, field)| whole.of(*field).is_none()) {
-            self.faults.add(Fault::UnknownTool);
-            self.unknown.push(format!("tool.{tool}"));
+            self.unknown_tool(tool);
         }
         let convention = self.convention(model);
         let (mut usage, consistent) = whole.settle(convention);
@@ -240,9 +237,14 @@ impl Bill<'_> {
             self.lines.iter_mut().for_each(|line| line.unpriced.push("router".to_owned()));
         }
         if fit(terms.upstream.provider.unstated_searches, model) {
-            self.faults.add(Fault::UnknownTool);
-            self.unknown.push("tool.web_search".to_owned());
+            self.unknown_tool("web_search");
         }
+    }
+
+    /// Marks a tool whose fee is not in the lines.
+    fn unknown_tool(&mut self, tool: &str) {
+        self.faults.add(Fault::UnknownTool);
+        self.unknown.push(format!("tool.{tool}"));
     }
 
     fn other_line(&mut self, round: &Round) {
@@ -269,8 +271,7 @@ impl Bill<'_> {
         const FREE: &[&str] = &["cyber"];
         let found = self.found;
         let written = found.has_content || found.unstated_output || found.reported.of(Field::Output) != Some(0);
-        let fees =
-            [Field::WebSearch, Field::ToolCall, Field::CodeCall].iter().any(|field| found.reported.of(*field).is_some_and(|fee| fee > 0));
+        let fees = Field::TOOL_FEES.iter().any(|field| found.reported.of(*field).is_some_and(|fee| fee > 0));
         let Some(category) = found.refusal.as_deref().filter(|_| !written && !fees) else { return false };
         let free = self.terms.upstream.provider.id == "anthropic" && FREE.contains(&category);
         if !free {

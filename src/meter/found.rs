@@ -17,6 +17,11 @@ thread_local! {
     static BUFFERS: std::cell::RefCell<simd_json::Buffers> = std::cell::RefCell::new(simd_json::Buffers::new(1024));
 }
 
+/// Members of a usage object that state a tier, or what has prices of its own like a tier: Perplexity's size of the search context
+/// (<https://docs.perplexity.ai/docs/getting-started/pricing>) and Anthropic's fast mode
+/// (<https://docs.claude.com/en/docs/about-claude/pricing>).
+const TIERS: [&str; 5] = ["serviceTier", "trafficType", "service_tier", "search_context_size", "speed"];
+
 /// What a response was found to contain so far.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
@@ -128,13 +133,7 @@ impl Found {
         for usage in event.usages().filter(|usage| usage.starts_with(b"{")) {
             let Some(reported) = self.read_one(usage, event, grammar) else { continue };
             // Some servers state the same usage in two places. Two that differ are no usage of one response.
-            let differs = |field: &Field| {
-                before
-                    .as_ref()
-                    .and_then(|before| before.of(*field))
-                    .is_some_and(|other| reported.of(*field).is_some_and(|count| count != other))
-            };
-            if Field::ALL.iter().any(differs) {
+            if before.is_some_and(|before| before.contradicts(&reported)) {
                 self.faults.add(Fault::Inconsistent);
             }
             before = Some(reported);
@@ -172,6 +171,9 @@ impl Found {
 
     /// Takes usage from elsewhere if the response stated none, and cache reads if it stated all but those.
     pub(super) fn fall_back(&mut self) {
+        if self.fallback.is_empty() {
+            return;
+        }
         let stated = Field::ALL.iter().any(|field| *field != Field::CacheRead && self.fallback.of(*field).is_some());
         if self.usages == 0 && stated {
             self.reported = self.fallback.clone();
@@ -193,14 +195,7 @@ impl Found {
             return None;
         };
         let usage = tape.as_value();
-        let Reading { mut reported, twice, bad_count, has_unknown, unknown, .. } = Reading::of(grammar.tree, usage, "usage");
-        self.note_unknown(has_unknown, unknown);
-        if bad_count {
-            self.faults.add(Fault::BadCount);
-        }
-        if twice {
-            self.faults.add(Fault::Inconsistent);
-        }
+        let mut reported = self.take_reading(Reading::of(grammar.tree, usage, "usage"));
         self.read_tool_usage(event, &mut reported);
         self.count_items(event, grammar, &mut reported);
         self.read_choices(usage);
@@ -236,38 +231,32 @@ impl Found {
         self.opening && sum(&self.reported) > rounds.max(sum(top))
     }
 
-    /// Members that select a price.
+    /// Members that select a price. Of several that state a tier, the last in [`TIERS`] counts.
     fn read_choices(&mut self, usage: Value<'_, '_>) {
-        let tier = self.header_tier.then(|| self.tier.clone());
-        let text = |key: &str| usage.get(key).and_then(|text| text.into_string()).filter(|text| text.len() <= TEXT_BYTES_MAX);
-        let unread = |key: &str| usage.get(key).is_some_and(|value| !value.is_null()) && text(key).is_none();
-        if ["serviceTier", "trafficType", "service_tier", "search_context_size", "speed"].into_iter().any(unread) {
-            self.faults.add(Fault::UnknownTier);
+        let Some(members) = usage.as_object() else { return };
+        let mut stated: Option<(usize, &str)> = None;
+        for (key, value) in members.iter().filter(|(_, value)| !value.is_null()) {
+            let rank = TIERS.iter().position(|tier| *tier == key);
+            if rank.is_none() && key != "inference_geo" {
+                continue;
+            }
+            let text = value.into_string().filter(|text| text.len() <= TEXT_BYTES_MAX);
+            match (rank, text) {
+                (Some(_), None) => self.faults.add(Fault::UnknownTier),
+                (Some(_), Some("standard")) if key == "speed" => {}
+                (Some(rank), Some(tier)) if stated.is_none_or(|(known, _)| rank > known) => stated = Some((rank, tier)),
+                (Some(_), Some(_)) => {}
+                (None, None) => self.faults.add(Fault::UnknownRegion),
+                (None, Some(region)) => region.clone_into(&mut self.region),
+            }
         }
-        if unread("inference_geo") {
-            self.faults.add(Fault::UnknownRegion);
+        if let Some((rank, tier)) = stated.filter(|_| !self.header_tier) {
+            self.tier = match TIERS.get(rank) {
+                Some(&"serviceTier") => tier.to_ascii_lowercase(),
+                Some(&"trafficType") => traffic_tier(tier),
+                _ => tier.to_owned(),
+            };
         }
-        if let Some(tier) = text("serviceTier") {
-            self.tier = tier.to_ascii_lowercase();
-        }
-        if let Some(kind) = text("trafficType") {
-            self.tier = traffic_tier(kind);
-        }
-        if let Some(tier) = text("service_tier") {
-            self.tier = tier.to_owned();
-        }
-        // Perplexity's fee for a request goes by it: https://docs.perplexity.ai/docs/getting-started/pricing
-        if let Some(size) = text("search_context_size") {
-            self.tier = size.to_owned();
-        }
-        // Fast mode has prices of its own, like a tier: https://docs.claude.com/en/docs/about-claude/pricing
-        if let Some(speed) = text("speed").filter(|speed| *speed != "standard") {
-            self.tier = speed.to_owned();
-        }
-        if let Some(region) = text("inference_geo") {
-            self.region = region.to_owned();
-        }
-        tier.into_iter().for_each(|tier| self.tier = tier);
     }
 
     /// Counts that only grow over a stream. A smaller one that comes later is a defect of the server, and the larger one
@@ -286,11 +275,17 @@ impl Found {
         self.reported.merge(&merged);
     }
 
-    pub(super) fn note_unknown(&mut self, any: bool, paths: Vec<String>) {
-        if any {
-            self.faults.add(Fault::UnknownUsage);
+    /// Takes over the defects of a reading; its counts.
+    pub(super) fn take_reading(&mut self, reading: Reading) -> Reported {
+        for (fault, holds) in
+            [(Fault::UnknownUsage, reading.has_unknown), (Fault::BadCount, reading.bad_count), (Fault::Inconsistent, reading.twice)]
+        {
+            if holds {
+                self.faults.add(fault);
+            }
         }
-        self.keep_unknown(paths);
+        self.keep_unknown(reading.unknown);
+        reading.reported
     }
 
     pub(super) fn keep_unknown(&mut self, names: impl IntoIterator<Item = String>) {

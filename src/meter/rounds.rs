@@ -36,8 +36,6 @@ pub struct Round {
 
 /// The counts that the top level states as a sum.
 const SUMMED: [Field; 4] = [Field::Input, Field::Output, Field::CacheRead, Field::CacheWrite];
-/// Counts of work that a model which refused at once has not done.
-const FEES: [Field; 4] = [Field::Reasoning, Field::WebSearch, Field::ToolCall, Field::CodeCall];
 /// Parts of a sum, which attempts may leave out, and the sum they are of.
 const SPLIT: [(Field, Field); 3] =
     [(Field::CacheWrite1h, Field::CacheWrite), (Field::CacheWrite5m, Field::CacheWrite), (Field::Reasoning, Field::Output)];
@@ -64,14 +62,11 @@ impl Found {
             self.faults.add(Fault::TooLong);
         }
         for (at, round) in list.iter().enumerate().take(ROUNDS_MAX) {
-            let Reading { reported, bad_count, has_unknown, unknown, .. } = Reading::of(grammar.tree, round, "usage.iterations");
-            self.note_unknown(has_unknown, unknown);
-            if bad_count {
-                self.faults.add(Fault::BadCount);
-            }
+            let reported = self.take_reading(Reading::of(grammar.tree, round, "usage.iterations"));
             let own = member(round, "model").is_empty() || member(round, "model") == self.model;
-            // Nothing that was written, thought or searched.
-            let idle = FEES.iter().all(|field| reported.of(*field).unwrap_or(0) == 0) && reported.of(Field::Output) == Some(0);
+            // The model neither wrote, nor thought, nor called a tool.
+            let mut work = Field::TOOL_FEES.into_iter().chain([Field::Reasoning]);
+            let idle = reported.of(Field::Output) == Some(0) && work.all(|field| reported.of(field).unwrap_or(0) == 0);
             let declined = idle && last_fallback.is_some_and(|last| at < last);
             if round.get("iterations").is_some_and(|nested| !nested.is_null()) {
                 self.faults.add(Fault::UnknownRound);
@@ -136,7 +131,7 @@ fn member<'i>(round: Value<'_, 'i>, key: &str) -> &'i str {
 
 /// The sum of attempts with what only the top level states: fees of tools.
 fn with_fees(mut sum: Reported, top: &Reported) -> Reported {
-    for field in [Field::WebSearch, Field::ToolCall, Field::CodeCall] {
+    for field in Field::TOOL_FEES {
         top.of(field).into_iter().for_each(|count| sum.set(field, count));
     }
     sum

@@ -33,7 +33,7 @@ impl Found {
                 Some(Billing::Usage(field)) => self.counted_tool(&kind, field),
                 // Of an item by itself; the event with the usage has all of them.
                 Some(Billing::Call(field)) if event.usages().next().is_none() => {
-                    self.calls.set(field, self.calls.of(field).unwrap_or(0).saturating_add(*times));
+                    self.calls.increase(field, *times);
                 }
                 Some(Billing::Image) => self.made_pictures = true,
                 Some(_) => {}
@@ -59,16 +59,15 @@ impl Found {
 
     /// Counts calls by their items, where the usage does not state them.
     pub(super) fn count_items(&mut self, event: &Event, grammar: &Grammar, reported: &mut Reported) {
-        let (mut calls, mut pictures) = (Reported::default(), false);
+        let mut calls = Reported::default();
         for (item, times) in event.items() {
             let Some((kind, name)) = item.text() else { continue };
-            match Tool::find(grammar.tools, &kind, &name).map(|tool| tool.billing) {
-                Some(Billing::Call(field)) => calls.set(field, calls.of(field).unwrap_or(0).saturating_add(*times)),
-                Some(Billing::Image) => pictures = true,
-                _ => {}
+            if let Some(Billing::Call(field)) = Tool::find(grammar.tools, &kind, &name).map(|tool| tool.billing) {
+                calls.increase(field, *times);
             }
         }
-        for field in Field::ALL.iter().copied() {
+        let counted = !calls.is_empty() || !self.calls.is_empty();
+        for field in Field::ALL.iter().copied().filter(|_| counted) {
             // The last event repeats the items of those before it, but not always.
             let Some(counted) = calls.of(field).max(self.calls.of(field)) else { continue };
             match reported.of(field) {
@@ -77,7 +76,7 @@ impl Found {
                 Some(_) => {}
             }
         }
-        if (pictures || self.made_pictures) && self.images.is_none() {
+        if self.made_pictures && self.images.is_none() {
             self.unknown_tool("image_generation_call", "");
         }
         if event.marks.search_preview
@@ -96,21 +95,12 @@ impl Found {
         let mut raw = event.tool_usage.clone();
         let Ok(tape) = simd_json::to_tape(&mut raw) else { return self.faults.add(Fault::Malformed) };
         let value = tape.as_value();
-        let Reading { reported: calls, bad_count, has_unknown, unknown, .. } = Reading::of(&TOOL_USAGE, value, "tool_usage");
-        self.note_unknown(has_unknown, unknown);
-        if bad_count {
-            self.faults.add(Fault::BadCount);
-        }
-        reported.merge(&calls);
+        reported.merge(&self.take_reading(Reading::of(&TOOL_USAGE, value, "tool_usage")));
         let Some(images) = value.get("image_gen").filter(|images| images.is_object()) else { return };
         if images.get("output_tokens").and_then(count).unwrap_or(0) == 0 {
             return;
         }
-        let Reading { reported, bad_count, has_unknown, unknown, .. } = Reading::of(&IMAGE_USAGE, images, "tool_usage.image_gen");
-        self.note_unknown(has_unknown, unknown);
-        if bad_count {
-            self.faults.add(Fault::BadCount);
-        }
+        let reported = self.take_reading(Reading::of(&IMAGE_USAGE, images, "tool_usage.image_gen"));
         let model = text::decode(&event.image_model).filter(|model| !model.is_empty()).unwrap_or(IMAGE_MODEL.into());
         self.images =
             Some(Round { kind: RoundKind::Other, model: model.into_owned(), reported }).filter(|round| !round.reported.is_empty());

@@ -85,7 +85,7 @@ impl Reading {
 
     fn set(&mut self, meaning: Meaning, count: u64) {
         match meaning {
-            Meaning::Part(field) => self.parts.set(field, self.parts.of(field).unwrap_or(0).saturating_add(count)),
+            Meaning::Part(field) => self.parts.increase(field, count),
             Meaning::Field(field, rank) => {
                 let Some(known) = self.ranks.get_mut(field as usize) else { return };
                 let rank = rank.saturating_add(1);

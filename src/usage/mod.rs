@@ -192,6 +192,11 @@ indexed! {
     }
 }
 
+impl Field {
+    /// Calls of server-side tools that have fees.
+    pub const TOOL_FEES: [Self; 3] = [Self::WebSearch, Self::ToolCall, Self::CodeCall];
+}
+
 /// The fields a provider reported, merged over one response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reported(Counts<{ Field::ALL.len() }>);
@@ -205,6 +210,16 @@ impl Reported {
     /// Sets one number; an explicit zero counts as present.
     pub fn set(&mut self, field: Field, count: u64) {
         self.0.set(field as usize, Some(count));
+    }
+
+    /// True if a number that both state differs.
+    pub fn contradicts(&self, other: &Self) -> bool {
+        self.0.numbers().any(|at| other.0.get(at).is_some_and(|count| Some(count) != self.0.get(at)))
+    }
+
+    /// Adds to one number, which is zero if it is absent.
+    pub fn increase(&mut self, field: Field, count: u64) {
+        self.set(field, self.of(field).unwrap_or(0).saturating_add(count));
     }
 
     /// Forgets one number.
